@@ -1,0 +1,292 @@
+"""The contract between rbee and a plugin: backends, engines and model sources.
+
+Owns types only. Every method says who calls it, when, on which thread and what may go wrong, so that a stranger can
+implement it without reading the hive or the worker.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from rbee_core.domain.model_ref import ModelRef
+
+Accelerator = Literal["cpu", "cuda", "metal"]
+FinishReason = Literal["stop", "length"]
+Role = Literal["system", "user", "assistant"]
+
+# Words a backend may declare. The conformance kit holds it to each one.
+CAPABILITIES = frozenset({"stream", "cancel", "seed", "batching", "chat", "embeddings", "grammar"})
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One place a worker can run on. `id` is ``cpu``, ``cuda:0``, ``metal`` …; sizes are bytes, None if unknown."""
+
+    id: str
+    name: str
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    shares_host_memory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a backend can run here; if not, `reason` is half a sentence for a person and `hint` what to do."""
+
+    usable: bool
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model on this node's disk: a file or a folder, never to be written by anybody but rbee's transfer.
+
+    `format` is a word such as ``gguf`` or ``mlx`` that backends list in `Backend.formats`.
+    """
+
+    reference: str
+    path: Path
+    format: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a model that has to be fetched: where from, and how to know that it arrived whole.
+
+    `name` is relative to the model's folder. `sha256` is 64 lower-case hex digits, None only where the hub has none
+    (small text files, then `git_sha1` names the git blob). `headers` go to the origin of `url` and nowhere else.
+    """
+
+    name: str
+    url: str
+    size_bytes: int
+    sha256: str | None = None
+    git_sha1: str | None = None
+    etag: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """A model that a source offers and this node does not have. `entry` is the file a backend loads, "" the folder."""
+
+    reference: str
+    provider: str
+    revision: str
+    format: str
+    files: tuple[RemoteFile, ...]
+    entry: str
+    note: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of all files."""
+        return sum(f.size_bytes for f in self.files)
+
+
+class ModelSource(ABC):
+    """Knows where one kind of reference leads. `schemes` are the words before the colon, such as ``pkg``."""
+
+    schemes: frozenset[str]
+
+    @abstractmethod
+    def resolve(self, reference: ModelRef, formats: Sequence[str]) -> LocalModel | RemoteModel:
+        """Return what `reference` names: the files in place if they are here, else what to fetch.
+
+        Called by the hive in a helper thread, at every spawn and pull; may ask the network, must not write.
+        `formats` are those that the wanted backends read, best first; empty for any.
+        Raises `ModelNotFound`, `AccessDenied`, `InvalidRequest` or `DownloadFailed`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice."""
+
+    context_tokens: int | None = None
+    slots: int = 1
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Memory a loaded model will take, in bytes, on its device, and the context the numbers are for.
+
+    `weights_bytes` counts memory-mapped weights in full.
+    """
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    context_tokens: int
+
+    @property
+    def total_bytes(self) -> int:
+        """What must be free before a worker starts."""
+        return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StopPolicy:
+    """How long to wait for a worker after asking it over HTTP, and after SIGTERM, before SIGKILL. Seconds."""
+
+    ask_s: float
+    terminate_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """What to generate from, already checked: exactly one of `prompt` and `messages` is given.
+
+    Ranges are rbee's to enforce: temperature 0..2, top_p and min_p 0..1, top_k ≥ 0 (0 = off), repeat_penalty > 0,
+    seed 0..2**32-1 or None for a random one, max_tokens ≥ 1 or None for "as the context allows". Temperature 0 is greedy.
+    """
+
+    prompt: str | None = None
+    messages: tuple[Message, ...] = ()
+    max_tokens: int | None = None
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+
+    def text(self) -> str:
+        """Return the prompt, or the messages' contents one a line, for engines without a chat template."""
+        return self.prompt if self.prompt is not None else "\n".join(m.content for m in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptDone:
+    """The prompt is read. Optional, at most once, before the first `Token`; makes prompt token counts exact."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. `text` holds whole characters only: keep back the bytes of a split one and yield ""."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The engine's last word: ``stop`` at the model's own end, ``length`` when the context or max_tokens is full."""
+
+    reason: FinishReason
+
+
+EngineEvent = PromptDone | Token | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What was really loaded. `slots` requests may be generated at the same time, one `generate` call each.
+
+    `accelerator` is where the loaded model reports to be; rbee compares it with what was asked.
+    """
+
+    context_tokens: int
+    slots: int = 1
+    architecture: str = ""
+    accelerator: Accelerator = "cpu"
+
+
+class CancelToken(Protocol):
+    """Tells an engine that nobody waits any more. `threading.Event` fits."""
+
+    def is_set(self) -> bool:
+        """Return True once the request is to end; cheap enough to ask before every token and prefill chunk."""
+        ...
+
+
+class Engine(ABC):
+    """A loaded model inside a worker process.
+
+    Two ways to write one. The plain way: `info().slots` is 1 and `generate` computes in the thread that calls it. The
+    batching way: `slots` is larger, `generate` is called in that many threads at once, each call hands its request
+    to the engine's own step loop and yields what the loop puts in its queue. Callers see no difference.
+    """
+
+    @abstractmethod
+    def info(self) -> EngineInfo:
+        """Return what was loaded. Called once, after `Backend.load` returned."""
+
+    @abstractmethod
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Yield `Token` after `Token`, then `Finished`.
+
+        Called in a worker thread, at most `info().slots` calls at a time. Once `cancel.is_set()` the iterator must end
+        within a second, during the prompt too, without `Finished`; it may also be closed early. The same request with
+        the same seed yields the same text if ``seed`` is declared. Raises `PromptTooLong` before the first event.
+        """
+
+    def close(self) -> None:  # noqa: B027  # optional: most engines free everything with the process
+        """Free what the process's end does not. Called once, on the main thread, when no `generate` runs."""
+
+
+class Progress(Protocol):
+    """Receives loading progress; returns False when loading should be given up."""
+
+    def __call__(self, fraction: float, detail: str = "") -> bool:
+        """Report that `fraction` (0..1) of the load is done; every call counts as a sign of life."""
+        ...
+
+
+class Backend(ABC):
+    """One way to run models, as `--backend` names it. Cheap to build; holds no engine.
+
+    `name` is lower-case letters, digits and dashes. `capabilities` are words of `CAPABILITIES`; `priority` orders
+    backends when none was asked for, larger first: accelerators should be above 0, experiments below.
+    """
+
+    name: str
+    accelerator: Accelerator
+    formats: frozenset[str]
+    capabilities: frozenset[str] = frozenset({"stream", "cancel"})
+    priority: int = 0
+
+    def availability(self) -> Availability:
+        """Return whether this backend can run here. Called in hive and CLI; must not import the engine if it is slow."""
+        return Availability(usable=True)
+
+    @abstractmethod
+    def devices(self) -> Sequence[Device]:
+        """Return the devices, index 0 first. Called often; only when available. Empty means unusable."""
+
+    def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
+        """Return what `model` will need. Called in the hive in a helper thread: parse headers, load nothing.
+
+        Raises `ModelLoadFailed` for a file that cannot be a model of this backend.
+        """
+        return Estimate(model.size_bytes, 0, 0, options.context_tokens or 0)
+
+    def environment(self, device: Device) -> Mapping[str, str]:
+        """Return environment variables for a worker on `device`, such as ``CUDA_VISIBLE_DEVICES``."""
+        del device
+        return {}
+
+    def stop_policy(self, recommended: StopPolicy) -> StopPolicy:
+        """Return how patient to be when stopping a worker; the recommended policy suits most."""
+        return recommended
+
+    @abstractmethod
+    def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
+        """Load `model` and return an engine. Called once, in the worker process, in the engine thread.
+
+        Raises `ModelLoadFailed`; aborting the process is survived too. Call `progress` at least every few seconds.
+        """

@@ -1,0 +1,38 @@
+"""The hooks. They are called once, in the process named, and only register: no work, no I/O, no engine import."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+from rbee_core.backend.base import Backend, ModelSource
+
+if TYPE_CHECKING:
+    import click
+
+hookspec = HookspecMarker("rbee")
+
+
+@hookspec
+def rbee_register_backends(register: Callable[[Backend], None]) -> None:
+    """Call `register` for each backend. Fires when hive, worker or CLI first needs backends."""
+
+
+@hookspec
+def rbee_register_model_sources(register: Callable[[ModelSource], None]) -> None:
+    """Call `register` for each model source. Fires when hive or CLI first needs sources."""
+
+
+@hookspec
+def rbee_add_commands(group: "click.Group") -> None:
+    """Add commands to the `rbee` group. Fires when the CLI shows its help or meets an unknown command."""
+
+
+@hookspec
+def rbee_worker_ready(worker_id: str, model: str, backend: str, device: str) -> None:
+    """Notice that a worker became ready. Fires in the hive, on its event loop: return at once."""
+
+
+@hookspec
+def rbee_worker_gone(worker_id: str, reason: str) -> None:
+    """Notice that a worker left the registry. Fires in the hive, on its event loop: return at once."""

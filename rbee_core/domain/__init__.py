@@ -1,0 +1,1 @@
+"""Decisions without I/O: no asyncio, clock, file, process or environment is reachable from here."""
