@@ -151,7 +151,8 @@ class GenerateRequest:
     """What to generate from, already checked: exactly one of `prompt` and `messages` is given.
 
     Ranges are rbee's to enforce: temperature 0..2, top_p and min_p 0..1, top_k ≥ 0 (0 = off), repeat_penalty > 0,
-    seed 0..2**32-1 or None for a random one, max_tokens ≥ 1 or None for "as the context allows". Temperature 0 is greedy.
+    seed 0..2**32-1 or None for a random one, max_tokens ≥ 1 or None for "as the context allows"; temperature 0 is
+    greedy.
     """
 
     prompt: str | None = None
@@ -261,7 +262,7 @@ class Backend(ABC):
     priority: int = 0
 
     def availability(self) -> Availability:
-        """Return whether this backend can run here. Called in hive and CLI; must not import the engine if it is slow."""
+        """Return whether this backend can run here. Called in hive and CLI; must not import a slow engine."""
         return Availability(usable=True)
 
     @abstractmethod

@@ -144,9 +144,7 @@ class PluginHost:
 
     def worker_ready(self, worker_id: str, model: str, backend: str, device: str) -> None:
         """Tell plugins that a worker became ready."""
-        for _ in self._call_each(
-            "rbee_worker_ready", worker_id=worker_id, model=model, backend=backend, device=device
-        ):
+        for _ in self._call_each("rbee_worker_ready", worker_id=worker_id, model=model, backend=backend, device=device):
             pass
 
     def worker_gone(self, worker_id: str, reason: str) -> None:

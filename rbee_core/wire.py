@@ -1,0 +1,293 @@
+"""Every JSON shape that crosses a process border, as strict typed structs.
+
+Owns shapes and ranges, and the two functions that turn bytes into a struct or into an `InvalidRequest`. Decoding is
+strict: unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rbee_core.errors import InvalidRequest
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
+
+
+class Strict(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of what we receive as a server: a misspelled key is an error, not a default."""
+
+
+class Lenient(Struct, kw_only=True):
+    """Base of what we receive as a client: a newer server may say more."""
+
+
+class Health(Lenient):
+    """`GET /v1/health`: the only route that needs no key."""
+
+    status: str
+    version: str
+    api_version: str
+
+
+class Ready(Lenient):
+    """`GET /v1/ready`. For a worker, `state` is loading, ready or failed; `error` says why it failed."""
+
+    ready: bool
+    state: str = "ready"
+    error: dict[str, Any] | None = None
+
+
+class LoadProgress(Lenient):
+    """One event of a worker's `GET /v1/loading/progress`; the last one has state ready or failed."""
+
+    state: Literal["loading", "ready", "failed"]
+    fraction: float = 0.0
+    detail: str = ""
+    slots: int = 0
+    context_tokens: int = 0
+    accelerator: str = ""
+    error: dict[str, Any] | None = None
+
+
+class WorkerInfo(Lenient):
+    """A worker as the hive knows it. `progress` is the loaded fraction, `idle_s` the time since its last request."""
+
+    worker_id: str
+    model_ref: str
+    backend: str
+    device: str
+    state: WorkerStateName
+    url: str = ""
+    pid: int = 0
+    slots: int = 0
+    active: int = 0
+    context_tokens: int = 0
+    reserved_bytes: int = 0
+    progress: float = 0.0
+    detail: str = ""
+    idle_s: float = 0.0
+    reason: str = ""
+    error: dict[str, Any] | None = None
+    log_path: str = ""
+
+
+class WorkerList(Lenient):
+    """`GET /v1/workers/list`."""
+
+    workers: list[WorkerInfo]
+
+
+class SpawnRequest(Strict):
+    """`POST /v1/workers/spawn`. `device` is an index of the backend's devices."""
+
+    model_ref: Annotated[str, Meta(min_length=1, max_length=1024)]
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    device: Annotated[int, Meta(ge=0, le=1023)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+
+
+class SpawnResponse(Lenient):
+    """Its answer, once the worker listens: `state` is loading, or idle or busy for one that was there."""
+
+    worker_id: str
+    url: str
+    state: WorkerStateName
+    model_ref: str = ""
+    backend: str = ""
+    device: str = ""
+
+
+class WorkerReady(Strict):
+    """`POST /v1/workers/ready`: a worker reports that it listens. Authenticated by the worker's own secret."""
+
+    worker_id: Annotated[str, Meta(max_length=64)]
+    url: Annotated[str, Meta(max_length=256)]
+    model_ref: Annotated[str, Meta(max_length=4096)]
+    backend: Annotated[str, Meta(max_length=64)]
+    device: Annotated[str, Meta(max_length=64)]
+
+
+class WorkerLog(Lenient):
+    """`GET /v1/workers/{id}/logs`: decoded, control characters escaped. `offset` continues from here."""
+
+    worker_id: str
+    lines: list[str]
+    offset: int
+
+
+class StopResponse(Lenient):
+    """`DELETE /v1/workers/{id}` and `POST /v1/shutdown`: which workers were stopped."""
+
+    stopped: list[str]
+
+
+class DeviceInfo(Lenient):
+    """A device of a backend. Sizes in bytes, None where unknown."""
+
+    id: str
+    name: str
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+
+
+class BackendInfo(Lenient):
+    """`GET /v1/backends/list`: one backend, and why it cannot be used if it cannot."""
+
+    name: str
+    accelerator: str
+    available: bool
+    formats: list[str]
+    capabilities: list[str]
+    devices: list[DeviceInfo]
+    reason: str = ""
+    hint: str = ""
+
+
+class BackendList(Lenient):
+    """`GET /v1/backends/list`."""
+
+    backends: list[BackendInfo]
+
+
+class ModelInfo(Lenient):
+    """A row of the catalog, as `GET /v1/models/list` shows it."""
+
+    reference: str
+    provider: str
+    local_path: str
+    size_bytes: int
+    downloaded_at_unix: int
+    format: str = ""
+    status: str = "ok"
+
+
+class ModelList(Lenient):
+    """`GET /v1/models/list`."""
+
+    models: list[ModelInfo]
+
+
+class WorkerSpec(Strict):
+    """What the hive writes to a worker's stdin, one line: it never appears in argv, environment or logs."""
+
+    worker_id: str
+    secret: str
+    hive_url: str
+    hive_pid: int
+    model_ref: str
+    model_path: str
+    model_format: str
+    model_size_bytes: int
+    backend: str
+    device: str
+    slots: int = 1
+    context_tokens: int | None = None
+    threads: int | None = None
+    body_limit_bytes: int = 2 << 20
+    write_timeout_s: float = 30.0
+    connect_timeout_s: float = 5.0
+
+
+class ChatMessage(Strict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class InferenceRequest(Strict):
+    """`POST /v1/inference`: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows."""
+
+    request_id: RequestId | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.8
+    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] = 40
+    top_p: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
+    stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
+    timeout_s: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        """Check what single fields cannot say."""
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give exactly one of prompt and messages")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError("the prompt is empty")
+        if self.messages is not None and not any(m.content.strip() for m in self.messages):
+            raise ValueError("all messages are empty")
+
+
+class TokenEvent(Lenient):
+    """One token of an inference stream."""
+
+    token: str
+    index: int
+
+
+class DoneEvent(Lenient):
+    """The terminal event of a stream that went well. `duration_ms` is wall time in the worker."""
+
+    done: bool
+    total_tokens: int
+    duration_ms: int
+    finish_reason: str
+    prompt_tokens: int = 0
+    first_token_ms: int = 0
+
+
+class ErrorObject(Lenient):
+    """What stands behind `error` in every error body and error event."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class ErrorBody(Lenient):
+    """An error as it travels."""
+
+    error: ErrorObject
+
+
+class StreamEvent(Lenient):
+    """Any event of an inference stream, for clients: exactly one of the three kinds is filled in."""
+
+    token: str | None = None
+    index: int = 0
+    done: bool = False
+    total_tokens: int = 0
+    duration_ms: int = 0
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    first_token_ms: int = 0
+    error: ErrorObject | None = None
+
+
+T = TypeVar("T")
+
+
+def decode(data: bytes, shape: type[T]) -> T:
+    """Decode a request body. Raises `InvalidRequest` whatever is wrong with it."""
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"Invalid request: {error}") from None
+
+
+def build(shape: type[T], **fields: Any) -> T:
+    """Build a request from loose values with the same checks as `decode`. Raises `InvalidRequest`."""
+    try:
+        return msgspec.convert({k: v for k, v in fields.items() if v is not None}, type=shape)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InvalidRequest(f"Invalid request: {error}") from None
+
+
+encode = msgspec.json.encode
+to_builtins = msgspec.to_builtins
