@@ -23,6 +23,7 @@
     ├── BackendNotAvailable       BACKEND_NOT_AVAILABLE 503
     ├── AllSlotsBusy              ALL_SLOTS_BUSY       503  exit 75
     ├── ShuttingDown              SHUTTING_DOWN        503
+    ├── WorkerNotReady            WORKER_NOT_READY     503
     ├── CatalogUnusable           CATALOG_UNUSABLE     503
     ├── LoadingTimeout            LOADING_TIMEOUT      504
     ├── InsufficientRam           INSUFFICIENT_RAM     507
@@ -340,6 +341,16 @@ class ShuttingDown(RbeeError):
 
     def __init__(self, *, who: str) -> None:
         super().__init__(f"The {who} is shutting down", hint="start it again, then retry")
+
+
+class WorkerNotReady(RbeeError):
+    """Raised when a worker is asked to generate before its model is loaded, or after it was told to stop."""
+
+    code = "WORKER_NOT_READY"
+    http_status = 503
+
+    def __init__(self, *, worker_id: str, state: str) -> None:
+        super().__init__(f"Worker {worker_id} is {state}", hint="wait until it is idle", worker_id=worker_id, state=state)
 
 
 class CatalogUnusable(RbeeError):

@@ -111,13 +111,13 @@ def _check_aliases(aliases: object) -> dict[str, str]:
     return table
 
 
-def _convert(name: str, value: object, where: str) -> Any:
+def _convert(name: str, value: Any, where: str) -> Any:
     """Convert to the type of the field's default; numbers must be finite and not negative."""
     default = {f.name: f.default for f in dataclasses.fields(Settings)}[name]
+    if isinstance(default, str):
+        return str(value)
     try:
-        if isinstance(default, str):
-            return str(value)
-        number = type(default)(value)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+        number: float = int(str(value)) if isinstance(default, int) else float(value)
     except (TypeError, ValueError):
         raise InvalidRequest(f"{where} must be a number, not {value!r}") from None
     if not math.isfinite(number) or number < 0:

@@ -93,6 +93,10 @@ class ModelSource(ABC):
 
     schemes: frozenset[str]
 
+    def canonical(self, reference: ModelRef) -> str:
+        """Return the one spelling for everything that means the same model. No I/O; called in the hive."""
+        return str(reference)
+
     @abstractmethod
     def resolve(self, reference: ModelRef, formats: Sequence[str]) -> LocalModel | RemoteModel:
         """Return what `reference` names: the files in place if they are here, else what to fetch.

@@ -46,19 +46,20 @@ def parse(text: str, aliases: Mapping[str, str] | None = None) -> ModelRef:
     """Parse what a person typed. An alias wins over everything; aliases do not chain.
 
     A bare ``org/repo`` is ``hf:``, anything that looks like a path (absolute, ``./``, ``~`` or ending in .gguf) is
-    ``file:``. Raises `InvalidRequest` for anything else, and for ``..``, control characters or over-long input.
+    ``file:``; a path is the user's own affair, ``..`` included. Raises `InvalidRequest` for anything else, for ``..``
+    in names of others, control characters and over-long input.
     """
     text = (aliases or {}).get(text, text)
     if not text.strip():
         raise InvalidRequest.bad_reference(text, "it is empty")
-    if len(text) > MAX_LENGTH:
+    if len(text.removeprefix("file:")) > MAX_LENGTH:  # so that a bare path stays valid in its canonical spelling
         raise InvalidRequest.bad_reference(text, f"it is longer than {MAX_LENGTH} characters")
     if any(not c.isprintable() for c in text):
         raise InvalidRequest.bad_reference(text, "it contains control characters")
     if match := _SCHEME.match(text):
         return _parse_scheme(text, match[1], text[match.end() :])
     if text.startswith(("/", "./", "../", "~")) or text.lower().endswith(".gguf"):
-        return ModelRef("file", path=text)
+        return ModelRef("file", path=re.sub("^/+", "/", text))
     if _REPO.fullmatch(text):
         return _parse_hf(text, text)
     raise InvalidRequest.bad_reference(text, "it is no path, no org/repo and no known alias")
@@ -69,7 +70,7 @@ def _parse_scheme(text: str, scheme: str, rest: str) -> ModelRef:
         return _parse_hf(text, rest)
     if scheme == "pkg":
         match = _DIST_FILE.fullmatch(rest)
-        if not match:
+        if not match or ".." in rest:
             raise InvalidRequest.bad_reference(text, "expected pkg:distribution/file")
         return ModelRef("pkg", owner=match[1], path=match[2])
     if scheme == "file":

@@ -1,0 +1,95 @@
+"""A worker as the pool knows it: what it runs, the state it is in, and why it ended."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+WorkerId = NewType("WorkerId", str)
+RequestId = NewType("RequestId", str)
+Ticket = NewType("Ticket", int)
+
+
+class WorkerState(StrEnum):
+    """Where a worker stands. A state never goes back; the last four are ends, each with its own meaning."""
+
+    LAUNCHING = "launching"
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+    UNLOADED = "unloaded"
+    """Stopped because somebody asked, or because the hive stopped."""
+    EVICTED = "evicted"
+    """Stopped by the hive to give its memory back."""
+    CRASHED = "crashed"
+    """Its process ended by itself after it was ready."""
+    FAILED = "failed"
+    """It never became ready."""
+
+
+SERVING = frozenset({WorkerState.IDLE, WorkerState.BUSY})
+STARTING = frozenset({WorkerState.LAUNCHING, WorkerState.LOADING})
+ENDED = frozenset({WorkerState.UNLOADED, WorkerState.EVICTED, WorkerState.CRASHED, WorkerState.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Memory a worker will take, in bytes: `mapped` stays reclaimable (memory-mapped weights), `private` does not."""
+
+    mapped_bytes: int = 0
+    private_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """What must be free before it starts."""
+        return self.mapped_bytes + self.private_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a spawn asks for, resolved: two equal ones are served by one worker. `path` is on this node's disk."""
+
+    model_ref: str
+    path: str
+    format: str
+    size_bytes: int
+    backend: str
+    device: str
+    context_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker's record. Owned and changed by the pool alone; everybody else reads.
+
+    Times are monotonic seconds. `tickets` are spawn requests that wait for its address.
+    """
+
+    id: WorkerId
+    wanted: Wanted
+    need: Need
+    secret: str = field(repr=False)
+    state: WorkerState
+    since: float
+    pid: int = 0
+    url: str = ""
+    slots: int = 0
+    context_tokens: int = 0
+    progress: float = 0.0
+    detail: str = ""
+    failed_probes: int = 0
+    requests: set[RequestId] = field(default_factory=set[RequestId])
+    tickets: list[Ticket] = field(default_factory=list[Ticket])
+    end_as: WorkerState | None = None
+    reason: str = ""
+    error: dict[str, Any] | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes requests."""
+        return self.state in SERVING
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        return self.state in ENDED

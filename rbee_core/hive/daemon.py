@@ -1,0 +1,152 @@
+"""The hive's composition root: builds every part, in order, and takes them down in the opposite one."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from rbee_core import __version__, aio
+from rbee_core.backend.manager import PluginHost
+from rbee_core.errors import InvalidRequest
+from rbee_core.hive import home, logs
+from rbee_core.hive.guard import Guard
+from rbee_core.hive.launcher import Launcher, environment_for
+from rbee_core.hive.link import WorkerLink
+from rbee_core.hive.relay import Relay
+from rbee_core.hive.routes import HiveRoutes
+from rbee_core.hive.supervisor import Supervisor
+from rbee_core.http.listen import bind, serving
+from rbee_core.models.catalog import Catalog
+from rbee_core.models.provision import Provisioner
+from rbee_core.settings import Settings
+
+log = logging.getLogger("rbee.hive")
+
+Announce = Callable[[dict[str, Any]], None]
+
+
+async def run(settings: Settings, *, ephemeral: bool, announce: Announce) -> list[str]:
+    """Run a hive until it is told to stop; return the ids of the workers that were shut down.
+
+    `announce` is called once it listens. An ephemeral hive belongs to the process at the other end of its stdin: it
+    takes no lock, leaves no note, and stops when stdin ends. Raises `HomeUnusable`, `HiveAlreadyRunning`,
+    `AddressUnusable`, `CatalogUnusable`, and `InvalidRequest` for an address open to others without an API key.
+    """
+    _check_exposure(settings)
+    home.sweep(settings)
+    logs.prune(settings.logs_dir, settings.log_files_kept)
+    with contextlib.nullcontext() if ephemeral else home.exclusive(settings):
+        sock = bind(settings.host, settings.port)
+        catalog = await aio.off_loop(Catalog, settings.catalog_path, settings.models_dir)
+        log.info("rbee-hive %s, pid %d", __version__, os.getpid())
+        log.info("Worker registry: in-memory (ephemeral)")
+        log.info("Model catalog: SQLite (persistent) at %s", settings.catalog_path)
+        try:
+            return await _serve(settings, sock, catalog, ephemeral=ephemeral, announce=announce)
+        finally:
+            await aio.off_loop(catalog.close)
+            home.tidy(settings)
+
+
+async def _serve(
+    settings: Settings, sock: socket.socket, catalog: Catalog, *, ephemeral: bool, announce: Announce
+) -> list[str]:
+    stop_wanted, force = asyncio.Event(), asyncio.Event()
+    instance = secrets.token_hex(16)
+    plugins = PluginHost(os.environ)
+    guard = Guard(environment_for(os.environ, instance), settings.logs_dir / "guardian.log")
+    host, port = sock.getsockname()[:2]
+    async with WorkerLink(settings) as link:
+        launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}")
+        provisioner = Provisioner(catalog, plugins.sources(), settings.models)
+        supervisor = Supervisor(settings, plugins, provisioner, launcher, link)
+        relay = Relay(settings, supervisor, link)
+        routes = HiveRoutes(settings, supervisor, relay, plugins, catalog, provisioner, stop_wanted)
+        guard.start()
+        try:
+            async with serving(routes.app(), sock), asyncio.TaskGroup() as tasks:
+                keeper = tasks.create_task(guard.keep())
+                with _signals(stop_wanted, force), _note(settings, host, port, ephemeral=ephemeral):
+                    if ephemeral:
+                        _stop_at_end_of_stdin(stop_wanted)
+                    log.info("listening on %s:%d", host, port)
+                    announce({"pid": os.getpid(), "port": port, "host": host})
+                    stopped = await supervisor.run(stop_wanted, force)
+                keeper.cancel()
+        finally:
+            await guard.release()
+    log.info("shut down %d workers", len(stopped))
+    return stopped
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Refuse to listen to other machines without a key. What cannot be judged counts as open."""
+    try:
+        local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = False
+    if not local and len(settings.api_key) < 32:
+        raise InvalidRequest(
+            f"Listening on {settings.host} would open this hive to other machines without an API key",
+            hint="set RBEE_API_KEY to 32 characters or more, or listen on 127.0.0.1",
+        )
+
+
+def _callback_host(host: str) -> str:
+    """Return where workers on this machine reach a hive that listens on `host`."""
+    if host == "0.0.0.0":  # noqa: S104  # a comparison, not a bind
+        return "127.0.0.1"
+    return "[::1]" if host in ("::", "::1") else host
+
+
+@contextmanager
+def _signals(stop_wanted: asyncio.Event, force: asyncio.Event) -> Generator[None]:
+    """Stop politely at the first SIGTERM or SIGINT, at once at the second."""
+    loop = asyncio.get_running_loop()
+
+    def caught(number: signal.Signals) -> None:
+        (force if stop_wanted.is_set() else stop_wanted).set()
+        log.info("got %s%s", number.name, ", stopping now" if force.is_set() else "")
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, caught, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _note(settings: Settings, host: str, port: int, *, ephemeral: bool) -> Generator[None]:
+    """Let others find a persistent hive."""
+    if ephemeral:
+        yield
+        return
+    path = home.hive_note(settings)
+    home.write_note(path, home.identity(os.getpid()) | {"host": host, "port": port, "version": __version__})
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _stop_at_end_of_stdin(stop_wanted: asyncio.Event) -> None:
+    """Stop when the keeper that started us is gone."""
+    loop, fd = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def readable() -> None:
+        if not os.read(fd, 4096):
+            loop.remove_reader(fd)
+            stop_wanted.set()
+
+    loop.add_reader(fd, readable)

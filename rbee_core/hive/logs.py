@@ -1,0 +1,101 @@
+"""Log files: the hive's own, and those that workers write into through an inherited descriptor.
+
+A worker's output never passes through a pipe, so nobody can block on it; the hive bounds the files from outside and
+escapes control characters when it reads them.
+"""
+
+import logging
+import logging.handlers
+import os
+import re
+import sys
+from pathlib import Path
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+READ_LIMIT = 1 << 20
+
+
+def escape(text: str) -> str:
+    """Return one line of text with its control characters made visible."""
+    return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+
+
+class EscapingFormatter(logging.Formatter):
+    """Formats a record so that no message can forge a line or move a terminal's cursor; tracebacks keep their lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text, each line escaped."""
+        return "\n".join(escape(line) for line in super().format(record).split("\n"))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Return the message as one line."""
+        return escape(super().formatMessage(record))
+
+
+def start_logging(path: Path, limit_bytes: int, *, to_stderr: bool) -> None:
+    """Send this process's log to `path`, and to stderr too if asked."""
+    formatter = EscapingFormatter("%(asctime)s %(levelname)s %(message)s")
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(path, maxBytes=limit_bytes, backupCount=2, encoding="utf-8", delay=True)
+    ]
+    if to_stderr:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    logging.captureWarnings(True)
+
+
+def worker_log(folder: Path, worker_id: str) -> Path:
+    """Where a worker logs."""
+    return folder / f"{worker_id}.log"
+
+
+def bound(path: Path, limit_bytes: int) -> None:
+    """Keep the last half of an over-long log. Writers append, so that truncation does not confuse them."""
+    try:
+        size = path.stat().st_size
+        if size <= limit_bytes:
+            return
+        with path.open("r+b") as file:
+            file.seek(size - limit_bytes // 2)
+            rest = file.read(limit_bytes // 2)
+            file.truncate(0)
+        with path.open("ab") as file:
+            file.write(b"[earlier lines were dropped]\n" + rest.partition(b"\n")[2])
+    except OSError as error:
+        logging.getLogger(__name__).warning("cannot bound %s: %s", path, error.strerror)
+
+
+def prune(folder: Path, kept: int) -> None:
+    """Remove the oldest worker logs beyond `kept`."""
+    logs = sorted(folder.glob("worker-*.log"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in logs[kept:]:
+        path.unlink(missing_ok=True)
+
+
+def read(path: Path, offset: int) -> tuple[list[str], int]:
+    """Return the whole lines from byte `offset` on, escaped, and the offset to continue from."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(offset if offset <= size else 0)
+            start = file.tell()
+            data = file.read(READ_LIMIT)
+    except FileNotFoundError:
+        return [], 0
+    whole = data.rfind(b"\n") + 1 or (len(data) if len(data) == READ_LIMIT else 0)
+    lines = data[:whole].decode("utf-8", "replace").split("\n")[:-1]
+    return [escape(line.rstrip("\r")) for line in lines], start + whole
+
+
+def tail(path: Path, lines: int = 20) -> tuple[str, ...]:
+    """Return the last lines, escaped and each of a bearable length."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 64_000))
+            data = file.read()
+    except FileNotFoundError:
+        return ()
+    found = data.decode("utf-8", "replace").splitlines()[-lines:]
+    return tuple(escape(line)[:500] for line in found if line.strip())

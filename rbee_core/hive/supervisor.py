@@ -1,0 +1,310 @@
+"""The supervisor: feeds the pool with what happens and carries out what it decides.
+
+Owns the workers' processes and every task that follows one, all inside one TaskGroup. It decides nothing about
+workers: a rule that starts with "if" and a worker's state belongs into `rbee_core.domain.pool`.
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Sequence
+
+from rbee_core import aio, wire
+from rbee_core.backend import Backend, Device, Estimate, LoadOptions, StopPolicy
+from rbee_core.backend.manager import PluginHost
+from rbee_core.domain import events as ev
+from rbee_core.domain import instructions as do
+from rbee_core.domain.pool import Limits, Pool
+from rbee_core.domain.worker import Need, RequestId, Ticket, Wanted, Worker, WorkerId
+from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
+from rbee_core.hive import hardware, logs
+from rbee_core.hive.launcher import Launcher
+from rbee_core.hive.link import WorkerLink
+from rbee_core.hive.process import Child, describe_exit
+from rbee_core.models.provision import Provisioner
+from rbee_core.settings import Settings
+
+TICK_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """The pool with hands. Public methods belong to the event loop's thread; `run` must be running."""
+
+    def __init__(
+        self, settings: Settings, plugins: PluginHost, provisioner: Provisioner, launcher: Launcher, link: WorkerLink
+    ) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._provisioner = provisioner
+        self._launcher = launcher
+        self._link = link
+        self._children: dict[WorkerId, Child] = {}
+        self._waiting: dict[Ticket, asyncio.Future[Worker]] = {}
+        self._tickets = itertools.count(1)
+        self._tasks = asyncio.TaskGroup()
+        self._quiet = asyncio.Event()
+        self.pool = Pool(
+            Limits(
+                worker_start_s=settings.worker_start_timeout_s,
+                load_stall_s=settings.load_stall_timeout_s,
+                idle_s=settings.idle_timeout_s,
+                probe_every_s=settings.probe_interval_s,
+            )
+        )
+
+    async def run(self, stop_wanted: asyncio.Event, force: asyncio.Event) -> list[str]:
+        """Supervise until `stop_wanted`; then drain, stop every worker and return their ids.
+
+        `force` cuts the draining and the asking short.
+        """
+        async with self._tasks:
+            ticker = self._tasks.create_task(self._tick())
+            await stop_wanted.wait()
+            stopped = [w.id for w in self.pool.live()]
+            forcing = self._tasks.create_task(self._force(force))
+            await self._drain(force)
+            self.feed(ev.ShutdownWanted(self._now()))
+            while self.pool.live():
+                self._quiet.clear()
+                await self._quiet.wait()
+            ticker.cancel()
+            forcing.cancel()
+        return list(stopped)
+
+    # For the routes.
+
+    async def spawn(self, request: wire.SpawnRequest) -> Worker:
+        """Return a worker that can be reached, starting one if none holds what is wanted."""
+        if self.pool.closing:
+            raise ShuttingDown(who="hive")
+        wanted, device, estimate = await self.place(request)
+        ticket = Ticket(next(self._tickets))
+        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        self.feed(
+            ev.WorkerWanted(
+                at=self._now(),
+                ticket=ticket,
+                wanted=wanted,
+                need=Need(estimate.weights_bytes, estimate.total_bytes - estimate.weights_bytes),
+                available_bytes=_available(device),
+                worker_id=WorkerId(f"worker-{secrets.token_hex(3)}"),
+                secret=secrets.token_urlsafe(32),
+                host_memory=device.shares_host_memory,
+            )
+        )
+        try:
+            return await future
+        finally:
+            del self._waiting[ticket]
+            self.feed(ev.TicketDropped(self._now(), ticket))
+
+    async def place(self, request: wire.SpawnRequest) -> tuple[Wanted, Device, Estimate]:
+        """Resolve a spawn: provide the model, choose backend and device, estimate the memory. Changes no worker."""
+        choose = self._plugins.choose
+        asked = choose(request.backend, None) if request.backend else None
+        formats = sorted({f for b in ([asked] if asked else self._plugins.usable_backends()) for f in b.formats})
+        model = await self._provisioner.provide(request.model_ref, formats)
+        backend = choose(request.backend, model.format)
+        device = _pick_device(self._plugins.devices(backend), request.device)
+        options = self._options(request.context_tokens)
+        estimate = await aio.off_loop(backend.estimate, model, options)
+        wanted = Wanted(
+            model.reference, str(model.path), model.format, model.size_bytes, backend.name, device.id,
+            options.context_tokens,
+        )  # fmt: skip
+        return wanted, device, estimate
+
+    def _options(self, context_tokens: int | None) -> LoadOptions:
+        settings = self._settings
+        context = context_tokens or settings.context_tokens or None
+        return LoadOptions(context, settings.slots_per_worker, settings.threads or None)
+
+    def bound(self, ready: wire.WorkerReady, key: str) -> None:
+        """Take a worker's ready callback. Raises `WorkerNotFound`, or `InvalidApiKey` if it is not that worker."""
+        worker = self.pool.find(ready.worker_id)
+        if not secrets.compare_digest(key.encode("utf-8", "surrogateescape"), worker.secret.encode()):
+            raise InvalidApiKey
+        self.feed(ev.WorkerBound(self._now(), worker.id, ready.url))
+
+    def begin(self, worker_id: str, request_id: str) -> Worker:
+        """Claim a worker for a request; `end` must follow. Raises `WorkerNotReady`."""
+        if self.pool.closing:
+            raise ShuttingDown(who="hive")
+        worker = self.pool.find(worker_id)
+        if not worker.serving:
+            raise WorkerNotReady(worker_id=worker.id, state=worker.state)
+        self.feed(ev.RequestStarted(self._now(), worker.id, RequestId(request_id)))
+        return worker
+
+    def end(self, worker_id: str, request_id: str) -> None:
+        """Give the claim back."""
+        self.feed(ev.RequestEnded(self._now(), WorkerId(worker_id), RequestId(request_id)))
+
+    async def stop(self, worker_id: str, reason: str) -> None:
+        """Stop one worker and wait until it is gone. Raises `WorkerNotFound`."""
+        worker = self.pool.find(worker_id)
+        child = self._children.get(worker.id)
+        self.feed(ev.StopWanted(self._now(), worker.id, reason))
+        if child is not None:
+            await child.wait()
+
+    async def gone(self, worker_id: str, within_s: float) -> Worker | None:
+        """Return the worker's record if it ends within `within_s`, None if it lives on."""
+        child = self._children.get(WorkerId(worker_id))
+        if child is not None:
+            await child.wait(within_s)
+            await aio.sleep(0)  # lets the task that reports the exit run first
+        worker = self.pool.find(worker_id)
+        return worker if worker.ended else None
+
+    # Carrying out.
+
+    def feed(self, event: ev.Event) -> None:
+        """Give `event` to the pool and carry out what it answers."""
+        for instruction in self.pool.handle(event):
+            self._carry_out(instruction)
+        if not self.pool.live():
+            self._quiet.set()
+
+    def _carry_out(self, instruction: do.Instruction) -> None:
+        match instruction:
+            case do.Launch(worker_id):
+                self._launch(self.pool.find(worker_id))
+            case do.Watch(worker_id):
+                self._tasks.create_task(self._watch_load(self.pool.find(worker_id)))
+            case do.Probe(worker_id):
+                self._tasks.create_task(self._probe(self.pool.find(worker_id)))
+            case do.Stop(worker_id, force):
+                self._tasks.create_task(self._stop(self.pool.find(worker_id), force=force))
+            case do.Answer(ticket, worker_id):
+                self._settle(ticket, self.pool.find(worker_id))
+            case do.Refuse(ticket, error):
+                self._settle(ticket, error)
+            case do.Announce():
+                self._announce(self.pool.find(instruction.worker_id), instruction)
+
+    def _settle(self, ticket: Ticket, answer: Worker | RbeeError) -> None:
+        future = self._waiting.get(ticket)
+        if future is None or future.done():
+            return
+        if isinstance(answer, RbeeError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def _announce(self, worker: Worker, what: do.Announce) -> None:
+        log.info("%s: %s", worker.id, what.what)
+        if what.ready:
+            self._plugins.worker_ready(worker.id, worker.wanted.model_ref, worker.wanted.backend, worker.wanted.device)
+        if what.gone:
+            self._plugins.worker_gone(worker.id, worker.reason)
+
+    def _launch(self, worker: Worker) -> None:
+        try:
+            child = self._launcher.launch(worker, self._backend(worker))
+        except OSError as error:
+            failure = RbeeError(f"The worker's process could not be started: {error.strerror}", hint="see `ulimit -a`")
+            self.feed(ev.LaunchFailed(self._now(), worker.id, failure))
+            return
+        self._children[worker.id] = child
+        self._tasks.create_task(self._await_exit(worker, child))
+        self.feed(ev.ChildLaunched(self._now(), worker.id, child.pid))
+
+    async def _await_exit(self, worker: Worker, child: Child) -> None:
+        await child.wait()
+        self._launcher.forget(worker, child)
+        tail = logs.tail(self._launcher.log_path(worker))
+        del self._children[worker.id]
+        self.feed(ev.ChildExited(self._now(), worker.id, describe_exit(child.exit), tail))
+
+    async def _watch_load(self, worker: Worker) -> None:
+        async for progress in self._link.load_progress(worker):
+            if progress.state == "loading":
+                self.feed(ev.LoadProgressed(self._now(), worker.id, progress.fraction, progress.detail))
+            elif progress.state == "failed":
+                self.feed(ev.LoadFailed(self._now(), worker.id, _as_error(progress)))
+            elif error := self._accelerator_error(worker, progress):
+                self.feed(ev.LoadFailed(self._now(), worker.id, error))
+            else:
+                self.feed(ev.WorkerLoaded(self._now(), worker.id, progress.slots, progress.context_tokens))
+
+    def _accelerator_error(self, worker: Worker, progress: wire.LoadProgress) -> RbeeError | None:
+        """Return an error if the model was loaded elsewhere than asked: an engine may fall back without a word."""
+        wanted = self._backend(worker).accelerator
+        if progress.accelerator == wanted:
+            return None
+        return RbeeError(
+            f"Backend {worker.wanted.backend} loaded the model on {progress.accelerator} instead of {wanted}",
+            hint="check the driver; rbee never falls back by itself",
+        )
+
+    async def _probe(self, worker: Worker) -> None:
+        alive = await self._link.is_alive(worker)
+        outcome = ev.ProbeAnswered if alive else ev.ProbeFailed
+        self.feed(outcome(self._now(), worker.id))
+
+    async def _stop(self, worker: Worker, *, force: bool) -> None:
+        child = self._children.get(worker.id)
+        if child is None:
+            return
+        grace_s = 0.0 if force else self._settings.shutdown_grace_s
+        policy = self._backend(worker).stop_policy(StopPolicy(ask_s=grace_s * 0.5, terminate_s=grace_s * 0.2))
+        if not force:
+            await self._link.ask_to_stop(worker)
+        await child.end(0.0 if force else policy.ask_s, 0.0 if force else policy.terminate_s)
+
+    async def _force(self, force: asyncio.Event) -> None:
+        """Once `force` is set, kill: somebody pressed Ctrl+C again."""
+        await force.wait()
+        for child in list(self._children.values()):
+            child.kill()
+
+    async def _drain(self, force: asyncio.Event) -> None:
+        """Let running requests finish, for a part of the grace time."""
+        self.pool.closing = True
+        active = sum(len(w.requests) for w in self.pool.live())
+        if not active:
+            return
+        log.info("waiting for %d running requests; press Ctrl+C again to stop now", active)
+        deadline = self._now() + self._settings.shutdown_grace_s * 0.3
+        while any(w.requests for w in self.pool.live()) and self._now() < deadline and not force.is_set():
+            await aio.sleep(0.02)
+
+    async def _tick(self) -> None:
+        while True:
+            await aio.sleep(TICK_S)
+            self.feed(ev.Tick(self._now()))
+            for worker in self.pool.live():
+                logs.bound(self._launcher.log_path(worker), self._settings.log_limit_bytes)
+
+    def _backend(self, worker: Worker) -> Backend:
+        return self._plugins.backends()[worker.wanted.backend]
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _pick_device(devices: Sequence[Device], index: int | None) -> Device:
+    if (index or 0) >= len(devices):
+        raise InvalidRequest.device_out_of_range(index or 0, list(range(len(devices))))
+    return devices[index or 0]
+
+
+def _available(device: Device) -> int:
+    if device.shares_host_memory:
+        return hardware.available_memory_bytes()
+    return device.free_bytes or 0
+
+
+def _as_error(progress: wire.LoadProgress) -> RbeeError:
+    body = progress.error or {}
+    return RemoteError(
+        code=body.get("code", "MODEL_LOAD_FAILED"),
+        message=body.get("message", "The load failed"),
+        http_status=422,
+        details=body.get("details", {}),
+    )

@@ -1,0 +1,111 @@
+"""The two middlewares of every server of ours: who may talk to us, and how errors look.
+
+Each is built from plain values by the composition root; neither knows the application behind it.
+"""
+
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.errors import AccessDenied, InvalidApiKey, InvalidRequest, PayloadTooLarge, RbeeError, RouteNotFound
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OPEN_PATHS = frozenset({"/v1/health"})
+
+log = logging.getLogger(__name__)
+
+
+def error_response(error: RbeeError) -> web.Response:
+    """Return `error` in the envelope, with its status."""
+    status = getattr(error, "status", error.http_status)
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    return json_response(error.body(), status=status, headers=headers)
+
+
+def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Return a struct or plain value as JSON."""
+    return web.Response(body=wire.encode(body), status=status, headers=headers, content_type="application/json")
+
+
+def envelope(body_limit_bytes: int) -> Any:
+    """Build the middleware that turns everything raised into the error envelope.
+
+    What is no `RbeeError` is our bug: the client gets an id that is in the log, and nothing else.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except RbeeError as error:
+            return error_response(error)
+        except web.HTTPRequestEntityTooLarge:
+            return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes))
+        except web.HTTPException as error:
+            return _http_error(request, error)
+        except Exception:
+            error_id = secrets.token_hex(6)
+            log.exception("error %s in %s %s", error_id, request.method, request.path)
+            hint = f"please report it with the log's lines around {error_id}"
+            return error_response(RbeeError("rbee has a bug", hint=hint, error_id=error_id))
+
+    return middleware
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    if error.status == 404:
+        return error_response(RouteNotFound(f"There is no {request.method} {request.path}"))
+    found = RouteNotFound if error.status == 405 else InvalidRequest
+    answer = error_response(found(f"{error.reason}: {request.method} {request.path}"))
+    answer.set_status(error.status)
+    return answer
+
+
+def guard(*, names: Iterable[str] = (), api_key: str = "") -> Any:
+    """Build the middleware that checks Host, Origin, content type and key.
+
+    `names` are further host names, besides the loopback ones, under which this server may be addressed: a page in a
+    browser that was led here by DNS carries another name. With an `api_key`, every path but `/v1/health` needs it.
+    """
+    hosts = LOCAL_NAMES | {name.lower() for name in names if name}
+    wanted = _digest(api_key) if api_key else b""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if _host_name(request.headers.get("Host", "")) not in hosts:
+            raise AccessDenied("The Host header names another server", hint="address the hive by its own name")
+        origin = request.headers.get("Origin")
+        if origin is not None and _host_name(urlsplit(origin).netloc) not in hosts:
+            raise AccessDenied("Requests from web pages of other sites are refused")
+        if wanted and request.path not in OPEN_PATHS and not _key_fits(request, wanted):
+            raise InvalidApiKey
+        if request.body_exists and request.method in ("POST", "PUT") and request.content_type != "application/json":
+            raise InvalidRequest("The body must be sent as application/json", hint="set Content-Type")
+        return await handler(request)
+
+    return middleware
+
+
+def _host_name(host: str) -> str:
+    """Return the name in ``name:port`` or ``[v6]:port``, lower-case; "" if it is malformed."""
+    name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    if not colon:
+        name, port = host, "0"
+    return name.lower() if port.isascii() and port.isdigit() else ""
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _key_fits(request: web.Request, wanted: bytes) -> bool:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(_digest(key.strip()), wanted)

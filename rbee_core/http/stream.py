@@ -1,0 +1,64 @@
+"""Server-sent events with a deadline on every write, and reading a body as a struct."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.errors import InvalidRequest
+
+T = TypeVar("T")
+END = b"data: [DONE]\n\n"
+
+
+async def read_body(request: web.Request, shape: type[T]) -> T:
+    """Return the request's JSON body as `shape`. Raises `InvalidRequest` whatever is wrong with it."""
+    if request.content_length is None and not request.body_exists:
+        raise InvalidRequest("The request has no body", hint="send JSON")
+    return wire.decode(await request.read(), shape)
+
+
+def event_bytes(event: Any) -> bytes:
+    """Return one event; JSON escapes every line break, so that text can never forge one."""
+    return b"data: " + wire.encode(event) + b"\n\n"
+
+
+class SlowReaderError(Exception):
+    """Raised when a client takes nothing for the whole write timeout. aiohttp itself would wait for ever."""
+
+
+class EventStream:
+    """An SSE response being written. `write` raises `SlowReaderError` or `ConnectionResetError` when nobody reads."""
+
+    def __init__(self, request: web.Request, write_timeout_s: float) -> None:
+        self._request = request
+        self._write_timeout_s = write_timeout_s
+        self.response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    async def start(self) -> None:
+        """Send the headers; after this an error can only be an event."""
+        await self.response.prepare(self._request)
+
+    async def write(self, data: bytes) -> None:
+        """Send `data` now."""
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self.response.write(data)
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise SlowReaderError from None
+
+
+async def send_events(request: web.Request, events: AsyncIterator[Any], write_timeout_s: float) -> web.StreamResponse:
+    """Send every event, then the end mark."""
+    stream = EventStream(request, write_timeout_s)
+    await stream.start()
+    async for event in events:
+        await stream.write(event_bytes(event))
+    await stream.write(END)
+    return stream.response

@@ -1,0 +1,1 @@
+"""Models on this node: finding them, bringing them here, and remembering them."""

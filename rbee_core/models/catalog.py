@@ -1,0 +1,161 @@
+"""The model catalog: `models.db`, a SQLite index over model files. The files are the truth.
+
+A missing, older or damaged database is rebuilt from the manifests that lie beside downloaded models; a damaged one is
+kept aside. All methods block for a moment: call them off the event loop.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from rbee_core.errors import CatalogUnusable
+
+APPLICATION_ID = 0x72626565  # "rbee"
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 5.0
+MANIFEST = "rbee-model.json"
+_CREATE = """
+CREATE TABLE IF NOT EXISTS models (
+    reference TEXT PRIMARY KEY,
+    provider TEXT NOT NULL,
+    local_path TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    downloaded_at_unix INTEGER NOT NULL,
+    format TEXT NOT NULL DEFAULT '',
+    sha256 TEXT NOT NULL DEFAULT '',
+    revision TEXT NOT NULL DEFAULT ''
+)
+"""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogRow:
+    """One model that this node has. `sha256` is "" for files used in place, which nobody announced a hash for."""
+
+    reference: str
+    provider: str
+    local_path: str
+    size_bytes: int
+    downloaded_at_unix: int
+    format: str = ""
+    sha256: str = ""
+    revision: str = ""
+
+
+class Catalog:
+    """The open catalog. One connection, used by one thread at a time; other processes may have it open too."""
+
+    def __init__(self, path: Path, models_dir: Path) -> None:
+        self._path = path
+        self._models_dir = models_dir
+        self._lock = threading.Lock()
+        with _errors(path):
+            self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        existed = self._path.exists()
+        if existed and not self._healthy():
+            aside = self._path.with_name(f"{self._path.name}.corrupt-{int(time.time())}")
+            log.warning("the model catalog is damaged; kept as %s and rebuilt from the model files", aside.name)
+            self._path.replace(aside)
+            for extra in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + extra).unlink(missing_ok=True)
+            existed = False
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        if _pragma(db, "user_version") == 0:
+            db.execute(_CREATE)
+            db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if not existed:
+            self._adopt(db)
+        return db
+
+    def _healthy(self) -> bool:
+        """Return whether the file is a whole catalog of ours. A file of no bytes is lost, not empty."""
+        if self._path.stat().st_size == 0:
+            return False
+        try:
+            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S)) as db:
+                version = _pragma(db, "user_version")
+                ours = _pragma(db, "application_id") == APPLICATION_ID
+                if ours and version > SCHEMA_VERSION:
+                    raise CatalogUnusable(
+                        f"{self._path.name} was written by a newer rbee (schema {version}, known is {SCHEMA_VERSION})",
+                        hint="update rbee, or set another RBEE_HOME",
+                    )
+                return ours and db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            return False
+
+    def _adopt(self, db: sqlite3.Connection) -> None:
+        """Enter every model whose manifest lies beside whole files."""
+        for manifest in self._models_dir.rglob(MANIFEST):
+            try:
+                row = msgspec.json.decode(manifest.read_bytes(), type=CatalogRow)
+            except (OSError, msgspec.MsgspecError):
+                log.warning("%s cannot be read; its model is not listed", manifest)
+                continue
+            if Path(row.local_path).exists():
+                _insert(db, row)
+
+    def close(self) -> None:
+        """Close the database, folding its write-ahead log in."""
+        with self._lock:
+            self._db.close()
+
+    def rows(self) -> list[CatalogRow]:
+        """Return every model, by reference."""
+        with self._lock, _errors(self._path):
+            found = self._db.execute(
+                "SELECT reference, provider, local_path, size_bytes, downloaded_at_unix, format, sha256, revision"
+                " FROM models ORDER BY reference"
+            ).fetchall()
+        names = CatalogRow.__dataclass_fields__
+        return [CatalogRow(**dict(zip(names, row, strict=True))) for row in found]
+
+    def find(self, reference: str) -> CatalogRow | None:
+        """Return the model with this canonical reference."""
+        return next((row for row in self.rows() if row.reference == reference), None)
+
+    def add(self, row: CatalogRow) -> None:
+        """Enter or replace a model. Durable when it returns."""
+        with self._lock, _errors(self._path):
+            _insert(self._db, row)
+
+    def remove(self, reference: str) -> None:
+        """Forget a model; its files are the caller's to remove."""
+        with self._lock, _errors(self._path):
+            self._db.execute("DELETE FROM models WHERE reference = ?", (reference,))
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _insert(db: sqlite3.Connection, row: CatalogRow) -> None:
+    values = asdict(row)
+    marks = ", ".join("?" for _ in values)
+    db.execute(f"INSERT OR REPLACE INTO models ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
+
+
+@contextmanager
+def _errors(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise CatalogUnusable(
+            f"The model catalog cannot be used: {error}", hint=f"see what else has {path} open", path=str(path)
+        ) from error

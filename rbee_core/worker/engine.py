@@ -1,0 +1,251 @@
+"""The engine's host inside a worker: loads the model in the engine thread, hands out slots, streams what comes.
+
+Owns the threads in which plugin code runs, the load's state and the slots. A slot is free again only when the
+engine's iterator has really ended, not when the client has gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rbee_core import wire
+from rbee_core.backend import Engine, EngineInfo, Finished, GenerateRequest, Message, Progress, Token
+from rbee_core.errors import (
+    AllSlotsBusy,
+    DeadlineExceeded,
+    ModelLoadFailed,
+    RbeeError,
+    RequestCanceled,
+    ShuttingDown,
+    WorkerNotReady,
+)
+from rbee_core.worker.stops import StopFinder
+
+log = logging.getLogger(__name__)
+
+
+class Generation:
+    """One request in a slot: the engine thread produces, the HTTP handler consumes.
+
+    The queue is bounded by the context: an engine yields no more tokens than fit into it.
+    """
+
+    def __init__(self, request: wire.InferenceRequest, loop: asyncio.AbstractEventLoop) -> None:
+        self.request = request
+        self.cancel = threading.Event()
+        self._why: RbeeError = RequestCanceled()
+        self._loop = loop
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._started = time.monotonic()
+
+    def stop(self, why: RbeeError) -> None:
+        """End the generation; its stream ends with `why` as its terminal event."""
+        if not self.cancel.is_set():
+            self._why = why
+            self.cancel.set()
+
+    async def events(self) -> AsyncGenerator[Any]:
+        """Yield token events, then exactly one terminal event: a `DoneEvent` or an error body.
+
+        Closing this iterator, or cancelling it, ends the generation.
+        """
+        timeout_s = self.request.timeout_s
+        deadline = None if timeout_s is None else self._loop.time() + timeout_s
+        try:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    event = await self._queue.get()
+                yield event
+                if not isinstance(event, wire.TokenEvent):
+                    return
+        except TimeoutError:
+            yield DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed").body()
+        finally:
+            self.stop(RequestCanceled())
+
+    def run(self, engine: Engine) -> None:
+        """Produce the events, in the engine thread."""
+        try:
+            for event in self._produce(engine):
+                self._send(event)
+        except RbeeError as error:
+            self._send(error.body())
+        except Exception as error:
+            log.exception("the engine failed in request %s", self.request.request_id)
+            self._send(RbeeError(f"The engine failed: {type(error).__name__}", hint="see the worker's log").body())
+
+    def _send(self, event: Any) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+    def _produce(self, engine: Engine) -> Iterator[Any]:
+        stops, stopped, reason = StopFinder(self.request.stop), False, ""
+        tokens = prompt_tokens = first_ms = 0
+        events = engine.generate(generate_request(self.request), self.cancel)
+        for event in events:
+            if isinstance(event, Token):
+                text, stopped = stops.feed(event.text)
+                first_ms = first_ms or self._elapsed_ms()
+                if text:
+                    yield wire.TokenEvent(token=text, index=tokens)
+                tokens += 1
+                reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
+            elif isinstance(event, Finished):
+                reason = event.reason
+            else:
+                prompt_tokens = event.prompt_tokens
+            if reason:
+                break
+        _close(events)
+        if not reason:
+            raise self._why if self.cancel.is_set() else RbeeError("The engine ended without a reason")
+        if not stopped and (rest := stops.rest()):
+            yield wire.TokenEvent(token=rest, index=tokens - 1)
+        yield wire.DoneEvent(
+            done=True, total_tokens=tokens, duration_ms=self._elapsed_ms(), finish_reason=reason,
+            prompt_tokens=prompt_tokens, first_token_ms=first_ms,
+        )  # fmt: skip
+
+    def _elapsed_ms(self) -> int:
+        return round((time.monotonic() - self._started) * 1000)
+
+
+class EngineHost:
+    """Loads once, then serves up to its slots at a time. All methods belong to the event loop's thread."""
+
+    def __init__(self, load: Callable[[Progress], Engine], slots: int) -> None:
+        self._load = load
+        self._executor = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="engine")
+        self._engine: Engine | None = None
+        self._info = EngineInfo(context_tokens=0, slots=0)
+        self._running: dict[str, Generation] = {}
+        self._closing = False
+        self._moved = asyncio.Event()
+        self._idle = asyncio.Event()
+        self.progress = wire.LoadProgress(state="loading")
+
+    async def load(self) -> None:
+        """Load the model. Never raises for a load that failed: `progress` then says why."""
+        loop = asyncio.get_running_loop()
+        try:
+            engine = await loop.run_in_executor(self._executor, self._load, self._reporter(loop))
+            self._engine, self._info = engine, engine.info()
+        except RbeeError as error:
+            log.error("the load failed: %s", error)  # noqa: TRY400  # a sentence for the user, no traceback
+            self._move(wire.LoadProgress(state="failed", error=error.body()["error"]))
+        except Exception as error:
+            log.exception("the load failed")
+            failure = ModelLoadFailed(reference="the model", why=f"{type(error).__name__}: {error}")
+            self._move(wire.LoadProgress(state="failed", error=failure.body()["error"]))
+        else:
+            info = self._info
+            ready = wire.LoadProgress(
+                state="ready",
+                fraction=1.0,
+                slots=info.slots,
+                context_tokens=info.context_tokens,
+                accelerator=info.accelerator,
+            )
+            self._move(ready)
+
+    def _reporter(self, loop: asyncio.AbstractEventLoop) -> Progress:
+        def report(fraction: float, detail: str = "") -> bool:
+            progress = wire.LoadProgress(state="loading", fraction=min(max(fraction, 0.0), 1.0), detail=detail)
+            loop.call_soon_threadsafe(self._move, progress)
+            return not self._closing
+
+        return report
+
+    def _move(self, progress: wire.LoadProgress) -> None:
+        self.progress = progress
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def watch(self) -> AsyncIterator[wire.LoadProgress]:
+        """Yield the load's progress now and whenever it moves, up to ready or failed."""
+        while True:
+            moved, progress = self._moved, self.progress
+            yield progress
+            if progress.state != "loading":
+                return
+            await moved.wait()
+
+    @property
+    def slots(self) -> int:
+        """How many requests can run at a time; 0 before the model is loaded."""
+        return self._info.slots
+
+    @property
+    def busy(self) -> int:
+        """How many requests run."""
+        return len(self._running)
+
+    def start(self, request: wire.InferenceRequest, worker_id: str) -> Generation:
+        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown` or `AllSlotsBusy`."""
+        if self._closing:
+            raise ShuttingDown(who="worker")
+        if self._engine is None:
+            raise WorkerNotReady(worker_id=worker_id, state=self.progress.state)
+        if self.busy >= self.slots:
+            raise AllSlotsBusy(slots=self.slots, busy=self.busy)
+        loop = asyncio.get_running_loop()
+        generation = Generation(request, loop)
+        key = request.request_id or ""
+        self._running[key] = generation
+        future = loop.run_in_executor(self._executor, generation.run, self._engine)
+        future.add_done_callback(lambda _: self._free(key))
+        return generation
+
+    def _free(self, key: str) -> None:
+        self._running.pop(key, None)
+        if not self._running:
+            self._idle.set()
+
+    async def idle(self, timeout_s: float) -> None:
+        """Wait until nothing runs, or `timeout_s` has passed."""
+        if self._running:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+
+    def cancel(self, request_id: str) -> None:
+        """End that request, if it runs."""
+        if generation := self._running.get(request_id):
+            generation.stop(RequestCanceled())
+
+    def close(self) -> None:
+        """Take no more requests and end those that run."""
+        self._closing = True
+        for generation in self._running.values():
+            generation.stop(ShuttingDown(who="worker"))
+
+    def release(self) -> None:
+        """Free the engine if no thread is inside it; a stuck one is left to the end of the process."""
+        if self._engine is not None and not self._running:
+            self._engine.close()
+
+
+def generate_request(request: wire.InferenceRequest) -> GenerateRequest:
+    """Return the engine's view of a request."""
+    return GenerateRequest(
+        prompt=request.prompt,
+        messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+        min_p=request.min_p,
+        repeat_penalty=request.repeat_penalty,
+        seed=request.seed,
+    )
+
+
+def _close(events: Iterator[Any]) -> None:
+    """Let a generator run its cleanup now rather than when it is collected."""
+    if close := getattr(events, "close", None):
+        close()

@@ -1,0 +1,42 @@
+"""The worker's program: cords to the hive, a listening server, then the model.
+
+The hive writes one `WorkerSpec` to stdin and keeps the pipe open for as long as it lives. Nothing secret is in argv
+or the environment.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+
+from rbee_core.worker import lifeline
+
+
+def main() -> None:
+    """Run one worker to its end. Console script `llm-worker-rbee`; started by the hive only."""
+    if sys.argv[1:2] == ["--version"]:
+        from rbee_core import __version__
+
+        print(f"llm-worker-rbee {__version__}")  # noqa: T201
+        return
+    if sys.stdin.isatty():
+        sys.exit("llm-worker-rbee is started by rbee-hive; run `rbee infer` or `rbee-hive daemon` instead")
+    lifeline.arm()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        sys.exit(lifeline.EXIT_ORPHANED)
+    _run(line)
+    # An engine thread that is stuck in native code must not hold up the exit that the hive is waiting for.
+    logging.shutdown()
+    os._exit(0)
+
+
+def _run(line: bytes) -> None:
+    from rbee_core import wire
+
+    spec = wire.decode(line, wire.WorkerSpec)
+    lifeline.hold(spec.hive_pid, sys.stdin.fileno())
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from rbee_core.worker.program import run
+
+    asyncio.run(run(spec))

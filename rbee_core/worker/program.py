@@ -1,0 +1,68 @@
+"""What a worker does, in order: listen, call back, load, serve, stop."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+
+from rbee_core import wire
+from rbee_core.backend import Engine, LoadOptions, LocalModel, Progress
+from rbee_core.backend.manager import PluginHost
+from rbee_core.errors import RbeeError
+from rbee_core.http.listen import bind, serving
+from rbee_core.worker.engine import EngineHost
+from rbee_core.worker.server import WorkerServer
+
+GRACE_S = 2.0
+
+log = logging.getLogger("rbee.worker")
+
+
+async def run(spec: wire.WorkerSpec) -> None:
+    """Run the worker until it is told to stop."""
+    stop_wanted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_wanted.set)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the hive's to handle
+    host = EngineHost(loader(spec), spec.slots)
+    sock = bind("127.0.0.1", 0)
+    async with serving(WorkerServer(spec, host, stop_wanted).app(), sock) as port, asyncio.TaskGroup() as tasks:
+        load = tasks.create_task(host.load())
+        await _call_back(spec, f"http://127.0.0.1:{port}")
+        await stop_wanted.wait()
+        host.close()
+        load.cancel()
+        await host.idle(GRACE_S)
+    host.release()
+
+
+def loader(spec: wire.WorkerSpec) -> Callable[[Progress], Engine]:
+    """Return the function that loads the model, to be called in the engine thread."""
+
+    def load(progress: Progress) -> Engine:
+        backend = PluginHost(os.environ).choose(spec.backend, spec.model_format)
+        device = next(d for d in backend.devices() if d.id == spec.device)
+        model = LocalModel(spec.model_ref, Path(spec.model_path), spec.model_format, spec.model_size_bytes)
+        options = LoadOptions(spec.context_tokens, spec.slots, spec.threads)
+        return backend.load(model, device, options, progress)
+
+    return load
+
+
+async def _call_back(spec: wire.WorkerSpec, own_url: str) -> None:
+    """Tell the hive where this worker listens. A hive that does not take it is gone or does not want us."""
+    ready = wire.WorkerReady(
+        worker_id=spec.worker_id, url=own_url, model_ref=spec.model_ref, backend=spec.backend, device=spec.device
+    )
+    headers = {"Authorization": f"Bearer {spec.secret}", "Content-Type": "application/json"}
+    timeout = aiohttp.ClientTimeout(total=spec.connect_timeout_s)
+    url = f"{spec.hive_url}/v1/workers/ready"
+    async with (
+        aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+        session.post(url, data=wire.encode(ready), headers=headers) as answer,
+    ):
+        if answer.status != 200:
+            raise RbeeError(f"The hive refused the ready callback with {answer.status}")

@@ -1,0 +1,94 @@
+"""The worker's HTTP routes (spec of the wire: docs/reference/http.md). Every route but health needs the secret."""
+
+import asyncio
+import secrets
+from contextlib import aclosing
+
+import msgspec
+from aiohttp import web
+
+from rbee_core import API_VERSION, __version__, wire
+from rbee_core.errors import RequestCanceled, WorkerNotReady
+from rbee_core.http.middleware import envelope, guard, json_response
+from rbee_core.http.stream import END, EventStream, SlowReaderError, event_bytes, read_body, send_events
+from rbee_core.worker.engine import EngineHost, Generation
+
+
+class WorkerServer:
+    """One worker's routes over its engine host. `stop_wanted` is set by `POST /v1/shutdown`."""
+
+    def __init__(self, spec: wire.WorkerSpec, host: EngineHost, stop_wanted: asyncio.Event) -> None:
+        self._spec = spec
+        self._host = host
+        self._stop_wanted = stop_wanted
+
+    def app(self) -> web.Application:
+        """Build the application."""
+        spec = self._spec
+        app = web.Application(
+            middlewares=[envelope(spec.body_limit_bytes), guard(api_key=spec.secret)],
+            client_max_size=spec.body_limit_bytes,
+        )
+        app.add_routes(
+            [
+                web.get("/v1/health", self.health),
+                web.get("/v1/ready", self.ready),
+                web.get("/v1/loading/progress", self.loading_progress),
+                web.post("/v1/inference", self.inference),
+                web.delete("/v1/inference/{request_id}", self.cancel),
+                web.post("/v1/shutdown", self.shutdown),
+            ]
+        )
+        return app
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Say that the process is alive."""
+        del request
+        return json_response(wire.Health(status="alive", version=__version__, api_version=API_VERSION))
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Say whether the model is loaded."""
+        del request
+        progress = self._host.progress
+        ready = progress.state == "ready"
+        answer = wire.Ready(ready=ready, state=progress.state, error=progress.error)
+        return json_response(answer, status=200 if ready else 503)
+
+    async def loading_progress(self, request: web.Request) -> web.StreamResponse:
+        """Stream the load's progress up to its end."""
+        return await send_events(request, self._host.watch(), self._spec.write_timeout_s)
+
+    async def inference(self, request: web.Request) -> web.StreamResponse:
+        """Generate: token events, one terminal event, the end mark."""
+        wanted = await read_body(request, wire.InferenceRequest)
+        wanted = msgspec.structs.replace(wanted, request_id=wanted.request_id or secrets.token_hex(8))
+        if self._stop_wanted.is_set():
+            raise WorkerNotReady(worker_id=self._spec.worker_id, state="stopping")
+        generation = self._host.start(wanted, self._spec.worker_id)
+        stream = EventStream(request, self._spec.write_timeout_s)
+        try:
+            await stream.start()
+            await _send(generation, stream)
+        except SlowReaderError:
+            generation.stop(RequestCanceled())
+        finally:
+            generation.stop(RequestCanceled())
+        return stream.response
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """End a request. Idempotent: an unknown one is as good as ended."""
+        self._host.cancel(request.match_info["request_id"])
+        return web.Response(status=204)
+
+    async def shutdown(self, request: web.Request) -> web.Response:
+        """Begin to stop; the process ends once its streams have had their terminal events."""
+        del request
+        self._stop_wanted.set()
+        return json_response(wire.StopResponse(stopped=[self._spec.worker_id]))
+
+
+async def _send(generation: Generation, stream: EventStream) -> None:
+    async with aclosing(generation.events()) as events:
+        async for event in events:
+            await stream.write(event_bytes(event))
+    await stream.write(END)
