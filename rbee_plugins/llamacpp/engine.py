@@ -1,0 +1,199 @@
+"""Generates text with a loaded llama.cpp model, one request at a time.
+
+Owns the order of things: prompt, prefill, sampling, characters. Device choice arrives in `EngineSettings`, so that
+every llama.cpp backend shares this engine; the native calls are `native.NativeModel`'s.
+"""
+
+import codecs
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rbee_core.backend import (
+    Accelerator,
+    CancelToken,
+    Engine,
+    EngineEvent,
+    EngineInfo,
+    Finished,
+    GenerateRequest,
+    LocalModel,
+    Progress,
+    PromptDone,
+    Token,
+)
+from rbee_core.backend.gguf import GgufHeader
+from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, shorten
+from rbee_plugins.llamacpp import native, sampling
+from rbee_plugins.llamacpp.chat import ChatTemplate
+from rbee_plugins.llamacpp.memory import BATCH_TOKENS
+
+_WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
+_SLOW_STEP_S = 0.1  # a model this slow is asked to abort within a token, not only between tokens
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How to load. `gpu_layers` layers go to `accelerator`, -1 for all; none stay on the processor."""
+
+    context_tokens: int
+    threads: int
+    gpu_layers: int = 0
+    accelerator: Accelerator = "cpu"
+
+
+class LlamaCppEngine(Engine):
+    """One model with one context."""
+
+    def __init__(self, model: native.NativeModel, chat: ChatTemplate, info: EngineInfo) -> None:
+        self._model = model
+        self._chat = chat
+        self._info = info
+
+    def info(self) -> EngineInfo:
+        """Return what was loaded."""
+        return self._info
+
+    def close(self) -> None:
+        """Free the native memory."""
+        self._model.close()
+
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Yield the answer to `request` token by token."""
+        prompt = self._prompt_tokens(request)
+        room = self._info.context_tokens - len(prompt)
+        limit = room if request.max_tokens is None else min(room, request.max_tokens)
+        sampler = self._model.sampler(sampling.chain(request, self._model.vocabulary_size))
+        try:
+            self._model.abort_when(cancel.is_set)
+            if self._prefill(prompt, cancel):
+                yield PromptDone(len(prompt))
+                yield from self._decode(sampler, limit, cancel)
+        finally:
+            self._model.abort_when(None)
+            sampler.close()
+
+    def _prompt_tokens(self, request: GenerateRequest) -> list[int]:
+        if request.prompt is not None:
+            tokens = self._model.tokenize(request.prompt, add_special=True)
+        else:
+            tokens = self._chat_tokens(request)
+        if not tokens:
+            raise InvalidRequest("The prompt is empty", hint="write at least one character")
+        context = self._info.context_tokens
+        if len(tokens) >= context:
+            raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
+        return tokens
+
+    def _chat_tokens(self, request: GenerateRequest) -> list[int]:
+        """Templates differ in whether they write BOS themselves; a second one harms the answer."""
+        text = self._chat.render(request.messages)
+        bos, _eos = self._model.special_texts()
+        written = bool(bos) and text.startswith(bos)
+        return self._model.tokenize(text, add_special=self._model.adds_bos() and not written)
+
+    def _prefill(self, prompt: list[int], cancel: CancelToken) -> bool:
+        """Compute the prompt from an empty cache; return False if that was cancelled."""
+        self._model.clear()
+        for start in range(0, len(prompt), BATCH_TOKENS):
+            if cancel.is_set():
+                return False
+            status = self._model.read(prompt[start : start + BATCH_TOKENS])
+            if status == native.ABORTED:
+                return False
+            if status == native.NO_ROOM:
+                raise PromptTooLong(prompt_tokens=len(prompt), context_tokens=self._info.context_tokens)
+        return True
+
+    def _decode(self, sampler: native.Sampler, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Yield up to `limit` tokens, then why it ended; nothing more once cancelled."""
+        model = self._model
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        status = native.DECODED
+        for index in range(1, limit + 1):
+            if cancel.is_set():
+                return
+            token = sampler.choose()
+            if model.is_end(token):
+                if rest := decode(b"", True):
+                    yield Token(rest)
+                yield Finished("stop")
+                return
+            yield Token(decode(model.piece(token), index == limit))
+            if index < limit:
+                status = self._first_step(token) if index == 1 else model.step(token)
+            if status == native.ABORTED:
+                return
+            if status == native.NO_ROOM:
+                break
+        yield Finished("length")
+
+    def _first_step(self, token: int) -> int:
+        """Compute one token, and stop asking for aborts within tokens if that was quick."""
+        started = time.monotonic()
+        status = self._model.step(token)
+        if time.monotonic() - started < _SLOW_STEP_S:
+            self._model.abort_when(None)
+        return status
+
+
+def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings, progress: Progress) -> LlamaCppEngine:
+    """Load `model`, whose checked header is `header`. Raises `ModelLoadFailed` with llama.cpp's own reason."""
+    loading = _Loading(progress)
+    with native.LastErrors() as errors:
+        try:
+            loaded = _open(model, settings, loading)
+        except native.NativeError as error:
+            if loading.failure is not None:
+                raise loading.failure from error
+            raise _load_failed(model, str(error), loading, errors.lines) from error
+    info = EngineInfo(
+        context_tokens=loaded.context_tokens,
+        slots=1,
+        architecture=header.architecture,
+        accelerator=settings.accelerator if loaded.offloaded else "cpu",
+    )
+    bos, eos = loaded.special_texts()
+    progress(1.0, "ready")
+    return LlamaCppEngine(loaded, ChatTemplate(header.chat_template, bos, eos), info)
+
+
+def _open(model: LocalModel, settings: EngineSettings, loading: "_Loading") -> native.NativeModel:
+    loaded = native.NativeModel(model.path, gpu_layers=settings.gpu_layers, on_progress=loading.weights)
+    try:
+        if not loading.report(_WEIGHTS_SHARE, "making the context"):
+            raise native.NativeError("the load was given up")  # noqa: TRY301  # one way out for all failures
+        loaded.open_context(tokens=settings.context_tokens, batch_tokens=BATCH_TOKENS, threads=settings.threads)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
+
+
+class _Loading:
+    """Carries progress out of native code, which no exception may cross."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.given_up = False
+        self.failure: BaseException | None = None
+
+    def weights(self, fraction: float) -> bool:
+        return self.report(fraction * _WEIGHTS_SHARE, "loading weights")
+
+    def report(self, fraction: float, detail: str) -> bool:
+        try:
+            self.given_up = not self._progress(fraction, detail)
+        except BaseException as error:  # noqa: BLE001  # raised again by load_engine
+            self.failure, self.given_up = error, True
+        return not self.given_up
+
+
+def _load_failed(model: LocalModel, what: str, loading: _Loading, lines: list[str]) -> ModelLoadFailed:
+    if loading.given_up:
+        return ModelLoadFailed(
+            reference=model.reference, why="the load was given up before it was done", hint="load it again"
+        )
+    reason = next((line.partition("error loading model: ")[2] for line in lines if "error loading" in line), "")
+    reason = reason or (lines[0] if lines else "it gave no reason")
+    return ModelLoadFailed(reference=model.reference, why=f"{what}: {shorten(reason)}")

@@ -1,0 +1,209 @@
+"""The only module that calls llama.cpp: one loaded model with one context, as a few typed methods.
+
+Owns the native memory and the callbacks that native code holds pointers to. Knows nothing of requests, chat or
+text: tokens in, tokens out. Everything here belongs to one thread at a time.
+"""
+
+import ctypes
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Self
+
+from rbee_plugins.llamacpp.sampling import Step
+
+# The package's annotations are loose and partly wrong, and it is an optional dependency: here it is simply untyped.
+_lib: Any = import_module("llama_cpp")
+log = logging.getLogger(__name__)
+
+DECODED, NO_ROOM, ABORTED = 0, 1, 2
+
+# llama.cpp's own numbers; those in llama_cpp's comments are out of date. The rest (1, 2, 5) is chatter.
+_LOG_LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
+_PIECE_BYTES = 256
+
+
+@_lib.llama_log_callback
+def _on_log(level: int, text: bytes | None, _user_data: object) -> None:
+    """Pass llama.cpp's warnings and errors on. A module-level function, as native code may call it until the end."""
+    if level in _LOG_LEVELS and text:
+        log.log(_LOG_LEVELS[level], "%s", text.decode(errors="replace").rstrip())
+
+
+class LastErrors(logging.Handler):
+    """Keeps the errors llama.cpp logs while it is attached, to say why a load failed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line; the first ones name the cause, so a flood is cut at its end."""
+        if len(self.lines) < 20:
+            self.lines.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        log.addHandler(self)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        log.removeHandler(self)
+
+
+class NativeError(Exception):
+    """Raised when llama.cpp returned nothing; says what it was doing."""
+
+
+class NativeModel:
+    """A model and its context. `close` frees both; nothing else may be called afterwards."""
+
+    def __init__(self, path: Path, *, gpu_layers: int, on_progress: Callable[[float], bool]) -> None:
+        """Map `path` into memory. `on_progress` gets 0..1 and may return False to stop; it must not raise."""
+        self._context: int | None = None
+        self._abort: Any = None
+        _lib.llama_log_set(_on_log, None)
+        _lib.llama_backend_init()
+        params = _lib.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        params.load_mode = _lib.LLAMA_LOAD_MODE_MMAP
+        report = _progress_callback(on_progress)  # a name of its own: native code does not keep it alive
+        params.progress_callback = report
+        self.offloaded = bool(gpu_layers) and bool(_lib.llama_supports_gpu_offload())
+        self._model: int | None = _lib.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            raise NativeError("llama.cpp does not accept the file")
+        self._vocabulary: int = _lib.llama_model_get_vocab(self._model)
+        self.vocabulary_size: int = _lib.llama_vocab_n_tokens(self._vocabulary)
+        self._piece = ctypes.create_string_buffer(_PIECE_BYTES)
+        self._next_token = (_lib.llama_token * 1)()
+        self._next_batch = _lib.llama_batch_get_one(self._next_token, 1)
+
+    def open_context(self, *, tokens: int, batch_tokens: int, threads: int) -> None:
+        """Reserve the memory for one request of `tokens`."""
+        params = _lib.llama_context_default_params()
+        params.n_ctx = tokens
+        params.n_batch = params.n_ubatch = batch_tokens
+        params.n_threads = params.n_threads_batch = threads
+        params.n_outputs_max = 1  # one row of logits instead of one for each prompt token
+        params.swa_full = False  # every request starts from an empty cache, so no old window is needed
+        params.offload_kqv = params.op_offload = self.offloaded
+        params.no_perf = True
+        self._context = _lib.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise NativeError("llama.cpp cannot make a context for it")
+
+    @property
+    def context_tokens(self) -> int:
+        """The context's real size, which llama.cpp may have rounded up."""
+        return int(_lib.llama_n_ctx(self._context))
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        """Return the tokens of `text`; `add_special` puts those in front that the model wants (often BOS)."""
+        raw = text.encode(errors="replace")
+        room = len(raw) + 16
+        tokens = (_lib.llama_token * room)()
+        count = _lib.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, add_special, True)
+        if count < 0:
+            raise NativeError(f"llama.cpp cannot split a text of {len(raw)} bytes into tokens")
+        return tokens[:count]
+
+    def special_texts(self) -> tuple[str, str]:
+        """Return how the vocabulary spells BOS and EOS, "" for one it does not have."""
+        vocabulary = self._vocabulary
+        return self._text(_lib.llama_vocab_bos(vocabulary)), self._text(_lib.llama_vocab_eos(vocabulary))
+
+    def _text(self, token: int) -> str:
+        raw: bytes | None = _lib.llama_vocab_get_text(self._vocabulary, token) if token >= 0 else None
+        return (raw or b"").decode(errors="replace")
+
+    def adds_bos(self) -> bool:
+        """Whether the model was trained with BOS in front of every text."""
+        return bool(_lib.llama_vocab_get_add_bos(self._vocabulary))
+
+    def is_end(self, token: int) -> bool:
+        """Whether `token` ends the generation."""
+        return bool(_lib.llama_vocab_is_eog(self._vocabulary, token))
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes `token` stands for, none for a special one; may end within a character."""
+        size = _lib.llama_token_to_piece(self._vocabulary, token, self._piece, len(self._piece), 0, False)
+        if size < 0:
+            self._piece = ctypes.create_string_buffer(-size)
+            size = _lib.llama_token_to_piece(self._vocabulary, token, self._piece, -size, 0, False)
+        return self._piece.raw[:size]
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        _lib.llama_memory_clear(_lib.llama_get_memory(self._context), False)
+
+    def read(self, tokens: Sequence[int]) -> int:
+        """Compute a chunk of prompt, at most one batch. Returns `DECODED`, `NO_ROOM` or `ABORTED`."""
+        chunk = (_lib.llama_token * len(tokens))(*tokens)
+        return self._checked(_lib.llama_decode(self._context, _lib.llama_batch_get_one(chunk, len(tokens))))
+
+    def step(self, token: int) -> int:
+        """Compute what follows one more token. Returns as `read` does."""
+        self._next_token[0] = token
+        return self._checked(_lib.llama_decode(self._context, self._next_batch))
+
+    def _checked(self, status: int) -> int:
+        if status < 0 or status > ABORTED:
+            raise NativeError(f"llama_decode failed with {status}")
+        return status
+
+    def abort_when(self, is_wanted: Callable[[], bool] | None) -> None:
+        """Let `read` and `step` ask between two operations of the graph whether to stop; None ends the asking.
+
+        Costs a call into Python for each of about 30 operations a layer: too much for every token.
+        """
+        self._abort = _lib.ggml_abort_callback() if is_wanted is None else _abort_callback(is_wanted)
+        _lib.llama_set_abort_callback(self._context, self._abort, None)
+
+    def sampler(self, steps: Iterable[Step]) -> "Sampler":
+        """Build a chain of samplers for one request."""
+        return Sampler(self._context, steps)
+
+    def close(self) -> None:
+        """Free context and model. Harmless when done twice."""
+        if self._context:
+            _lib.llama_free(self._context)
+        if self._model:
+            _lib.llama_model_free(self._model)
+        self._context = self._model = None
+
+
+class Sampler:
+    """Chooses tokens; belongs to one request."""
+
+    def __init__(self, context: int | None, steps: Iterable[Step]) -> None:
+        self._context = context
+        self._chain: int | None = _lib.llama_sampler_chain_init(_lib.llama_sampler_chain_default_params())
+        for step in steps:
+            make = getattr(_lib, f"llama_sampler_init_{step.name}")
+            _lib.llama_sampler_chain_add(self._chain, make(*step.arguments))
+
+    def choose(self) -> int:
+        """Return the next token from the logits of the last `read` or `step`."""
+        return _lib.llama_sampler_sample(self._chain, self._context, -1)
+
+    def close(self) -> None:
+        """Free the chain and its samplers."""
+        if self._chain:
+            _lib.llama_sampler_free(self._chain)
+        self._chain = None
+
+
+def _progress_callback(on_progress: Callable[[float], bool]) -> Any:
+    def report(fraction: float, _data: object) -> bool:
+        return on_progress(fraction)
+
+    return _lib.llama_progress_callback(report)
+
+
+def _abort_callback(is_wanted: Callable[[], bool]) -> Any:
+    def ask(_data: object) -> bool:
+        return is_wanted()
+
+    return _lib.ggml_abort_callback(ask)
