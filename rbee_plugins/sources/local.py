@@ -1,0 +1,23 @@
+"""Models that lie on this node's disk, named by their path."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rbee_core.backend import LocalModel, ModelRef, ModelSource
+from rbee_core.errors import ModelNotFound
+from rbee_plugins.sources.formats import describe
+
+
+class FileSource(ModelSource):
+    """Resolves ``file:`` references: a .gguf file or a model folder, used in place."""
+
+    schemes = frozenset({"file"})
+
+    def resolve(self, reference: ModelRef, formats: Sequence[str]) -> LocalModel:
+        """Return the model at the path. A relative one starts where this process does: send absolute ones."""
+        del formats  # a path names one thing; whether a backend reads it is seen later, with a better message
+        try:
+            path = Path(reference.path).expanduser().absolute()
+        except RuntimeError as error:
+            raise ModelNotFound(reference=str(reference), why="there is no such home folder") from error
+        return describe(path, str(reference))

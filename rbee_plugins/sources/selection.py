@@ -1,0 +1,103 @@
+"""Which files of a repository make up the model that was asked for. Pure: names in, names out."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rbee_plugins.sources.formats import split_parts
+
+DEFAULT_QUANT = "Q4_K_M"
+# Quantisations by size, smallest first: "nearest" means the fewest steps in this list.
+_QUANTS = re.findall(
+    r"\w+",
+    "IQ1_S IQ1_M TQ1_0 TQ2_0 IQ2_XXS IQ2_XS IQ2_S IQ2_M Q2_K_S Q2_K Q2_K_L Q2_K_XL IQ3_XXS IQ3_XS Q3_K_S IQ3_S "
+    "IQ3_M Q3_K_M Q3_K_L Q3_K_XL IQ4_XS IQ4_NL Q4_0 Q4_K_S MXFP4 Q4_K Q4_K_M Q4_K_L Q4_K_XL Q4_1 Q5_0 Q5_K_S Q5_K "
+    "Q5_K_M Q5_K_L Q5_K_XL Q5_1 Q6_K Q6_K_L Q6_K_XL Q8_0 Q8_K Q8_K_XL BF16 F16 FP16 F32 FP32",
+)
+_SIZE = {name: place for place, name in enumerate(_QUANTS)}
+_QUANT = re.compile(
+    r"(?:^|[-._/])((?:UD-)?(" + "|".join(sorted(_QUANTS, key=len, reverse=True)) + r"))(?=$|[-._/])", re.IGNORECASE
+)
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,7}")
+_NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix)(?:[-._]|$)", re.IGNORECASE)
+_FOLDER_FILES = re.compile(r"[^/]+\.(?:safetensors|json|txt|jinja)|tokenizer\.model")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The files to take. `entry` is the one to load, "" the folder; `note` names a choice the user did not make."""
+
+    format: str
+    files: tuple[str, ...]
+    entry: str
+    note: str = ""
+
+
+def is_safe_name(name: str) -> bool:
+    """Return whether a hub's file name may become a path below a model's folder."""
+    return bool(_SAFE_NAME.fullmatch(name)) and ".." not in name
+
+
+def quant_of(name: str) -> str:
+    """Return the quantisation that a file's name tells, in capitals; "" for none."""
+    found = list(_QUANT.finditer(name.rsplit(".", 1)[0]))
+    return found[-1][1].upper() if found else ""
+
+
+def gguf_entries(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the complete GGUF models among `names`: first part to all parts."""
+    present = {n for n in names if n.lower().endswith(".gguf") and is_safe_name(n) and not _NO_MODEL.search(n)}
+    groups = [tuple(split_parts(name)) for name in sorted(present)]
+    return {parts[0]: parts for parts in groups if parts and present.issuperset(parts)}
+
+
+def choose(
+    names: Sequence[str], formats: Sequence[str], *, path: str = "", quant: str = "", exact: bool = False
+) -> Choice | None:
+    """Return the files for the first of `formats` that `names` can serve, or None.
+
+    `path` asks for one file, `quant` for a quantisation; `exact` takes no other one in its place.
+    """
+    if path:
+        parts = split_parts(path)
+        return Choice("gguf", tuple(parts), parts[0]) if parts and parts[0] in gguf_entries(names) else None
+    for wanted in formats or ("gguf", "mlx"):
+        choice = _choose_gguf(names, quant, exact) if wanted == "gguf" else None
+        if wanted == "mlx" and not quant:
+            choice = _choose_folder(names)
+        if choice:
+            return choice
+    return None
+
+
+def _choose_gguf(names: Sequence[str], quant: str, exact: bool) -> Choice | None:
+    entries = gguf_entries(names)
+    asked = (quant or DEFAULT_QUANT).upper()
+    if not entries or (quant and asked.removeprefix("UD-") not in _SIZE and asked not in map(quant_of, entries)):
+        return None
+    best = min(entries, key=lambda name: (_distance(quant_of(name), asked), len(name), name))
+    found = quant_of(best)
+    if exact and quant and found != asked:
+        return None
+    note = "" if found == asked else f"no {asked} in this repository: using {found or best}"
+    return Choice("gguf", entries[best], best, note)
+
+
+def _distance(found: str, asked: str) -> float:
+    if found == asked:
+        return 0
+    places = [_SIZE.get(name.removeprefix("UD-")) for name in (found, asked)]
+    if places[0] is None or places[1] is None:
+        return len(_SIZE)
+    return abs(places[0] - places[1]) + 0.5
+
+
+def _choose_folder(names: Sequence[str]) -> Choice | None:
+    files = [n for n in names if _FOLDER_FILES.fullmatch(n) and is_safe_name(n)]
+    weights = [n for n in files if n.endswith(".safetensors")]
+    # Some repositories hold the same weights twice; loaders of this format read model*.safetensors.
+    keep = [n for n in weights if n.startswith("model")] or weights
+    if "config.json" not in files or not keep:
+        return None
+    others = [n for n in files if not n.endswith(".safetensors")]
+    return Choice("mlx", tuple(sorted(others) + sorted(keep)), "")

@@ -1,0 +1,88 @@
+"""SIGKILL at random moments of a pull: what appears is right, and little is fetched twice."""
+
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rbee_core.backend.base import RemoteFile
+from rbee_core.models.transfer import fetch
+from tests.support.hub import Hub
+
+KILLS = int(os.environ.get("RBEE_TEST_KILLS", "100"))
+SIZE = 6 * 1024 * 1024
+# Forks instead of starting a hundred interpreters: a child pulls in a loop until the parent kills it.
+CHILD = """
+import os, sys, signal
+from pathlib import Path
+from rbee_core.backend.base import RemoteFile
+from rbee_core.models.transfer import fetch
+url, size, sha, target = sys.argv[1:]
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        fetch(RemoteFile("a", url, int(size), sha256=sha), Path(target))
+        os._exit(0)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("gone", flush=True)
+"""
+
+
+def test_no_kill_leaves_a_wrong_file(tmp_path: Path) -> None:
+    data = random.Random(7).randbytes(SIZE)
+    target = tmp_path / "a.gguf"
+    chance = random.Random(time.time_ns())
+    finished = 0
+    with Hub() as hub:
+        published = hub.add("o/r/a.gguf", data, bytes_per_s=60_000_000)
+        url = f"{hub.url}/o/r/resolve/main/a.gguf"
+        argv = [sys.executable, "-c", CHILD, url, str(SIZE), published.sha256, str(target)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as puller:
+            assert puller.stdin is not None
+            assert puller.stdout is not None
+            for _ in range(KILLS):
+                puller.stdin.write("go\n")
+                pid = int(puller.stdout.readline())
+                time.sleep(chance.uniform(0.002, 0.15))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+                assert puller.stdout.readline() == "gone\n"
+                if target.exists():
+                    assert hashlib.sha256(target.read_bytes()).hexdigest() == published.sha256
+                    target.unlink()
+                    finished += 1
+            puller.stdin.close()
+        fetch(RemoteFile("a", url, SIZE, sha256=published.sha256), target)
+    assert target.read_bytes() == data
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".part") == []
+    assert KILLS < 20 or finished
+
+
+def test_little_is_fetched_twice_after_a_kill(tmp_path: Path) -> None:
+    data = os.urandom(16 * 1024 * 1024)
+    target = tmp_path / "a.gguf"
+    with Hub() as hub:
+        published = hub.add("o/r/a.gguf", data, bytes_per_s=40_000_000)
+        url = f"{hub.url}/o/r/resolve/main/a.gguf"
+        argv = [sys.executable, "-c", CHILD, url, str(len(data)), published.sha256, str(target)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as puller:
+            assert puller.stdin is not None
+            assert puller.stdout is not None
+            puller.stdin.write("go\n")
+            pid = int(puller.stdout.readline())
+            part = target.with_name("a.gguf.part")
+            deadline = time.monotonic() + 20
+            while not (part.exists() and part.stat().st_size > len(data) // 2):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            os.kill(pid, 9)
+            puller.stdin.close()
+        published.knobs.bytes_per_s = 0
+        fetch(RemoteFile("a", url, len(data), sha256=published.sha256), target)
+        assert hub.served_bytes <= len(data) + 10 * 1024 * 1024
+    assert target.read_bytes() == data
