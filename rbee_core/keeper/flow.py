@@ -1,0 +1,268 @@
+"""The eight phases of one inference: what the keeper asks the hive, in which order, and when it asks again.
+
+Speaks to a `HiveClient` that somebody else connects and closes. Everything it learns stands in `Outcome`, also when
+a phase fails, so that the partial text and its place can be told.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rbee_core import __version__, wire
+from rbee_core.errors import (
+    DeadlineExceeded,
+    LoadingTimeout,
+    RbeeError,
+    RemoteError,
+    StreamBroken,
+    VersionMismatch,
+    WorkerCrashed,
+)
+from rbee_core.keeper.interrupt import Interrupted
+from rbee_core.keeper.output import TextOut
+from rbee_core.keeper.phases import PhaseLog
+from rbee_core.settings import Settings
+
+if TYPE_CHECKING:
+    from rbee_core.client import HiveClient
+
+BUSY_DELAYS_S = (1.0, 2.0, 4.0)
+CANCEL_PATIENCE_S = 4.0
+PROBE_PATIENCE_S = 2.0
+POLL_FIRST_S, POLL_GROWTH, POLL_LONGEST_S = 0.015, 1.2, 0.25
+# The hive's own LOADING_TIMEOUT knows more than the keeper's guard, so it is given time to arrive.
+LOAD_SLACK_S = 10.0
+READY = ("idle", "busy")
+GONE = ("WORKER_NOT_FOUND", "SHUTTING_DOWN")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is known of an inference so far."""
+
+    mode: str
+    model: str
+    worker: str = ""
+    backend: str = ""
+    device: str = ""
+    log_path: str = ""
+    tokens: int = 0
+    streaming: bool = False
+    done: wire.StreamEvent | None = None
+
+    @property
+    def speed_tokens_per_s(self) -> float:
+        """Tokens a second, as the worker measured."""
+        done = self.done
+        return round(done.total_tokens / done.duration_ms * 1000, 2) if done and done.duration_ms else 0.0
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it for --json."""
+        done = self.done or wire.StreamEvent()
+        return {
+            "tokens": self.tokens,
+            "prompt_tokens": done.prompt_tokens,
+            "speed_tokens_per_s": self.speed_tokens_per_s,
+            "duration_ms": done.duration_ms,
+            "first_token_ms": done.first_token_ms,
+            "finish_reason": done.finish_reason,
+            "worker": self.worker,
+            "model": self.model,
+            "backend": self.backend,
+            "device": self.device,
+            "mode": self.mode,
+        }
+
+
+class Flow:
+    """Runs the phases over `connect`'s client and notes what happens in `outcome`."""
+
+    def __init__(
+        self, spawn: wire.SpawnRequest, request: wire.InferenceRequest, phases: PhaseLog, out: TextOut, mode: str
+    ) -> None:
+        self._spawn_request = spawn
+        self._request = request
+        self._phases = phases
+        self._out = out
+        self._started = time.monotonic()
+        self._timeout_s = request.timeout_s
+        self.outcome = Outcome(mode, spawn.model_ref)
+
+    def run(self, connect: "Callable[[], HiveClient]", settings: Settings) -> None:
+        """Run the phases that the mode calls for. Raises what a phase fails with."""
+        if self.outcome.mode == "persistent":
+            with self._phases.phase("1"):
+                client = connect()
+                found = self._find_idle(client)
+            if found and self._execute_unless_gone(client):
+                return
+        else:
+            with self._phases.phase("1"):
+                self._phases.say("Skipped (ephemeral mode)")
+        with self._phases.phase("2"):
+            client = connect()
+            self._check_health(client)
+        self._start_worker(client, settings)
+        self._execute(client)
+
+    def _find_idle(self, client: "HiveClient") -> bool:
+        wanted = self._spawn_request
+        idle = client.list_workers(model=wanted.model_ref, backend=wanted.backend, device=wanted.device, state="idle")
+        fitting = [w for w in idle if wanted.context_tokens in (None, w.context_tokens)]
+        if not fitting:
+            self._phases.say(f"No idle worker for {wanted.model_ref}")
+            return False
+        self._note(fitting[0])
+        self._phases.say(f"✓ Found idle worker: {self.outcome.worker}")
+        return True
+
+    def _execute_unless_gone(self, client: "HiveClient") -> bool:
+        """Use a worker that was idle a moment ago; False if it went away before it said anything."""
+        try:
+            self._execute(client)
+        except RemoteError as error:
+            if error.wire_code not in GONE or self.outcome.streaming:
+                raise
+            self._phases.say(f"Worker {self.outcome.worker} is gone, starting another")
+            return False
+        return True
+
+    def _check_health(self, client: "HiveClient") -> None:
+        health = client.health()
+        if not compatible(__version__, health.version):
+            raise VersionMismatch(keeper=__version__, hive=health.version)
+        self._phases.say(f"✓ Pool health: healthy (version {health.version})")
+
+    def _start_worker(self, client: "HiveClient", settings: Settings) -> None:
+        with self._phases.phase("3-5"):
+            spawned = client.spawn(self._spawn_request)
+            self.outcome.worker = spawned.worker_id
+            self.outcome.backend, self.outcome.device = spawned.backend, spawned.device
+            self._phases.say(self._spawn_words(spawned))
+        with self._phases.phase("6"):
+            worker = client.worker(spawned.worker_id)
+            self._note(worker)
+            self._phases.say("Worker registered in pool manager")
+        with self._phases.phase("7"):
+            self._phases.wait("Waiting for worker ready...")
+            self._await_ready(client, worker, settings.load_stall_timeout_s + LOAD_SLACK_S)
+            self._phases.over("✓ Worker ready!")
+
+    def _spawn_words(self, spawned: wire.SpawnResponse) -> str:
+        verb = "already running" if self.outcome.mode == "persistent" and spawned.state in READY else "spawned"
+        chosen = "" if self._spawn_request.backend else f", backend: {spawned.backend}, device: {spawned.device}"
+        return f"✓ Worker {verb}: {spawned.worker_id} (state: {spawned.state}{chosen})"
+
+    def _await_ready(self, client: "HiveClient", worker: wire.WorkerInfo, stall_s: float) -> None:
+        delay_s, last, since = POLL_FIRST_S, worker.progress, time.monotonic()
+        while worker.state not in READY:
+            if worker.state != "loading":
+                raise ended(worker)
+            if worker.progress != last:
+                last, since = worker.progress, time.monotonic()
+            elif (waited_s := time.monotonic() - since) > stall_s:
+                raise LoadingTimeout(worker_id=worker.worker_id, progress=last, waited_s=waited_s)
+            self._phases.screen.tick(worker.progress)
+            time.sleep(delay_s)
+            delay_s = min(delay_s * POLL_GROWTH, POLL_LONGEST_S)
+            worker = client.worker(worker.worker_id)
+        self._note(worker)
+
+    def _execute(self, client: "HiveClient") -> None:
+        with self._phases.phase("8"):
+            self._phases.say("Executing inference...")
+            self._request.request_id = _new_request_id()
+            if self._timeout_s is not None:
+                spent_s = time.monotonic() - self._started
+                self._request.timeout_s = max(0.001, self._timeout_s - spent_s)
+            try:
+                self._stream_when_free(client, BUSY_DELAYS_S)
+            except StreamBroken as error:
+                raise _explained(client, error) from error
+            except (Interrupted, DeadlineExceeded, OSError):
+                self._cancel(client)
+                raise
+            finally:
+                self._finish_text()
+            self._sum_up()
+
+    def _stream_when_free(self, client: "HiveClient", delays_s: Sequence[float]) -> None:
+        from rbee_core.client import jittered  # see the package's docstring
+
+        for delay_s in delays_s:
+            try:
+                return self._stream(client)
+            except RemoteError as error:
+                if error.wire_code != "ALL_SLOTS_BUSY" or self.outcome.streaming:
+                    raise
+                wait_s = jittered(delay_s)
+                self._phases.say(f"{error.message}; trying again in {wait_s:.1f} s")
+                time.sleep(wait_s)
+        return self._stream(client)
+
+    def _stream(self, client: "HiveClient") -> None:
+        outcome, write = self.outcome, self._out.write
+        for event in client.infer(outcome.worker, self._request):
+            if not outcome.streaming:
+                outcome.streaming = True
+                self._phases.screen.line("Tokens:")
+            if event.token is not None:
+                outcome.tokens += 1
+                write(event.token)
+            elif event.done:
+                outcome.done = event
+
+    def _cancel(self, client: "HiveClient") -> None:
+        with contextlib.suppress(RbeeError):
+            client.cancel(self.outcome.worker, self._request.request_id or "", timeout_s=CANCEL_PATIENCE_S)
+
+    def _finish_text(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._out.finish()
+
+    def _sum_up(self) -> None:
+        done = self.outcome.done or wire.StreamEvent()
+        self.outcome.tokens = done.total_tokens
+        self._phases.entered[-1].detail = f"{done.total_tokens} tokens, {done.finish_reason}"
+        screen = self._phases.screen
+        screen.line("\n✓ Inference complete!")
+        screen.line(f"Total tokens: {done.total_tokens}")
+        screen.line(f"Duration: {done.duration_ms} ms")
+        screen.line(f"Speed: {self.outcome.speed_tokens_per_s:.2f} tokens/sec")
+
+    def _note(self, worker: wire.WorkerInfo) -> None:
+        self.outcome.worker, self.outcome.log_path = worker.worker_id, worker.log_path
+        self.outcome.backend, self.outcome.device = worker.backend, worker.device
+
+
+def compatible(ours: str, theirs: str) -> bool:
+    """Whether two versions understand each other: the same major and minor number."""
+    return ours.split(".")[:2] == theirs.split(".")[:2]
+
+
+def ended(worker: wire.WorkerInfo) -> RbeeError:
+    """Return why a worker that was awaited ended."""
+    if worker.error is None:
+        return WorkerCrashed(worker_id=worker.worker_id, exit=worker.reason or worker.state)
+    return RemoteError(
+        code=str(worker.error.get("code", "INTERNAL")),
+        message=str(worker.error.get("message", worker.state)),
+        http_status=502,
+        details=worker.error.get("details") or {},
+    )
+
+
+def _explained(client: "HiveClient", error: StreamBroken) -> StreamBroken:
+    """Say so if a stream broke because the hive itself is gone."""
+    try:
+        client.health(attempts=1, timeout_s=PROBE_PATIENCE_S)
+    except RbeeError:
+        return StreamBroken(tokens=error.details["tokens"], why="the hive is gone")
+    return error
+
+
+def _new_request_id() -> str:
+    return f"req-{os.urandom(8).hex()}"

@@ -1,0 +1,130 @@
+"""`rbee infer`: checks what was asked before anything starts, runs the eight phases, and tells how they ended."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rbee_core import wire
+from rbee_core.errors import HiveUnreachable, RbeeError, RequestCanceled
+from rbee_core.keeper import nodes
+from rbee_core.keeper.ephemeral import EphemeralHive
+from rbee_core.keeper.flow import Flow
+from rbee_core.keeper.interrupt import Interrupted, Interrupts, deadline, interrupts
+from rbee_core.keeper.output import TextOut
+from rbee_core.keeper.phases import PhaseLog
+from rbee_core.keeper.render import screen_for
+from rbee_core.keeper.request import build_inference, build_spawn
+from rbee_core.settings import DEFAULT_MODEL, Settings, load
+
+if TYPE_CHECKING:
+    from rbee_core.client import HiveClient
+
+
+@click.command("infer")
+@click.option("--node", default=nodes.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Where to run it.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="REF", help="Alias, path or reference.")
+@click.option("--prompt", metavar="TEXT", help="What to continue or answer; - or none reads stdin.")
+@click.option("--chat", is_flag=True, help="Use the model's chat template.")
+@click.option("--system", metavar="TEXT", help="A system message; implies --chat.")
+@click.option("--max-tokens", type=int, metavar="N", help="Stop after N tokens.")
+@click.option("--temperature", type=float, metavar="X", help="0 is greedy; up to 2.")
+@click.option("--top-p", type=float, metavar="X")
+@click.option("--top-k", type=int, metavar="N", help="0 is off.")
+@click.option("--min-p", type=float, metavar="X")
+@click.option("--repeat-penalty", type=float, metavar="X", help="1 is off.")
+@click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
+@click.option("--backend", metavar="NAME", help="Such as llamacpp-cpu, or cpu, cuda, metal.")
+@click.option("--device", type=int, metavar="N", help="Index of the backend's device.")
+@click.option("--context", type=int, metavar="N", help="Tokens of context for a new worker.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--quiet", is_flag=True, help="Print the text alone.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up when the command takes longer.")
+def infer(**options: Any) -> int:
+    """Generate text with a model, on this machine or another.
+
+    Progress goes to stderr, the generated text alone to stdout. When no hive runs on this machine, one is started
+    for this command and stopped again.
+    """
+    as_json, quiet = bool(options["as_json"]), bool(options["quiet"])
+    phases = PhaseLog(screen_for(json=as_json, quiet=quiet))
+    out = TextOut(None if as_json else sys.stdout.buffer)
+    run = _Run(options, phases, out)
+    code, error = run.finish()
+    if as_json:
+        data = {**(error.body() if error else {}), "text": out.text, "phases": phases.as_data(), **run.facts()}
+        click.echo(wire.encode(data))
+    return code
+
+
+class _Run:
+    """One run of the command, up to its exit code and its error."""
+
+    def __init__(self, options: dict[str, Any], phases: PhaseLog, out: TextOut) -> None:
+        self._options = options
+        self._phases = phases
+        self._out = out
+        self._flow: Flow | None = None
+        self._hive: EphemeralHive | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the inference, for --json."""
+        return self._flow.outcome.as_data() if self._flow else {}
+
+    def finish(self) -> tuple[int, RbeeError | None]:
+        """Run to the end, whatever the end is; a failure has been shown when this returns."""
+        try:
+            self._run()
+        except Interrupted as interrupted:
+            return interrupted.exit_code, self._failed(RequestCanceled())
+        except BrokenPipeError:
+            # Whoever read our output has seen enough. Nothing may be written to it any more, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1, None
+        except RbeeError as error:
+            return error.exit_code, self._failed(error)
+        return 0, None
+
+    def _run(self) -> None:
+        settings = load(os.environ)
+        nodes.parse(self._options["node"])
+        spawn = build_spawn(self._options, settings)
+        request = build_inference(self._options, settings)
+        with interrupts() as signals, contextlib.ExitStack() as stack, deadline(request.timeout_s):
+            connect = self._reach(settings, stack, signals)
+            mode = "ephemeral" if self._hive else "persistent"
+            self._flow = Flow(spawn, request, self._phases, self._out, mode)
+            try:
+                self._flow.run(connect, settings)
+            except HiveUnreachable as error:
+                raise self._explained(error, settings) from error
+
+    def _reach(
+        self, settings: Settings, stack: contextlib.ExitStack, signals: Interrupts
+    ) -> "Callable[[], HiveClient]":
+        """Return how to connect, and start a hive first if the node is this machine and none runs."""
+        node = self._options["node"]
+        client = nodes.running(settings) if nodes.is_local(node) else nodes.connect(node, settings)
+        if client is not None:
+            stack.enter_context(client)
+            return lambda: client
+        hive = self._hive = stack.enter_context(EphemeralHive(settings))
+        signals.at_once = hive.kill
+        return lambda: stack.enter_context(nodes.client_of(*hive.address(), settings))
+
+    def _explained(self, error: RbeeError, settings: Settings) -> RbeeError:
+        """Name the cause instead of the symptom where this command's own hive is gone."""
+        words = self._hive.exit_words() if self._hive else ""
+        log = settings.logs_dir / "hive.log"
+        return RbeeError(f"The hive of this command is gone ({words})", hint=f"look at {log}") if words else error
+
+    def _failed(self, error: RbeeError) -> RbeeError:
+        outcome = self._flow.outcome if self._flow else None
+        if outcome is not None and outcome.streaming:
+            error.message += f" (tokens {outcome.tokens}/{self._options['max_tokens'] or '?'})"
+        self._phases.failed(error, outcome.log_path if outcome else "")
+        return error

@@ -1,0 +1,70 @@
+"""Ctrl+C and SIGTERM: the first asks the command to end in good order, the second ends it at once."""
+
+import os
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from rbee_core.errors import DeadlineExceeded
+
+# How long after the deadline the keeper itself gives up: the worker, which knows more, is to speak first.
+DEADLINE_SLACK_S = 1.0
+
+
+class Interrupted(BaseException):
+    """Raised in the main thread by the first signal; `exit_code` is 128 plus its number, as shells have it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Interrupts:
+    """What a signal does while a command runs. `at_once` is called before the process leaves on a second one."""
+
+    def __init__(self) -> None:
+        self.at_once: Callable[[], None] = lambda: None
+        self._seen = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Raise `Interrupted`, or leave."""
+        del frame
+        if self._seen:
+            self.at_once()
+            os._exit(128 + number)
+        self._seen = True
+        raise Interrupted(number)
+
+
+@contextmanager
+def interrupts() -> Generator[Interrupts]:
+    """Turn SIGINT and SIGTERM into `Interrupted` inside the block."""
+    state = Interrupts()
+    before = [(number, signal.signal(number, state.handle)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield state
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deadline(timeout_s: float | None) -> Generator[None]:
+    """Raise `DeadlineExceeded` in the block, wherever it waits, once `timeout_s` has passed."""
+    if timeout_s is None:
+        yield
+        return
+
+    def expire(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        raise DeadlineExceeded(f"The deadline of {timeout_s:g} s has passed", hint="give a larger --timeout")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s + DEADLINE_SLACK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

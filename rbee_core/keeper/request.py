@@ -1,0 +1,91 @@
+"""From the options of `rbee infer` to the two requests it makes, checked before anything starts."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from rbee_core import wire
+from rbee_core.domain import model_ref
+from rbee_core.errors import InvalidRequest, PayloadTooLarge
+from rbee_core.settings import Settings
+
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
+# Where a field of the wire has another name on the command line.
+FLAGS = {"timeout_s": "timeout", "context_tokens": "context", "model_ref": "model", "messages": "prompt"}
+_FIELD = re.compile(r"Invalid request: (.+) - at `\$\.([a-z_]+)[^`]*`")
+
+T = TypeVar("T")
+
+
+def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnRequest:
+    """Return the request for a worker."""
+    return _build(
+        wire.SpawnRequest,
+        model_ref=canonical_model(options["model"], settings),
+        backend=options["backend"],
+        device=options["device"],
+        context_tokens=options["context"],
+    )
+
+
+def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.InferenceRequest:
+    """Return the request for its text, reading the prompt from stdin if that is where it is."""
+    text, system = options["prompt"], options["system"]
+    if text in (None, "-"):
+        text = read_prompt(sys.stdin.buffer if sys.stdin else None, settings.body_limit_bytes, forced=text == "-")
+    fields: dict[str, Any] = {"prompt": check_text(text, "prompt")}
+    if options["chat"] or system is not None:
+        if not text.strip():
+            raise InvalidRequest("Invalid request: the prompt is empty", hint="give --prompt TEXT")
+        turns = [("system", check_text(system, "system")), ("user", text)]
+        fields = {"messages": [{"role": role, "content": content} for role, content in turns if content is not None]}
+    stops = [check_text(stop, "stop") for stop in options["stop"]]
+    sampling = {name: options[name] for name in SAMPLING}
+    return _build(wire.InferenceRequest, **fields, **sampling, stop=stops, timeout_s=options["timeout"])
+
+
+def canonical_model(text: str, settings: Settings) -> str:
+    """Return the reference in its one spelling; a path is made absolute here, where it means something."""
+    reference = model_ref.parse(text, settings.models)
+    if reference.scheme == "file":
+        path = Path(reference.path).expanduser()
+        reference = model_ref.ModelRef("file", path=os.path.abspath(path))  # noqa: PTH100  # keeps symbolic links
+    return check_text(str(reference), "model")
+
+
+def read_prompt(stream: BinaryIO | None, limit_bytes: int, *, forced: bool) -> str:
+    """Read a prompt from stdin, unless a person sits there and did not ask for it."""
+    if stream is None or (stream.isatty() and not forced):
+        raise click.UsageError("There is no prompt: give --prompt TEXT, or pipe one in.")
+    data = stream.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise PayloadTooLarge(limit_bytes=limit_bytes)
+    try:
+        return data.decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The prompt on stdin is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def check_text(text: str, option: str) -> str:
+    """Return `text` if it is proper text: bytes of the command line that are no UTF-8 cannot travel."""
+    try:
+        (text or "").encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"Invalid --{option}: it is not valid UTF-8") from None
+    return text
+
+
+def _build(shape: type[T], **fields: Any) -> T:
+    """Build a request; an error names the option, not the field."""
+    try:
+        return wire.build(shape, **fields)
+    except InvalidRequest as error:
+        if match := _FIELD.fullmatch(error.message):
+            flag = FLAGS.get(match[2], match[2]).replace("_", "-")
+            raise InvalidRequest(f"Invalid --{flag}: {match[1][0].lower()}{match[1][1:]}") from None
+        raise

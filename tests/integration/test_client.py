@@ -1,0 +1,257 @@
+"""The client against a real server that misbehaves on command."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.client import HiveClient, HiveLost
+from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RemoteError, StreamBroken
+from rbee_core.settings import Settings
+
+SETTINGS = Settings(home=Path("/nowhere"), connect_timeout_s=1, request_timeout_s=1, token_stall_timeout_s=0.3)
+REQUEST = wire.InferenceRequest(prompt="Hi", request_id="req-1")
+DONE = 'data: {"done":true,"total_tokens":2,"duration_ms":7,"finish_reason":"stop"}\n\n'
+TOKENS = 'data: {"token":"Hel","index":0}\n\ndata: {"token":"lo","index":1}\n\n'
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextmanager
+def serving(handler: Handler, settings: Settings = SETTINGS) -> Iterator[HiveClient]:
+    """Serve every path with `handler` in a thread, and yield a client of it."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        stop, loop = asyncio.Event(), asyncio.new_event_loop()
+
+        async def serve() -> None:
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", handler)
+            runner = web.AppRunner(app, shutdown_timeout=0.1)
+            await runner.setup()
+            await web.SockSite(runner, sock).start()
+            await stop.wait()
+            await runner.cleanup()
+
+        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+        thread.start()
+        try:
+            with HiveClient("127.0.0.1", sock.getsockname()[1], settings) as client:
+                yield client
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
+            loop.close()
+
+
+def streaming(*parts: str, then_wait_s: float = 0, break_off: bool = False) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for part in parts:
+            await response.write(part.encode())
+        await asyncio.sleep(then_wait_s)  # noqa: TID251
+        if break_off and request.transport:
+            request.transport.abort()
+        return response
+
+    return handler
+
+
+def answering(body: object, status: int = 200) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response(body, status=status)
+
+    return handler
+
+
+def text_of(client: HiveClient) -> str:
+    return "".join(event.token or "" for event in client.infer("worker-1", REQUEST))
+
+
+def test_answers_become_structs_and_what_is_new_is_ignored() -> None:
+    with serving(answering({"status": "alive", "version": "9", "api_version": "v1", "new": 1})) as client:
+        assert client.health() == wire.Health(status="alive", version="9", api_version="v1")
+
+
+def test_requests_say_what_the_caller_said() -> None:
+    seen: list[tuple[str, str, dict[str, str], object]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        seen.append((request.method, request.path, dict(request.query), json.loads(body) if body else None))
+        if request.method == "DELETE":
+            return web.Response(status=204)
+        return web.json_response({"workers": [], "worker_id": "w", "url": "", "state": "loading"})
+
+    with serving(handler) as client:
+        client.list_workers(model="m", device=0, state="idle")
+        client.spawn(wire.SpawnRequest(model_ref="m", context_tokens=5))
+        client.cancel("a/b", "req-1", timeout_s=1)
+
+    assert seen[0] == ("GET", "/v1/workers/list", {"model": "m", "device": "0", "state": "idle"}, None)
+    assert seen[1][:2] == ("POST", "/v1/workers/spawn")
+    assert seen[1][3] == {"model_ref": "m", "backend": None, "device": None, "context_tokens": 5}
+    assert seen[2][:2] == ("DELETE", "/v1/workers/a/b/inference/req-1")
+
+
+@pytest.mark.parametrize(("key", "header"), [("s3cret", "Bearer s3cret"), ("", None)])
+def test_key_is_sent_if_there_is_one(key: str, header: str | None) -> None:
+    seen: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization"))
+        return web.json_response({"stopped": []})
+
+    with serving(handler, replace(SETTINGS, api_key=key)) as client:
+        client.shutdown()
+
+    assert seen == [header]
+
+
+def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with serving(answering({"stopped": ["worker-1"]})) as client:
+        assert client.stop_worker("worker-1") == ["worker-1"]
+
+
+def test_error_of_the_hive_arrives_unchanged() -> None:
+    error = {
+        "code": "ALL_SLOTS_BUSY",
+        "message": "All slots are busy (1 of 1)",
+        "details": {"hint": "wait", "slots": 1},
+    }
+    with serving(answering({"error": error}, 503)) as client, pytest.raises(RemoteError) as caught:
+        client.worker("worker-1")
+
+    said = caught.value
+    assert (said.wire_code, said.message, said.hint) == ("ALL_SLOTS_BUSY", "All slots are busy (1 of 1)", "wait")
+    assert (said.status, said.exit_code, said.details) == (503, 75, {"slots": 1})
+
+
+@pytest.mark.parametrize(("body", "status"), [("hello", 200), ("hello", 404), ({"workers": 5}, 200), ({}, 500)])
+def test_another_program_on_the_port_is_recognised(body: object, status: int) -> None:
+    with serving(answering(body, status)) as client, pytest.raises(RemoteError, match="does not speak like a hive"):
+        client.list_workers()
+
+
+def test_nobody_there_is_said_after_three_attempts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    started = time.monotonic()
+
+    with HiveClient("127.0.0.1", port, SETTINGS) as client, pytest.raises(HiveUnreachable) as caught:
+        client.health()
+
+    assert caught.value.message == f"Cannot connect to 127.0.0.1:{port} after 3 attempts"
+    assert 0.15 <= time.monotonic() - started < 2
+
+
+def test_what_only_reads_is_asked_again_and_what_changes_is_not() -> None:
+    calls: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        calls.append(request.method)
+        if len(calls) < 3 or request.method == "POST":
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"workers": []})
+
+    with serving(handler) as client:
+        assert client.list_workers() == []
+        with pytest.raises(HiveLost, match="did not answer"):
+            client.spawn(wire.SpawnRequest(model_ref="m"))
+
+    assert calls == ["GET", "GET", "GET", "POST"]
+
+
+def test_short_request_has_a_bound() -> None:
+    with serving(streaming("", then_wait_s=5)) as client, pytest.raises(HiveUnreachable):
+        client.health(attempts=1, timeout_s=0.1)
+
+
+def test_stream_gives_tokens_and_then_done() -> None:
+    with serving(streaming(TOKENS, ": keep-alive\n\n", DONE, "data: [DONE]\n\n")) as client:
+        events = list(client.infer("worker-1", REQUEST))
+
+    assert [event.token for event in events] == ["Hel", "lo", None]
+    assert (events[-1].done, events[-1].total_tokens, events[-1].duration_ms) == (True, 2, 7)
+
+
+def test_error_in_the_stream_ends_it() -> None:
+    error = 'data: {"error":{"code":"WORKER_CRASHED","message":"Worker worker-1 crashed","details":{}}}\n\n'
+    seen: list[str] = []
+    with serving(streaming(TOKENS, error, "data: [DONE]\n\n")) as client, pytest.raises(RemoteError) as caught:
+        seen.extend(event.token or "" for event in client.infer("worker-1", REQUEST))
+
+    assert caught.value.wire_code == "WORKER_CRASHED"
+
+
+def test_error_before_the_stream_is_an_ordinary_one() -> None:
+    error = {"code": "WORKER_NOT_FOUND", "message": "No worker", "details": {}}
+    with serving(answering({"error": error}, 404)) as client, pytest.raises(RemoteError, match="No worker"):
+        text_of(client)
+
+
+@pytest.mark.parametrize(
+    "handler", [streaming(TOKENS), streaming(TOKENS, break_off=True), streaming(TOKENS, "data: {\n")]
+)
+def test_stream_without_its_last_word_is_broken(handler: Handler) -> None:
+    arrived: list[wire.StreamEvent] = []
+    with serving(handler) as client, pytest.raises(StreamBroken) as caught:
+        arrived.extend(client.infer("worker-1", REQUEST))
+
+    assert caught.value.details["tokens"] == 2
+    assert [event.token for event in arrived] == ["Hel", "lo"]
+
+
+def test_stream_that_breaks_after_its_last_word_is_whole() -> None:
+    with serving(streaming(TOKENS, DONE, break_off=True)) as client:
+        assert text_of(client) == "Hello"
+
+
+def test_silence_is_not_waited_out() -> None:
+    with serving(streaming(TOKENS, then_wait_s=5)) as client, pytest.raises(DeadlineExceeded, match="No token came"):
+        text_of(client)
+
+
+def test_keep_alive_is_no_sign_of_progress() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b": keep-alive\n\n")
+            await asyncio.sleep(0.05)  # noqa: TID251
+
+    with serving(handler) as client, pytest.raises(DeadlineExceeded):
+        text_of(client)
+
+
+def test_closing_the_stream_hangs_up() -> None:
+    gone = threading.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(TOKENS.encode())
+                await asyncio.sleep(0.01)  # noqa: TID251
+        except ConnectionError:
+            gone.set()
+            raise
+
+    with serving(handler) as client:
+        stream = client.infer("worker-1", REQUEST)
+        next(stream)
+        stream.close()
+        assert gone.wait(2)

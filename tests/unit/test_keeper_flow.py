@@ -1,0 +1,274 @@
+"""The eight phases against a hive that is played: their order, their retries, and how they fail."""
+
+import io
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from rbee_core import __version__, client, wire
+from rbee_core.client import HiveClient
+from rbee_core.errors import LoadingTimeout, RbeeError, RemoteError, StreamBroken, VersionMismatch
+from rbee_core.keeper.flow import Flow, compatible
+from rbee_core.keeper.interrupt import Interrupted
+from rbee_core.keeper.output import TextOut
+from rbee_core.keeper.phases import PhaseLog
+from rbee_core.keeper.render import Screen
+from rbee_core.settings import Settings
+
+MODEL = "pkg:demo/demo.gguf"
+
+
+def worker(state: str = "idle", **more: Any) -> wire.WorkerInfo:
+    facts = {"worker_id": "worker-abc123", "model_ref": MODEL, "backend": "llamacpp-cpu", "device": "cpu"}
+    return wire.WorkerInfo(**facts, state=cast("Any", state), log_path="/logs/worker-abc123.log", **more)
+
+
+def remote(code: str) -> RemoteError:
+    return RemoteError(code=code, message=f"{code} happened", http_status=500, details={})
+
+
+class PlayedHive:
+    """Answers as it was told; each list is used up from the front, its last item for good."""
+
+    def __init__(self) -> None:
+        self.version = __version__
+        self.idle: list[wire.WorkerInfo] = []
+        self.spawned = "loading"
+        self.polls = [worker("loading"), worker("loading", progress=0.5), worker()]
+        self.streams: list[list[wire.StreamEvent | BaseException]] = [[*tokens("Hel", "lo"), done()]]
+        self.cancelled: list[str] = []
+        self.requests: list[wire.InferenceRequest] = []
+        self.dies = False
+
+    def health(self, **_: Any) -> wire.Health:
+        if self.requests and self.dies:
+            raise RbeeError("Nobody there")
+        return wire.Health(status="alive", version=self.version, api_version="v1")
+
+    def list_workers(self, **_: Any) -> list[wire.WorkerInfo]:
+        return self.idle
+
+    def spawn(self, request: wire.SpawnRequest) -> wire.SpawnResponse:
+        return wire.SpawnResponse(
+            worker_id="worker-abc123",
+            url="",
+            state=cast("Any", self.spawned),
+            model_ref=request.model_ref,
+            backend="llamacpp-cpu",
+            device="cpu",
+        )
+
+    def worker(self, _worker_id: str) -> wire.WorkerInfo:
+        return self.polls.pop(0) if len(self.polls) > 1 else self.polls[0]
+
+    def infer(self, _worker_id: str, request: wire.InferenceRequest) -> Generator[wire.StreamEvent]:
+        self.requests.append(request)
+        for item in self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def cancel(self, _worker_id: str, request_id: str, **_: Any) -> None:
+        self.cancelled.append(request_id)
+
+
+def tokens(*texts: str) -> list[wire.StreamEvent]:
+    return [wire.StreamEvent(token=text, index=i) for i, text in enumerate(texts)]
+
+
+def done() -> wire.StreamEvent:
+    return wire.StreamEvent(done=True, total_tokens=10, duration_ms=234, finish_reason="stop")
+
+
+class Run:
+    def __init__(self, hive: PlayedHive, mode: str, **wanted: Any) -> None:
+        self.stderr, self.stdout = io.StringIO(), io.BytesIO()
+        self.phases = PhaseLog(Screen(self.stderr))
+        spawn = wire.SpawnRequest(model_ref=MODEL, backend=wanted.pop("backend", None))
+        request = wire.InferenceRequest(prompt="Hi", **wanted)
+        self.flow = Flow(spawn, request, self.phases, TextOut(self.stdout), mode)
+        self.hive = hive
+
+    def go(self) -> list[str]:
+        self.flow.run(lambda: cast("HiveClient", self.hive), Settings(home=Path("/nowhere")))
+        return self.stderr.getvalue().splitlines()
+
+
+@pytest.fixture(autouse=True)
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    taken: list[float] = []
+    monkeypatch.setattr("time.sleep", taken.append)
+    monkeypatch.setattr(client, "jittered", lambda delay_s: delay_s)
+    return taken
+
+
+def test_ephemeral_inference_looks_as_promised() -> None:
+    run = Run(PlayedHive(), "ephemeral", backend="llamacpp-cpu")
+
+    assert run.go() == [
+        "[Phase 1] Skipped (ephemeral mode)",
+        f"[Phase 2] ✓ Pool health: healthy (version {__version__})",
+        "[Phase 3-5] ✓ Worker spawned: worker-abc123 (state: loading)",
+        "[Phase 6] Worker registered in pool manager",
+        "[Phase 7] Waiting for worker ready..... ✓ Worker ready!",
+        "[Phase 8] Executing inference...",
+        "Tokens:",
+        "",
+        "✓ Inference complete!",
+        "Total tokens: 10",
+        "Duration: 234 ms",
+        "Speed: 42.74 tokens/sec",
+    ]
+    assert run.stdout.getvalue() == b"Hello\n"
+
+
+def test_chosen_backend_is_named() -> None:
+    lines = Run(PlayedHive(), "ephemeral").go()
+
+    assert "✓ Worker spawned: worker-abc123 (state: loading, backend: llamacpp-cpu, device: cpu)" in lines[2]
+
+
+def test_idle_worker_is_used_at_once() -> None:
+    hive = PlayedHive()
+    hive.idle = [worker()]
+    run = Run(hive, "persistent")
+
+    lines = run.go()
+
+    assert lines[:2] == ["[Phase 1] ✓ Found idle worker: worker-abc123", "[Phase 8] Executing inference..."]
+    assert [p.phase for p in run.phases.entered] == ["1", "8"]
+    assert run.flow.outcome.log_path == "/logs/worker-abc123.log"
+
+
+def test_idle_worker_that_went_away_is_replaced() -> None:
+    hive = PlayedHive()
+    hive.idle = [worker()]
+    hive.streams = [[remote("WORKER_NOT_FOUND")], [*tokens("Hi"), done()]]
+    run = Run(hive, "persistent")
+
+    run.go()
+
+    assert [p.phase for p in run.phases.entered] == ["1", "8", "2", "3-5", "6", "7", "8"]
+    assert run.stdout.getvalue() == b"Hi\n"
+
+
+def test_busy_worker_of_a_running_hive_is_not_called_spawned() -> None:
+    hive = PlayedHive()
+    hive.spawned = "busy"
+
+    lines = Run(hive, "persistent").go()
+
+    assert "Worker already running: worker-abc123 (state: busy" in lines[2]
+
+
+def test_other_minor_version_is_refused_in_phase_2() -> None:
+    hive = PlayedHive()
+    hive.version = "99.0.1"
+    run = Run(hive, "ephemeral")
+
+    with pytest.raises(VersionMismatch):
+        run.go()
+
+    assert run.phases.entered[-1].phase == "2"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "fits"), [("0.1.0", True), ("0.1.9", True), ("0.1.0.dev3", True), ("0.2.0", False), ("1.1.0", False)]
+)
+def test_versions_fit_by_major_and_minor(theirs: str, fits: bool) -> None:
+    assert compatible("0.1.3", theirs) is fits
+
+
+def test_worker_that_fails_to_load_says_why() -> None:
+    hive = PlayedHive()
+    why = {"code": "MODEL_LOAD_FAILED", "message": "Cannot load it", "details": {"hint": "get it again"}}
+    hive.polls = [worker("loading"), worker("failed", error=why)]
+    run = Run(hive, "ephemeral")
+
+    with pytest.raises(RemoteError, match="Cannot load it") as caught:
+        run.go()
+
+    assert (caught.value.wire_code, caught.value.hint) == ("MODEL_LOAD_FAILED", "get it again")
+    assert run.phases.entered[-1].phase == "7"
+
+
+def test_load_without_progress_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hive = PlayedHive()
+    hive.polls = [worker("loading", progress=0.25)]
+    now = iter(range(0, 10**6, 100))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+
+    with pytest.raises(LoadingTimeout, match="25%"):
+        Run(hive, "ephemeral").go()
+
+
+def test_busy_slots_are_asked_again_three_times(naps: list[float]) -> None:
+    hive = PlayedHive()
+    hive.idle = [worker()]
+    hive.streams = [[remote("ALL_SLOTS_BUSY")]]
+    run = Run(hive, "persistent")
+
+    with pytest.raises(RemoteError) as caught:
+        run.go()
+
+    assert caught.value.exit_code == 75
+    assert naps == [1.0, 2.0, 4.0]
+    assert len(hive.requests) == 4
+
+
+def test_slot_that_becomes_free_is_used(naps: list[float]) -> None:
+    hive = PlayedHive()
+    hive.idle = [worker()]
+    hive.streams = [[remote("ALL_SLOTS_BUSY")], [*tokens("Hi"), done()]]
+    run = Run(hive, "persistent")
+
+    run.go()
+
+    assert naps == [1.0]
+    assert run.stdout.getvalue() == b"Hi\n"
+
+
+def test_partial_text_stays_when_the_worker_dies() -> None:
+    hive = PlayedHive()
+    hive.streams = [[*tokens("Hel", "lo"), remote("WORKER_CRASHED")]]
+    run = Run(hive, "ephemeral")
+
+    with pytest.raises(RemoteError):
+        run.go()
+
+    assert run.stdout.getvalue() == b"Hello\n"
+    assert run.flow.outcome.tokens == 2
+    assert len(hive.requests) == 1
+
+
+def test_death_of_the_hive_is_named() -> None:
+    hive = PlayedHive()
+    hive.streams = [[*tokens("Hel"), StreamBroken(tokens=1, why="connection reset")]]
+    hive.dies = True
+    run = Run(hive, "ephemeral")
+
+    with pytest.raises(StreamBroken, match="after 1 tokens: the hive is gone"):
+        run.go()
+
+
+@pytest.mark.parametrize("stop", [Interrupted(2), BrokenPipeError()])
+def test_worker_is_told_when_nobody_waits_any_more(stop: BaseException) -> None:
+    hive = PlayedHive()
+    hive.streams = [[*tokens("Hel"), stop]]
+
+    with pytest.raises(type(stop)):
+        Run(hive, "ephemeral").go()
+
+    assert hive.cancelled == [hive.requests[0].request_id]
+
+
+def test_deadline_covers_what_came_before_the_request() -> None:
+    hive = PlayedHive()
+
+    Run(hive, "ephemeral", timeout_s=5.0).go()
+
+    sent = hive.requests[0].timeout_s
+    assert sent is not None
+    assert 0 < sent <= 5.0

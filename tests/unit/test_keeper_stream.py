@@ -1,0 +1,51 @@
+"""The stream parser: the network may cut the bytes wherever it likes."""
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rbee_core import wire
+from rbee_core.client import EVENT_LIMIT_BYTES, EventParser
+
+STREAM = (
+    'data: {"token":"Grüß 🐝","index":0}\n\n: keep-alive\n\r\ndata:{"token":"\\n","index":1}\r\n\r\n'
+    'event: x\ndata: {"done":true,"total_tokens":2,"duration_ms":5,"finish_reason":"stop"}\n\ndata: [DONE]\n\n'
+).encode()
+
+
+def test_events_are_read() -> None:
+    parser = EventParser()
+
+    events = parser.feed(STREAM)
+
+    assert [e.token for e in events] == ["Grüß 🐝", "\n", None]
+    assert (events[-1].done, events[-1].total_tokens, events[-1].finish_reason) == (True, 2, "stop")
+    assert parser.done
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, len(STREAM)), max_size=30))
+def test_any_split_gives_the_same_events(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(STREAM)]
+    parser = EventParser()
+    events: list[wire.StreamEvent] = []
+
+    for start, end in pairwise(edges):
+        events += parser.feed(STREAM[start:end])
+
+    assert events == EventParser().feed(STREAM)
+    assert parser.done
+
+
+@pytest.mark.parametrize("junk", [b"data: {\n", b'data: {"token": 5}\n', b"data: \xff\n", b"data: []\n"])
+def test_what_is_no_event_is_an_error(junk: bytes) -> None:
+    with pytest.raises((ValueError, msgspec.MsgspecError)):
+        EventParser().feed(junk)
+
+
+def test_event_without_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match="too large"):
+        EventParser().feed(b"data: " + b"x" * EVENT_LIMIT_BYTES)
