@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from rbee_core.errors import InvalidRequest
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
 
 
@@ -183,6 +183,7 @@ class WorkerSpec(Strict):
     model_size_bytes: int
     backend: str
     device: str
+    environment: dict[str, str] = {}
     slots: int = 1
     context_tokens: int | None = None
     threads: int | None = None

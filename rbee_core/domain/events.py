@@ -1,13 +1,12 @@
 """Everything that can happen to the pool. `at` is monotonic seconds; the pool has no other clock."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
-from rbee_core.domain.worker import Need, RequestId, Ticket, Wanted, WorkerId
+from rbee_core.domain.worker import Need, RequestId, Secret, Ticket, Wanted, WorkerId
 from rbee_core.errors import RbeeError
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerWanted:
+class WorkerWanted(Struct, frozen=True):
     """Somebody asks for a worker. `worker_id` and `secret` are used if a new one is launched."""
 
     at: float
@@ -16,20 +15,18 @@ class WorkerWanted:
     need: Need
     available_bytes: int
     worker_id: WorkerId
-    secret: str = field(repr=False)
+    secret: Secret
     host_memory: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class TicketDropped:
+class TicketDropped(Struct, frozen=True):
     """The one who held `ticket` has gone away; the worker it waited for stays for others, or for the idle limit."""
 
     at: float
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
-class ChildLaunched:
+class ChildLaunched(Struct, frozen=True):
     """The worker's process exists."""
 
     at: float
@@ -37,8 +34,7 @@ class ChildLaunched:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchFailed:
+class LaunchFailed(Struct, frozen=True):
     """The operating system refused to start the worker's process."""
 
     at: float
@@ -46,8 +42,7 @@ class LaunchFailed:
     error: RbeeError
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerBound:
+class WorkerBound(Struct, frozen=True):
     """The worker called back: it listens at `url` and begins to load."""
 
     at: float
@@ -55,8 +50,7 @@ class WorkerBound:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProgressed:
+class LoadProgressed(Struct, frozen=True):
     """The load moved on; `fraction` is 0..1."""
 
     at: float
@@ -65,8 +59,7 @@ class LoadProgressed:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLoaded:
+class WorkerLoaded(Struct, frozen=True):
     """The model is loaded; the worker serves."""
 
     at: float
@@ -75,8 +68,7 @@ class WorkerLoaded:
     context_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
+class LoadFailed(Struct, frozen=True):
     """The load ended with an error; the process is still there and has to be stopped."""
 
     at: float
@@ -84,24 +76,21 @@ class LoadFailed:
     error: RbeeError
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeAnswered:
+class ProbeAnswered(Struct, frozen=True):
     """A serving worker answered its health probe."""
 
     at: float
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeFailed:
+class ProbeFailed(Struct, frozen=True):
     """A serving worker did not answer its health probe in time."""
 
     at: float
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStarted:
+class RequestStarted(Struct, frozen=True):
     """An inference request is about to be sent to the worker."""
 
     at: float
@@ -109,8 +98,7 @@ class RequestStarted:
     request_id: RequestId
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
+class RequestEnded(Struct, frozen=True):
     """That request is over, however it went."""
 
     at: float
@@ -118,8 +106,7 @@ class RequestEnded:
     request_id: RequestId
 
 
-@dataclass(frozen=True, slots=True)
-class StopWanted:
+class StopWanted(Struct, frozen=True):
     """Somebody asks to stop this worker."""
 
     at: float
@@ -127,15 +114,13 @@ class StopWanted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownWanted:
+class ShutdownWanted(Struct, frozen=True):
     """The hive is to stop: nothing starts any more, every worker is stopped."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class ChildExited:
+class ChildExited(Struct, frozen=True):
     """The worker's process is gone and reaped. `exit` names code or signal; `log_tail` are its last log lines."""
 
     at: float
@@ -144,8 +129,7 @@ class ChildExited:
     log_tail: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time passed."""
 
     at: float

@@ -1,58 +1,51 @@
 """Everything the pool can ask of the outside world."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from rbee_core.domain.worker import Ticket, WorkerId
 from rbee_core.errors import RbeeError
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """Start the worker's process; answer with `ChildLaunched` or `LaunchFailed`."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(Struct, frozen=True):
     """Follow the load of a worker that listens; answer with `LoadProgressed`, then `WorkerLoaded` or `LoadFailed`."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """Ask a serving worker whether it is alive; answer with `ProbeAnswered` or `ProbeFailed`."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """End the worker's process: ask, terminate, kill. `force` skips the asking. `ChildExited` follows."""
 
     worker_id: WorkerId
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Tell the holder of `ticket` that `worker_id` can be reached."""
 
     ticket: Ticket
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """Tell the holder of `ticket` why there is no worker."""
 
     ticket: Ticket
     error: RbeeError
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(Struct, frozen=True):
     """Log that a worker came or went, and tell the plugins."""
 
     worker_id: WorkerId

@@ -9,6 +9,15 @@ RequestId = NewType("RequestId", str)
 Ticket = NewType("Ticket", int)
 
 
+class Secret(str):
+    """A string that does not show itself in logs and tracebacks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
 class WorkerState(StrEnum):
     """Where a worker stands. A state never goes back; the last four are ends, each with its own meaning."""
 
@@ -68,7 +77,7 @@ class Worker:
     id: WorkerId
     wanted: Wanted
     need: Need
-    secret: str = field(repr=False)
+    secret: Secret
     state: WorkerState
     since: float
     pid: int = 0

@@ -5,7 +5,6 @@ import contextlib
 import ipaddress
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -18,10 +17,11 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest
 from rbee_core.hive import home, logs
 from rbee_core.hive.guard import Guard
-from rbee_core.hive.launcher import Launcher, environment_for
+from rbee_core.hive.launcher import Launcher
 from rbee_core.hive.link import WorkerLink
 from rbee_core.hive.relay import Relay
 from rbee_core.hive.routes import HiveRoutes
+from rbee_core.hive.spare import Spare, environment_for
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.listen import bind, serving
 from rbee_core.models.catalog import Catalog
@@ -33,11 +33,14 @@ log = logging.getLogger("rbee.hive")
 Announce = Callable[[dict[str, Any]], None]
 
 
-async def run(settings: Settings, *, ephemeral: bool, announce: Announce) -> list[str]:
+async def run(
+    settings: Settings, instance: str, *, ephemeral: bool, announce: Announce, spare: Spare | None = None
+) -> list[str]:
     """Run a hive until it is told to stop; return the ids of the workers that were shut down.
 
     `announce` is called once it listens. An ephemeral hive belongs to the process at the other end of its stdin: it
-    takes no lock, leaves no note, and stops when stdin ends. Raises `HomeUnusable`, `HiveAlreadyRunning`,
+    takes no lock, leaves no note, and stops when stdin ends. `instance` tags every process of this hive.
+    Raises `HomeUnusable`, `HiveAlreadyRunning`,
     `AddressUnusable`, `CatalogUnusable`, and `InvalidRequest` for an address open to others without an API key.
     """
     _check_exposure(settings)
@@ -50,27 +53,33 @@ async def run(settings: Settings, *, ephemeral: bool, announce: Announce) -> lis
         log.info("Worker registry: in-memory (ephemeral)")
         log.info("Model catalog: SQLite (persistent) at %s", settings.catalog_path)
         try:
-            return await _serve(settings, sock, catalog, ephemeral=ephemeral, announce=announce)
+            return await _serve(settings, sock, catalog, instance, ephemeral=ephemeral, announce=announce, spare=spare)
         finally:
             await aio.off_loop(catalog.close)
             home.tidy(settings)
 
 
 async def _serve(
-    settings: Settings, sock: socket.socket, catalog: Catalog, *, ephemeral: bool, announce: Announce
+    settings: Settings,
+    sock: socket.socket,
+    catalog: Catalog,
+    instance: str,
+    *,
+    ephemeral: bool,
+    announce: Announce,
+    spare: Spare | None,
 ) -> list[str]:
     stop_wanted, force = asyncio.Event(), asyncio.Event()
-    instance = secrets.token_hex(16)
     plugins = PluginHost(os.environ)
-    guard = Guard(environment_for(os.environ, instance), settings.logs_dir / "guardian.log")
+    guard = Guard(environment_for(os.environ, instance), settings.logs_dir / "hive.log")
     host, port = sock.getsockname()[:2]
     async with WorkerLink(settings) as link:
-        launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}")
+        guard.start()
+        launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}", spare)
         provisioner = Provisioner(catalog, plugins.sources(), settings.models)
         supervisor = Supervisor(settings, plugins, provisioner, launcher, link)
         relay = Relay(settings, supervisor, link)
         routes = HiveRoutes(settings, supervisor, relay, plugins, catalog, provisioner, stop_wanted)
-        guard.start()
         try:
             async with serving(routes.app(), sock), asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(guard.keep())
@@ -82,6 +91,7 @@ async def _serve(
                     stopped = await supervisor.run(stop_wanted, force)
                 keeper.cancel()
         finally:
+            await launcher.close()
             await guard.release()
     log.info("shut down %d workers", len(stopped))
     return stopped

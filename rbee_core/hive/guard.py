@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rbee_core import aio
 from rbee_core.hive import guardian
-from rbee_core.hive.process import Child, launch
+from rbee_core.hive.process import Child
+from rbee_core.hive.spare import start_process
 
 log = logging.getLogger(__name__)
 
-ARGV = (sys.executable, "-I", "-S", guardian.__file__)
+ARGV = [sys.executable, "-I", "-S", guardian.__file__]
 RESTART_DELAY_S = 0.2
 
 
@@ -49,7 +50,7 @@ class Guard:
 
     def start(self) -> None:
         """Start a guardian and tell it everything."""
-        self._child = launch(ARGV, environment=self._environment, log_path=self._log_path)
+        self._child = Child(start_process(ARGV, self._environment, self._log_path))
         for group in self._groups:
             self._tell(f"+{group}\n")
 

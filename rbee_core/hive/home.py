@@ -17,23 +17,11 @@ from typing import Any
 
 import psutil
 
-from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
+from rbee_core.errors import HiveAlreadyRunning
+from rbee_core.hive.spare import INSTANCE_VARIABLE
 from rbee_core.settings import Settings
 
-INSTANCE_VARIABLE = "RBEE_INSTANCE"
-
 log = logging.getLogger(__name__)
-
-
-def prepare(settings: Settings) -> None:
-    """Create the folders, private to the user. Raises `HomeUnusable`."""
-    try:
-        for folder in (settings.home, settings.logs_dir, settings.run_dir, settings.models_dir):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(settings.home, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise HomeUnusable(path=str(settings.home), why=(error.strerror or str(error)).lower()) from error
 
 
 @contextmanager

@@ -1,58 +1,79 @@
-"""Launching a worker: its command line, environment, log file, registration with the guardian, and its note."""
+"""Launching a worker: its process, registration with the guardian, its note, and its specification."""
 
 import os
-import sys
-from collections.abc import Mapping
-from pathlib import Path
+import threading
 
 from rbee_core import wire
 from rbee_core.backend import Backend
-from rbee_core.domain.worker import Worker
-from rbee_core.hive import home, logs
+from rbee_core.domain.worker import Worker, WorkerId
+from rbee_core.hive import home, spare
 from rbee_core.hive.guard import Guard
-from rbee_core.hive.process import Child, launch
+from rbee_core.hive.process import Child
 from rbee_core.settings import Settings
-
-SECRET_VARIABLES = frozenset({"RBEE_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 class Launcher:
-    """Starts workers for one hive. `hive_url` is where they call back."""
+    """Starts workers for one hive. `hive_url` is where they call back; `ready` is a process started in advance."""
 
-    def __init__(self, settings: Settings, guard: Guard, instance: str, hive_url: str) -> None:
+    def __init__(
+        self, settings: Settings, guard: Guard, instance: str, hive_url: str, ready: spare.Spare | None
+    ) -> None:
         self._settings = settings
         self._guard = guard
         self._instance = instance
         self._hive_url = hive_url
+        self._spare = ready
+        self._spare_child = self._adopt(ready.worker_id, Child(ready.process)) if ready else None
 
-    def log_path(self, worker: Worker) -> Path:
-        """Where this worker logs."""
-        return logs.worker_log(self._settings.logs_dir, worker.id)
+    def next_id(self) -> WorkerId:
+        """Return the id for the next worker."""
+        return WorkerId(self._spare.worker_id if self._spare else spare.new_worker_id())
 
     def launch(self, worker: Worker, backend: Backend) -> Child:
         """Start the worker's process and hand it its specification. Raises `OSError`."""
+        # The kernel ties the parent-death signal to the launching thread, so it must be the one that lives longest.
+        assert threading.current_thread() is threading.main_thread()
         device = next(d for d in backend.devices() if d.id == worker.wanted.device)
-        environment = environment_for(os.environ, self._instance) | dict(backend.environment(device))
-        # -P keeps the working directory off sys.path: nothing is ever imported from where the user happens to stand.
-        argv = [sys.executable, "-P", "-m", "rbee_core.worker", "--worker-id", worker.id]
-        child = launch(argv, environment=environment, log_path=self.log_path(worker))
-        self._guard.add(child.pid)
-        hive = home.identity(os.getpid())
-        note = home.identity(child.pid) | {"instance": self._instance} | {f"hive_{k}": v for k, v in hive.items()}
-        home.write_note(home.worker_note(self._settings, worker.id), note)
-        child.write(wire.encode(self._specification(worker)) + b"\n")
+        child = self._take_spare(worker.id)
+        if child is None:
+            process = spare.start_worker(worker.id, instance=self._instance, logs_dir=self._settings.logs_dir)
+            child = self._adopt(worker.id, Child(process))
+        child.write(wire.encode(self._specification(worker, dict(backend.environment(device)))) + b"\n")
         return child
 
-    def forget(self, worker: Worker, child: Child) -> None:
+    def _take_spare(self, worker_id: str) -> Child | None:
+        if self._spare is None or self._spare.worker_id != worker_id:
+            return None
+        child, self._spare, self._spare_child = self._spare_child, None, None
+        return child
+
+    def _adopt(self, worker_id: str, child: Child) -> Child:
+        """Make sure that the process does not outlive this hive, before it gets anything to do."""
+        self._guard.add(child.pid)
+        hive = {f"hive_{key}": value for key, value in home.identity(os.getpid()).items()}
+        note = home.identity(child.pid) | {"instance": self._instance} | hive
+        home.write_note(home.worker_note(self._settings, worker_id), note)
+        return child
+
+    def forget(self, worker_id: str, child: Child) -> None:
         """Drop what was noted about a process that is gone."""
         self._guard.remove(child.pid)
-        home.worker_note(self._settings, worker.id).unlink(missing_ok=True)
+        home.worker_note(self._settings, worker_id).unlink(missing_ok=True)
 
-    def _specification(self, worker: Worker) -> wire.WorkerSpec:
+    async def close(self) -> None:
+        """End the spare process, if nobody took it."""
+        if self._spare and self._spare_child:
+            worker_id, child = self._spare.worker_id, self._spare_child
+            self._spare = self._spare_child = None
+            await child.end(ask_s=0.0, terminate_s=0.0)
+            self.forget(worker_id, child)
+            spare.worker_log(self._settings.logs_dir, worker_id).unlink(missing_ok=True)
+
+    def _specification(self, worker: Worker, environment: dict[str, str]) -> wire.WorkerSpec:
         settings, wanted = self._settings, worker.wanted
         return wire.WorkerSpec(
             worker_id=worker.id,
-            secret=worker.secret,
+            secret=str(worker.secret),
             hive_url=self._hive_url,
             hive_pid=os.getpid(),
             model_ref=wanted.model_ref,
@@ -61,6 +82,7 @@ class Launcher:
             model_size_bytes=wanted.size_bytes,
             backend=wanted.backend,
             device=wanted.device,
+            environment=environment,
             slots=settings.slots_per_worker,
             context_tokens=wanted.context_tokens,
             threads=settings.threads or None,
@@ -68,12 +90,3 @@ class Launcher:
             write_timeout_s=settings.write_timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
         )
-
-
-def environment_for(environ: Mapping[str, str], instance: str) -> dict[str, str]:
-    """Return the environment of the hive's children: ours without secrets, tagged with the hive's instance.
-
-    ggml would start a debugger on every failed assertion, which takes seconds and adds a process.
-    """
-    kept = {k: v for k, v in environ.items() if k not in SECRET_VARIABLES}
-    return kept | {home.INSTANCE_VARIABLE: instance, "GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}

@@ -46,11 +46,6 @@ def start_logging(path: Path, limit_bytes: int, *, to_stderr: bool) -> None:
     logging.captureWarnings(True)
 
 
-def worker_log(folder: Path, worker_id: str) -> Path:
-    """Where a worker logs."""
-    return folder / f"{worker_id}.log"
-
-
 def bound(path: Path, limit_bytes: int) -> None:
     """Keep the last half of an over-long log. Writers append, so that truncation does not confuse them."""
     try:

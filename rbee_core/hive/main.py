@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import secrets
 import sys
 from typing import Any
 
 import click
 
 from rbee_core import __version__, settings
-from rbee_core.errors import RbeeError
+from rbee_core.errors import HomeUnusable, RbeeError
+from rbee_core.hive.spare import start_spare
+from rbee_core.http.quick import import_aiohttp
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,15 +43,30 @@ def daemon(*, ephemeral: bool, detached: bool, **flags: Any) -> None:
 
 
 def _run(scripted: bool, *, ephemeral: bool, flags: dict[str, Any]) -> list[str]:
-    from rbee_core.hive import home, logs
-
-    in_force = settings.load(os.environ, **flags, **({"port": 0, "host": "127.0.0.1"} if ephemeral else {}))
-    home.prepare(in_force)
-    logs.start_logging(in_force.logs_dir / "hive.log", in_force.log_limit_bytes, to_stderr=not scripted)
+    private = {"host": "127.0.0.1", "port": 0} if ephemeral else {}
+    in_force = settings.load(os.environ, **flags | private)
+    prepare(in_force)
+    instance = secrets.token_hex(16)
+    spare = start_spare(in_force, instance) if ephemeral else None
+    import_aiohttp()
+    from rbee_core.hive import logs
     from rbee_core.hive.daemon import run
+
+    logs.start_logging(in_force.logs_dir / "hive.log", in_force.log_limit_bytes, to_stderr=not scripted)
 
     def announce(address: dict[str, Any]) -> None:
         if scripted:
             print(json.dumps(address), flush=True)  # noqa: T201
 
-    return asyncio.run(run(in_force, ephemeral=ephemeral, announce=announce))
+    return asyncio.run(run(in_force, instance, ephemeral=ephemeral, announce=announce, spare=spare))
+
+
+def prepare(in_force: settings.Settings) -> None:
+    """Create RBEE_HOME's folders, private to the user. Raises `HomeUnusable`."""
+    try:
+        for folder in (in_force.home, in_force.logs_dir, in_force.run_dir, in_force.models_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(in_force.home, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise HomeUnusable(path=str(in_force.home), why=(error.strerror or str(error)).lower()) from error

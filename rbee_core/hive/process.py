@@ -1,12 +1,10 @@
-"""Processes of the hive: starting them, seeing them end, and ending them.
+"""Processes of the hive: seeing them end, and ending them.
 
 Stopping a worker, in order: (1) it was asked over HTTP by the caller; wait a bounded time, because a polite end frees
 device memory cleanly. (2) SIGTERM to its process group, for a worker whose HTTP no longer answers; wait again.
 (3) SIGKILL to the group. (4) Once the leader is dead and not yet reaped, SIGKILL the group once more: its pid is still
 taken, so the group's number cannot belong to a stranger, and children it left behind go too. (5) Reap. Exits are seen
 through a pidfd, never by waiting for a pipe to close: a grandchild may hold a pipe for ever (cpython gh-119710).
-
-Processes are started from the event loop's thread only: the kernel ties the parent-death signal to that thread.
 """
 
 import asyncio
@@ -16,8 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 
 class Child:
@@ -96,19 +92,6 @@ class Child:
         self._process.wait()
         self.close_stdin()
         self._gone.set()
-
-
-def launch(argv: Sequence[str], *, environment: Mapping[str, str], log_path: Path | None) -> Child:
-    """Start `argv` in a session of its own, stdin a pipe, output appended to `log_path`. Raises `OSError`."""
-    assert threading.current_thread() is threading.main_thread()
-    log_fd = os.open(log_path or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=log_fd, stderr=log_fd, env=dict(environment), start_new_session=True
-        )  # fmt: skip
-    finally:
-        os.close(log_fd)
-    return Child(process)
 
 
 def describe_exit(code: int | None) -> str:

@@ -14,6 +14,7 @@ from rbee_core.domain.worker import Worker, WorkerState
 from rbee_core.errors import InvalidRequest, RbeeError
 from rbee_core.hive import logs
 from rbee_core.hive.relay import Relay
+from rbee_core.hive.spare import worker_log
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.middleware import envelope, guard, json_response
 from rbee_core.http.stream import read_body
@@ -138,7 +139,7 @@ class HiveRoutes:
         offset = request.query.get("offset", "0")
         if not (offset.isascii() and offset.isdigit() and len(offset) < 16):
             raise InvalidRequest("offset must be a number of bytes, 0 or more")
-        path = logs.worker_log(self._settings.logs_dir, worker.id)
+        path = worker_log(self._settings.logs_dir, worker.id)
         lines, position = await aio.off_loop(logs.read, path, int(offset))
         return json_response(wire.WorkerLog(worker_id=worker.id, lines=lines, offset=position))
 
@@ -207,7 +208,7 @@ class HiveRoutes:
             idle_s=round(asyncio.get_running_loop().time() - worker.since, 3) if idle else 0.0,
             reason=worker.reason,
             error=worker.error,
-            log_path=str(logs.worker_log(self._settings.logs_dir, worker.id)),
+            log_path=str(worker_log(self._settings.logs_dir, worker.id)),
         )
 
 

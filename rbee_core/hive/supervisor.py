@@ -16,12 +16,13 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import Need, RequestId, Ticket, Wanted, Worker, WorkerId
+from rbee_core.domain.worker import Need, RequestId, Secret, Ticket, Wanted, Worker, WorkerId
 from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
 from rbee_core.hive import hardware, logs
 from rbee_core.hive.launcher import Launcher
 from rbee_core.hive.link import WorkerLink
 from rbee_core.hive.process import Child, describe_exit
+from rbee_core.hive.spare import worker_log
 from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
@@ -90,8 +91,8 @@ class Supervisor:
                 wanted=wanted,
                 need=Need(estimate.weights_bytes, estimate.total_bytes - estimate.weights_bytes),
                 available_bytes=_available(device),
-                worker_id=WorkerId(f"worker-{secrets.token_hex(3)}"),
-                secret=secrets.token_urlsafe(32),
+                worker_id=self._launcher.next_id(),
+                secret=Secret(secrets.token_urlsafe(32)),
                 host_memory=device.shares_host_memory,
             )
         )
@@ -215,8 +216,8 @@ class Supervisor:
 
     async def _await_exit(self, worker: Worker, child: Child) -> None:
         await child.wait()
-        self._launcher.forget(worker, child)
-        tail = logs.tail(self._launcher.log_path(worker))
+        self._launcher.forget(worker.id, child)
+        tail = logs.tail(worker_log(self._settings.logs_dir, worker.id))
         del self._children[worker.id]
         self.feed(ev.ChildExited(self._now(), worker.id, describe_exit(child.exit), tail))
 
@@ -278,7 +279,7 @@ class Supervisor:
             await aio.sleep(TICK_S)
             self.feed(ev.Tick(self._now()))
             for worker in self.pool.live():
-                logs.bound(self._launcher.log_path(worker), self._settings.log_limit_bytes)
+                logs.bound(worker_log(self._settings.logs_dir, worker.id), self._settings.log_limit_bytes)
 
     def _backend(self, worker: Worker) -> Backend:
         return self._plugins.backends()[worker.wanted.backend]

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 
+from rbee_core.http.quick import import_aiohttp
 from rbee_core.worker import lifeline
 
 
@@ -22,21 +23,22 @@ def main() -> None:
     if sys.stdin.isatty():
         sys.exit("llm-worker-rbee is started by rbee-hive; run `rbee infer` or `rbee-hive daemon` instead")
     lifeline.arm()
-    line = sys.stdin.buffer.readline()
-    if not line:
-        sys.exit(lifeline.EXIT_ORPHANED)
-    _run(line)
+    _run()
     # An engine thread that is stuck in native code must not hold up the exit that the hive is waiting for.
     logging.shutdown()
     os._exit(0)
 
 
-def _run(line: bytes) -> None:
+def _run() -> None:
+    import_aiohttp()
     from rbee_core import wire
-
-    spec = wire.decode(line, wire.WorkerSpec)
-    lifeline.hold(spec.hive_pid, sys.stdin.fileno())
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from rbee_core.worker.program import run
 
+    line = sys.stdin.buffer.readline()
+    if not line:
+        os._exit(lifeline.EXIT_ORPHANED)
+    spec = wire.decode(line, wire.WorkerSpec)
+    lifeline.hold(spec.hive_pid, sys.stdin.fileno())
+    os.environ.update(spec.environment)  # before an engine is imported, which is when drivers read it
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(run(spec))

@@ -11,13 +11,17 @@ class StopFinder:
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """Return the text to send, and whether a stop string ended it. The stop string itself is not sent."""
+        """Return the text to send, and whether a stop string ended it. The stop string itself is not sent.
+
+        The one that is complete first counts, so that it does not matter how the text was cut into pieces.
+        """
         if not self._stops:
             return text, False
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            return self._held[: min(found)], True
+            _, start = min(found)
+            return self._held[:start], True
         keep = max(self._overlap(stop) for stop in self._stops)
         send, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return send, False

@@ -1,0 +1,29 @@
+# Two commands: `make infer` sets up and runs one inference; `make test` sets up and runs every check.
+PYTHON ?= python3
+VENV ?= .venv
+PROMPT ?= Write one sentence about bees.
+
+# What a set-up depends on: when one of these is newer than the stamp, it is done again.
+SOURCES := pyproject.toml rbee_core/__init__.py scripts/setup.py
+
+.PHONY: infer test fast checklist bench clean
+
+infer: $(VENV)/.ready-infer
+	@$(VENV)/bin/rbee infer --chat --max-tokens 64 --prompt "$(PROMPT)"
+
+test: $(VENV)/.ready-test
+	@$(VENV)/bin/python -m nox --session check
+
+fast: $(VENV)/.ready-test
+	@$(VENV)/bin/python -m nox --session fast
+
+$(VENV)/.ready-infer: $(SOURCES)
+	@$(PYTHON) scripts/setup.py --venv $(VENV) --extras llamacpp,demo
+	@touch $@
+
+$(VENV)/.ready-test: $(SOURCES)
+	@$(PYTHON) scripts/setup.py --venv $(VENV) --extras llamacpp,demo,test,dev
+	@touch $@
+
+clean:
+	rm -rf .venv .nox build dist
