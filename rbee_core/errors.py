@@ -350,7 +350,9 @@ class WorkerNotReady(RbeeError):
     http_status = 503
 
     def __init__(self, *, worker_id: str, state: str) -> None:
-        super().__init__(f"Worker {worker_id} is {state}", hint="wait until it is idle", worker_id=worker_id, state=state)
+        super().__init__(
+            f"Worker {worker_id} is {state}", hint="wait until it is idle", worker_id=worker_id, state=state
+        )
 
 
 class CatalogUnusable(RbeeError):
@@ -475,7 +477,8 @@ class RemoteError(RbeeError):
     def __init__(self, *, code: str, message: str, http_status: int, details: dict[str, Any]) -> None:
         rest = dict(details)
         hint = str(rest.pop("hint", ""))
-        super().__init__(message, hint=hint, **rest)
+        super().__init__(message, hint=hint)
+        self.details = rest  # whatever its keys are called
         self.remote_code = code
         self.status = http_status
         self.exit_code = next((c.exit_code for c in error_classes() if c.code == code), 1)

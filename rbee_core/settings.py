@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rbee_core.errors import HomeUnusable, InvalidRequest
+from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
@@ -74,7 +74,7 @@ def load(environ: Mapping[str, str], **flags: Any) -> Settings:
 
     Raises `InvalidRequest` for a value that does not fit, `HomeUnusable` for a config.toml that cannot be read.
     """
-    home = Path(flags.pop("home", None) or environ.get("RBEE_HOME") or "~/.rbee").expanduser().absolute()
+    home = _home(flags.pop("home", None) or environ.get("RBEE_HOME") or "~/.rbee")
     values: dict[str, Any] = {}
     config = _read_config(home)
     aliases = config.pop("models", {})
@@ -92,6 +92,13 @@ def load(environ: Mapping[str, str], **flags: Any) -> Settings:
     return Settings(home=home, models={**ALIASES, **_check_aliases(aliases)}, **values)
 
 
+def _home(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # ~somebody, or nobody's home is known
+        raise HomeUnusable(path=str(path), why="there is no such user") from error
+
+
 def _read_config(home: Path) -> dict[str, Any]:
     path = home / "config.toml"
     try:
@@ -100,7 +107,7 @@ def _read_config(home: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise HomeUnusable(path=str(home), why=f"config.toml: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise InvalidRequest(f"{path} is not valid TOML: {error}", hint="correct the line it names") from error
 
 
@@ -114,14 +121,17 @@ def _check_aliases(aliases: object) -> dict[str, str]:
 def _convert(name: str, value: Any, where: str) -> Any:
     """Convert to the type of the field's default; numbers must be finite and not negative."""
     default = {f.name: f.default for f in dataclasses.fields(Settings)}[name]
+    shown = shorten(repr(value), 40)
     if isinstance(default, str):
-        return str(value)
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{where} must be a text, not {shown}")
+        return value
     try:
-        number: float = int(str(value)) if isinstance(default, int) else float(value)
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"{where} must be a number, not {value!r}") from None
+        number: float = int(str(value)) if isinstance(default, int) or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(f"{where} must be a number, not {shown}") from None
     if not math.isfinite(number) or number < 0:
-        raise InvalidRequest(f"{where} must be a finite number, 0 or more, not {value!r}")
+        raise InvalidRequest(f"{where} must be a finite number, 0 or more, not {shown}")
     if name == "port" and number > 65_535:
-        raise InvalidRequest(f"{where} must be between 0 and 65535, not {value!r}")
+        raise InvalidRequest(f"{where} must be between 0 and 65535, not {shown}")
     return number
