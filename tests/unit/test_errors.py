@@ -1,0 +1,93 @@
+"""The error tree: drawn as it is, one code a class, and the codes that the contract names."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from rbee_core import errors
+from rbee_core.errors import InvalidRequest, RbeeError, RemoteError, error_classes, shorten
+
+DRAWN = re.compile(r"^    (?:[├└]── )?(?P<name>[A-Z]\w+) +(?P<code>[A-Z_]+) +(?P<status>\d+)(?:  exit (?P<exit>\d+))?$")
+CLASSES = {cls.__name__: cls for cls in error_classes()}
+
+# The contract's table: code and HTTP status.
+CONTRACT = {
+    "INVALID_REQUEST": 400,
+    "INVALID_API_KEY": 401,
+    "ACCESS_DENIED": 403,
+    "MODEL_NOT_FOUND": 404,
+    "PROMPT_TOO_LONG": 400,
+    "PAYLOAD_TOO_LARGE": 413,
+    "DEADLINE_EXCEEDED": 408,
+    "VERSION_MISMATCH": 409,
+    "ALL_SLOTS_BUSY": 503,
+    "BACKEND_NOT_AVAILABLE": 503,
+    "WORKER_CRASHED": 502,
+    "LOADING_TIMEOUT": 504,
+    "DOWNLOAD_FAILED": 502,
+    "CHECKSUM_MISMATCH": 502,
+    "INSUFFICIENT_RAM": 507,
+    "VRAM_EXHAUSTED": 507,
+    "INSUFFICIENT_DISK": 507,
+    "REQUEST_CANCELED": 499,
+    "INTERNAL": 500,
+}
+
+
+def drawn() -> dict[str, tuple[str, int, int]]:
+    """Return name: (code, status, exit code) of every line of the tree in the module's docstring."""
+    lines = [DRAWN.match(line) for line in (errors.__doc__ or "").splitlines()]
+    return {m["name"]: (m["code"], int(m["status"]), int(m["exit"] or 1)) for m in lines if m}
+
+
+def test_the_drawn_tree_is_the_tree() -> None:
+    real = {name: (cls.code, cls.http_status, cls.exit_code) for name, cls in CLASSES.items()}
+    assert drawn() == real
+    assert "└── RemoteError" in (errors.__doc__ or "")
+
+
+def test_codes_are_unique() -> None:
+    assert [code for code, n in Counter(cls.code for cls in CLASSES.values()).items() if n > 1] == []
+
+
+@pytest.mark.parametrize(("code", "status"), CONTRACT.items())
+def test_the_contract_s_codes_exist(code: str, status: int) -> None:
+    assert {cls.http_status for cls in CLASSES.values() if cls.code == code} == {status}
+
+
+def test_exit_codes() -> None:
+    unusual = {cls.code: cls.exit_code for cls in CLASSES.values() if cls.exit_code != 1}
+    assert unusual == {"INVALID_REQUEST": 2, "PROMPT_TOO_LONG": 2, "REQUEST_CANCELED": 130, "ALL_SLOTS_BUSY": 75}
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_every_class_says_when_it_is_raised(cls: type[RbeeError]) -> None:
+    assert (cls.__doc__ or "").startswith(("Raised ", "Root of the tree"))
+
+
+def test_the_wire_s_body() -> None:
+    error = InvalidRequest("No", hint="do that", field="seed")
+    assert error.body() == {
+        "error": {"code": "INVALID_REQUEST", "message": "No", "details": {"field": "seed", "hint": "do that"}}
+    }
+
+
+def test_a_remote_error_keeps_what_the_other_side_said() -> None:
+    busy = RemoteError(code="ALL_SLOTS_BUSY", message="Full", http_status=503, details={"slots": 1, "hint": "wait"})
+    assert (busy.wire_code, busy.status, busy.exit_code, busy.hint) == ("ALL_SLOTS_BUSY", 503, 75, "wait")
+    assert busy.body()["error"]["details"] == {"slots": 1, "hint": "wait"}
+    unknown = RemoteError(code="FROM_THE_FUTURE", message="?", http_status=418, details={})
+    assert (unknown.wire_code, unknown.exit_code) == ("FROM_THE_FUTURE", 1)
+
+
+@pytest.mark.parametrize("name", ["message", "hint", "self", "code", "http_status"])
+def test_a_remote_error_survives_any_detail(name: str) -> None:
+    error = RemoteError(code="X", message="m", http_status=500, details={name: "v"})
+    assert error.message == "m"
+
+
+def test_shown_texts_are_bounded_and_printable() -> None:
+    assert shorten("a\x1b[2Jb\nc\ud800") == "a�[2Jb�c�"
+    assert len(shorten("x" * 5000)) == 200
+    assert "\n" not in str(InvalidRequest.bad_reference("a\n" * 500, "no"))

@@ -1,0 +1,148 @@
+"""Settings: where a value comes from, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rbee_core.errors import HomeUnusable, InvalidRequest, RbeeError
+from rbee_core.settings import ALIASES, DEFAULT_PORT, Settings, load
+
+
+def write_config(home: Path, text: str) -> dict[str, str]:
+    (home / "config.toml").write_text(text)
+    return {"RBEE_HOME": str(home)}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = load({"RBEE_HOME": str(tmp_path)})
+    assert settings == Settings(home=tmp_path)
+    assert (settings.host, settings.port) == ("127.0.0.1", DEFAULT_PORT)
+    assert settings.models == ALIASES
+
+
+def test_later_places_win(tmp_path: Path) -> None:
+    environ = write_config(tmp_path, "port = 1\nidle_timeout_s = 1\nprobe_interval_s = 1")
+    settings = load(environ | {"RBEE_PORT": "2", "RBEE_IDLE_TIMEOUT_S": "2.5"}, port=3, host=None)
+    assert (settings.port, settings.idle_timeout_s, settings.probe_interval_s) == (3, 2.5, 1.0)
+    assert settings.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"RBEE_HOME": "/srv/rbee"}, Path("/srv/rbee")),
+        ({"RBEE_HOME": "~/pool", "HOME": "/home/ada"}, Path("/home/ada/pool")),
+        ({"RBEE_HOME": "", "HOME": "/home/ada"}, Path("/home/ada/.rbee")),
+        ({"HOME": "/home/ada"}, Path("/home/ada/.rbee")),
+    ],
+)
+def test_home(environ: dict[str, str], expected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", environ.get("HOME", "/"))
+    assert load(environ).home == expected
+
+
+def test_home_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load({"RBEE_HOME": "here"}).home == tmp_path / "here"
+
+
+def test_everything_lies_under_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    paths = (settings.catalog_path, settings.models_dir, settings.logs_dir, settings.run_dir)
+    assert [p.name for p in paths] == ["models.db", "models", "logs", "run"]
+    assert {p.parent for p in paths} == {tmp_path}
+
+
+def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
+    assert load({"RBEE_HOME": str(tmp_path), "RBEE_PORT": "", "RBEE_API_KEY": ""}) == Settings(home=tmp_path)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Settings) if f.name not in ("home", "models")])
+def test_every_setting_can_come_from_everywhere(name: str, tmp_path: Path) -> None:
+    default = getattr(Settings(home=tmp_path), name)
+    value = "word" if isinstance(default, str) else 5
+    converted = type(default)(value)
+    quoted = f'"{value}"' if isinstance(default, str) else value
+    assert getattr(load(write_config(tmp_path, f"{name} = {quoted}")), name) == converted
+    (tmp_path / "config.toml").unlink()
+    assert getattr(load({"RBEE_HOME": str(tmp_path), f"RBEE_{name.upper()}": str(value)}), name) == converted
+    assert getattr(load({"RBEE_HOME": str(tmp_path)}, **{name: value}), name) == converted
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("PORT", "http"),
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("PORT", "80.5"),
+        ("PORT", "9" * 5000),
+        ("IDLE_TIMEOUT_S", "soon"),
+        ("IDLE_TIMEOUT_S", "nan"),
+        ("IDLE_TIMEOUT_S", "inf"),
+        ("IDLE_TIMEOUT_S", "1e999"),
+        ("IDLE_TIMEOUT_S", "-0.1"),
+        ("BODY_LIMIT_BYTES", "2MB"),
+        ("THREADS", "0x10"),
+    ],
+)
+def test_bad_values_in_the_environment(name: str, raw: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=f"RBEE_{name}") as caught:
+        load({"RBEE_HOME": str(tmp_path), f"RBEE_{name}": raw})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "prot, which is no setting"),
+        ("home = '/x'", "home, which is no setting"),
+        ("port = true", "port must be a number"),
+        ("idle_timeout_s = true", "idle_timeout_s must be a number"),
+        ("port = [1]", "port must be a number"),
+        ("host = 5", "host must be a text"),
+        ("host = ['a']", "host must be a text"),
+        ("idle_timeout_s = nan", "finite"),
+        ("idle_timeout_s = 1" + 400 * "0", "idle_timeout_s must be a"),
+        ("port = " + 5000 * "9", "port|TOML"),
+        ("port =", "not valid TOML"),
+        ("a = \x00", "not valid TOML"),
+        ("models = 5", "must map alias names"),
+        ("[models]\ntiny = 5", "must map alias names"),
+    ],
+)
+def test_bad_config_file(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        load(write_config(tmp_path, text))
+
+
+def test_config_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"host = '\xff'")
+    with pytest.raises(InvalidRequest, match="not valid TOML"):
+        load({"RBEE_HOME": str(tmp_path)})
+
+
+def test_config_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(HomeUnusable, match="config.toml"):
+        load({"RBEE_HOME": str(tmp_path)})
+
+
+def test_home_of_an_unknown_user() -> None:
+    with pytest.raises(RbeeError, match="nobody-of-that-name"):
+        load({"RBEE_HOME": "~nobody-of-that-name/x"})
+
+
+def test_a_bad_flag_is_named_as_it_is_typed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="--idle-timeout-s must be a finite number"):
+        load({"RBEE_HOME": str(tmp_path)}, idle_timeout_s=float("nan"))
+
+
+def test_aliases_are_added_to_the_built_in_ones(tmp_path: Path) -> None:
+    settings = load(write_config(tmp_path, '[models]\nmine = "/m.gguf"\nsmollm2 = "org/other"'))
+    assert settings.models == {**ALIASES, "mine": "/m.gguf", "smollm2": "org/other"}
+
+
+def test_no_representation_shows_the_key(tmp_path: Path) -> None:
+    assert "hush" not in repr(load({"RBEE_HOME": str(tmp_path), "RBEE_API_KEY": "hush"}))

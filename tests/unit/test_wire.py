@@ -1,0 +1,168 @@
+"""Decoding what others send: whatever is wrong with it, it is an `InvalidRequest` and nothing else."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee_core import wire
+from rbee_core.errors import InvalidRequest
+
+HOSTILE = {
+    "empty": b"",
+    "not JSON": b"prompt=hi",
+    "truncated": b'{"prompt": "hi"',
+    "trailing data": b'{"prompt": "hi"} x',
+    "two objects": b'{"prompt": "hi"}{"prompt": "ho"}',
+    "an array": b"[]",
+    "null": b"null",
+    "NaN": b'{"prompt": "hi", "temperature": NaN}',
+    "Infinity": b'{"prompt": "hi", "temperature": Infinity}',
+    "1e999": b'{"prompt": "hi", "temperature": 1e999}',
+    "depth": b"[" * 100_000,
+    "depth in a field": b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "depth of objects": b'{"a":' * 100_000,
+    "lone surrogate": b'{"prompt": "\\ud800"}',
+    "bad UTF-8": b'{"prompt": "\xff\xfe"}',
+    "bad UTF-8 in a key": b'{"\xff": 1}',
+    "UTF-16": '{"prompt": "hi"}'.encode("utf-16"),
+    "byte order mark": b'\xef\xbb\xbf{"prompt": "hi"}',
+    "NUL": b"\x00",
+    "raw control character": b'{"prompt": "a\nb"}',
+    "5000 digits": b'{"prompt": "hi", "seed": ' + b"9" * 5000 + b"}",
+    "5000 digit exponent": b'{"prompt": "hi", "temperature": 1e' + b"9" * 5000 + b"}",
+    "unknown key": b'{"prompt": "hi", "n_discard": -1}',
+    "unknown key in a message": b'{"messages": [{"role": "user", "content": "hi", "name": "x"}]}',
+    "wrong type": b'{"prompt": 5}',
+    "number as text": b'{"prompt": "hi", "seed": "1"}',
+    "true as number": b'{"prompt": "hi", "max_tokens": true}',
+    "comment": b'{"prompt": "hi" /* */}',
+    "single quotes": b"{'prompt': 'hi'}",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("shape", [wire.InferenceRequest, wire.SpawnRequest, wire.WorkerReady])
+def test_hostile_bodies(body: bytes, shape: type[object]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        wire.decode(body, shape)
+    assert len(wire.encode(caught.value.body())) < 2000
+
+
+def test_a_repeated_key_counts_once() -> None:
+    assert wire.decode(b'{"prompt": "a", "prompt": "b"}', wire.InferenceRequest).prompt == "b"
+
+
+# Ranges: (field, refused values, accepted values).
+RANGES: list[tuple[str, list[object], list[object]]] = [
+    ("temperature", [-0.1, 2.1, None, "1"], [0, 0.0, 2]),
+    ("top_k", [-1, 0.5, 1 << 21], [0, 40]),
+    ("top_p", [-0.1, 1.1], [0, 1]),
+    ("min_p", [-0.1, 1.1], [0, 1]),
+    ("repeat_penalty", [0, -1, 11], [0.1, 10]),
+    ("seed", [-1, 1 << 32, 1.5], [0, (1 << 32) - 1, None]),
+    ("max_tokens", [0, -1, 1 << 25], [1, None]),
+    ("stop", ["x", [""], ["x" * 257], ["x"] * 17, [1]], [[], ["x" * 256] * 16]),
+    ("timeout_s", [0, -1, 86_401], [0.1, None]),
+    ("request_id", ["", "a b", "a\n", "é", "x" * 65, "../x"], ["a-B_9", None]),
+    ("prompt", ["", "  \n"], ["x"]),
+]
+REFUSED = [(name, value) for name, refused, _ in RANGES for value in refused]
+ACCEPTED = [(name, value) for name, _, accepted in RANGES for value in accepted]
+
+
+def decode(**fields: object) -> wire.InferenceRequest:
+    return wire.decode(json.dumps({"prompt": "hi", **fields}).encode(), wire.InferenceRequest)
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(InvalidRequest):
+        decode(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), ACCEPTED)
+def test_in_range(name: str, value: object) -> None:
+    assert getattr(decode(**{name: value}), name) == value
+
+
+def test_a_new_field_of_an_inference_has_its_range_tested() -> None:
+    tested = {name for name, _, _ in RANGES}
+    assert tested | {"messages"} == set(wire.InferenceRequest.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": None},
+        {"messages": [{"role": "user", "content": "hi"}]},
+        {"prompt": None, "messages": []},
+        {"prompt": None, "messages": [{"role": "user", "content": " "}]},
+        {"prompt": None, "messages": [{"role": "root", "content": "hi"}]},
+        {"prompt": None, "messages": [{"role": "user", "content": "hi"}] * 1025},
+    ],
+)
+def test_exactly_one_way_to_say_what_to_generate(fields: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):
+        decode(**fields)
+
+
+def test_build_checks_as_decode_does() -> None:
+    assert wire.build(wire.InferenceRequest, prompt="hi", seed=None).seed is None
+    for fields in ({"prompt": "hi", "temperature": float("nan")}, {"prompt": "hi", "seed": -1}, {"promt": "hi"}):
+        with pytest.raises(InvalidRequest):
+            wire.build(wire.InferenceRequest, **fields)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model_ref": ""},
+        {"model_ref": "x" * 1025},
+        {"model_ref": "a", "device": -1},
+        {"model_ref": "a", "device": 1024},
+        {"model_ref": "a", "context_tokens": 0},
+        {"model_ref": "a", "backend": "x" * 65},
+        {"model_ref": "a", "extra_args": ["--log-file=/x"]},
+        {},
+    ],
+)
+def test_bad_spawns(body: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.decode(json.dumps(body).encode(), wire.SpawnRequest)
+
+
+def test_a_client_takes_what_a_newer_server_adds() -> None:
+    data = b'{"status": "alive", "version": "9", "api_version": "v1", "mood": "good"}'
+    assert wire.decode(data, wire.Health).version == "9"
+
+
+@given(st.text())
+def test_text_survives_the_wire(text: str) -> None:
+    encoded = wire.encode(wire.TokenEvent(token=text, index=0))
+    assert b"\n" not in encoded
+    assert b"\r" not in encoded
+    assert wire.decode(encoded, wire.TokenEvent).token == text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(body=st.dictionaries(st.sampled_from(wire.InferenceRequest.__struct_fields__), JSON, max_size=6))
+def test_any_json_is_taken_or_refused(body: dict[str, object]) -> None:
+    try:
+        request = wire.decode(json.dumps(body).encode(), wire.InferenceRequest)
+    except InvalidRequest:
+        return
+    assert 0 <= request.temperature <= 2
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_taken_or_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.decode(data, wire.WorkerReady)
