@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -29,6 +28,7 @@ import httpx  # noqa: E402
 ATTEMPTS = 3
 FIRST_RETRY_DELAY_S = 0.1
 EVENT_LIMIT_BYTES = 1 << 20
+JSON_BODY = {"Content-Type": "application/json"}
 
 T = TypeVar("T")
 
@@ -95,9 +95,7 @@ class HiveClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -205,8 +203,9 @@ class HiveClient:
         timeout_s: float | None = None,
     ) -> httpx.Response:
         limit = self._settings.request_timeout_s if timeout_s is None else timeout_s
+        headers = None if body is None else JSON_BODY
         request = self._http.build_request(
-            method, path, params=params, content=body, headers=_type_of(body), timeout=self._timeout(limit)
+            method, path, params=params, content=body, headers=headers, timeout=self._timeout(limit)
         )
         response = self._retry(lambda: self._http.send(request), attempts, idempotent=method == "GET")
         if response.status_code >= 400:
@@ -219,7 +218,7 @@ class HiveClient:
             "POST",
             f"{_worker_path(worker_id)}/inference",
             content=wire.encode(request),
-            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+            headers={**JSON_BODY, "Accept-Encoding": "identity"},
             timeout=self._timeout(stall_s),
         )
         response = self._retry(lambda: self._http.send(prepared, stream=True), ATTEMPTS, idempotent=False)
@@ -289,13 +288,8 @@ def _worker_path(worker_id: str) -> str:
     return f"/v1/workers/{quote(worker_id, safe='')}"
 
 
-def _type_of(body: bytes | None) -> dict[str, str]:
-    return {} if body is None else {"Content-Type": "application/json"}
-
-
 def _raise_remote(error: wire.ErrorObject, status: int) -> NoReturn:
-    details: dict[str, Any] = error.details
-    raise RemoteError(code=error.code, message=error.message, http_status=status, details=details)
+    raise RemoteError(code=error.code, message=error.message, http_status=status, details=error.details)
 
 
 def _stalled(stall_s: float) -> DeadlineExceeded:

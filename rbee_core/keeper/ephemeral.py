@@ -1,6 +1,5 @@
 """The hive of one command: started when no hive runs on this machine, gone when the command returns."""
 
-from types import TracebackType
 from typing import Self
 
 from rbee_core.keeper import launch
@@ -21,9 +20,7 @@ class EphemeralHive:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def address(self) -> tuple[str, int]:

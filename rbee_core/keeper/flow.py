@@ -21,8 +21,8 @@ from rbee_core.errors import (
     VersionMismatch,
     WorkerCrashed,
 )
-from rbee_core.keeper.interrupt import Interrupted
-from rbee_core.keeper.output import TextOut
+from rbee_core.keeper.interrupt import Interrupted, deadline_passed
+from rbee_core.keeper.output import CannotWrite, TextOut
 from rbee_core.keeper.phases import PhaseLog
 from rbee_core.settings import Settings
 
@@ -182,7 +182,11 @@ class Flow:
                 self._stream_when_free(client, BUSY_DELAYS_S)
             except StreamBroken as error:
                 raise _explained(client, error) from error
-            except (Interrupted, DeadlineExceeded, OSError):
+            except RemoteError as error:
+                if error.wire_code == DeadlineExceeded.code and self._timeout_s is not None:
+                    raise deadline_passed(self._timeout_s) from error  # the worker names what was left of it
+                raise
+            except (Interrupted, DeadlineExceeded, BrokenPipeError, CannotWrite):
                 self._cancel(client)
                 raise
             finally:
@@ -220,7 +224,7 @@ class Flow:
             client.cancel(self.outcome.worker, self._request.request_id or "", timeout_s=CANCEL_PATIENCE_S)
 
     def _finish_text(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, CannotWrite):
             self._out.finish()
 
     def _sum_up(self) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from rbee_core.keeper import nodes
 from rbee_core.keeper.ephemeral import EphemeralHive
 from rbee_core.keeper.flow import Flow
 from rbee_core.keeper.interrupt import Interrupted, Interrupts, deadline, interrupts
-from rbee_core.keeper.output import TextOut
+from rbee_core.keeper.output import TextOut, raw_stdout, write_all
 from rbee_core.keeper.phases import PhaseLog
 from rbee_core.keeper.render import screen_for
 from rbee_core.keeper.request import build_inference, build_spawn
@@ -52,12 +51,14 @@ def infer(**options: Any) -> int:
     """
     as_json, quiet = bool(options["as_json"]), bool(options["quiet"])
     phases = PhaseLog(screen_for(json=as_json, quiet=quiet))
-    out = TextOut(None if as_json else sys.stdout.buffer)
+    stdout = raw_stdout()
+    out = TextOut(None if as_json else stdout)
     run = _Run(options, phases, out)
     code, error = run.finish()
     if as_json:
         data = {**(error.body() if error else {}), "text": out.text, "phases": phases.as_data(), **run.facts()}
-        click.echo(wire.encode(data))
+        with contextlib.suppress(BrokenPipeError):
+            write_all(stdout, wire.encode(data) + b"\n")
     return code
 
 
@@ -82,9 +83,7 @@ class _Run:
         except Interrupted as interrupted:
             return interrupted.exit_code, self._failed(RequestCanceled())
         except BrokenPipeError:
-            # Whoever read our output has seen enough. Nothing may be written to it any more, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1, None
+            return 1, None  # whoever read our output has seen enough
         except RbeeError as error:
             return error.exit_code, self._failed(error)
         return 0, None

@@ -50,6 +50,11 @@ def interrupts() -> Generator[Interrupts]:
             signal.signal(number, handler)
 
 
+def deadline_passed(timeout_s: float) -> DeadlineExceeded:
+    """Return the error of a command that took longer than it was given."""
+    return DeadlineExceeded(f"The deadline of {timeout_s:g} s has passed", hint="give a larger --timeout")
+
+
 @contextmanager
 def deadline(timeout_s: float | None) -> Generator[None]:
     """Raise `DeadlineExceeded` in the block, wherever it waits, once `timeout_s` has passed."""
@@ -59,7 +64,7 @@ def deadline(timeout_s: float | None) -> Generator[None]:
 
     def expire(number: int, frame: FrameType | None) -> NoReturn:
         del number, frame
-        raise DeadlineExceeded(f"The deadline of {timeout_s:g} s has passed", hint="give a larger --timeout")
+        raise deadline_passed(timeout_s)
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, timeout_s + DEADLINE_SLACK_S)

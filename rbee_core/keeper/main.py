@@ -95,6 +95,9 @@ def run(arguments: Sequence[str], command: click.Command = cli) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except OSError as error:
+        report(RbeeError(f"The system refused: {error}", hint="free what it lacks, or correct the permissions"))
+        return 1
     except Exception as error:  # noqa: BLE001  # the edge: whatever is left is our bug
         return report_bug(error)
     return answer if isinstance(answer, int) else 0

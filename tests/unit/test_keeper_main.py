@@ -43,6 +43,12 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_refusal_of_the_system_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([], failing_with(OSError(28, "No space left on device"))) == 1
+
+    assert "error: The system refused: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
 def test_our_bug_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RBEE_DEBUG", raising=False)
 
