@@ -5,7 +5,8 @@ metadata and imports plugin modules, which by the rules of the house import no e
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import click
 
 GROUP = "rbee"
+BACKEND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 ACCELERATORS: tuple[Accelerator, ...] = ("cpu", "cuda", "metal")
 
 log = logging.getLogger(__name__)
@@ -111,15 +113,11 @@ class PluginHost:
         return self._backends
 
     def _adopt_backends(self, report: PluginReport, new: Iterable[object], into: dict[str, Backend]) -> None:
-        for backend in new:
-            if not isinstance(backend, Backend):
-                self._fail(report.name, TypeError(f"registered {backend!r}, which is no Backend"))
-            elif not getattr(backend, "name", "") or not getattr(backend, "formats", None):
-                self._fail(report.name, ValueError("a backend needs a name and formats"))
-            elif backend.name in into or backend.name in ACCELERATORS:
-                self._fail(report.name, ValueError(f"the backend name {backend.name} is taken"))
-            elif wrong := sorted(backend.capabilities - CAPABILITIES):
-                self._fail(report.name, ValueError(f"unknown capabilities {', '.join(wrong)}"))
+        for candidate in new:
+            try:
+                backend = _checked_backend(candidate, taken=into)
+            except (AttributeError, TypeError, ValueError) as error:
+                self._fail(report.name, error)
             else:
                 into[backend.name] = backend
                 report.backends.append(backend.name)
@@ -130,12 +128,22 @@ class PluginHost:
             self._sources = {}
             gathered: list[ModelSource] = []
             for report, _ in self._call_each("rbee_register_model_sources", register=gathered.append):
-                for source in gathered:
-                    for scheme in sorted(source.schemes - self._sources.keys()):
-                        self._sources[scheme] = source
-                        report.sources.append(scheme)
+                self._adopt_sources(report, gathered, self._sources)
                 gathered.clear()
         return self._sources
+
+    def _adopt_sources(self, report: PluginReport, new: Iterable[object], into: dict[str, ModelSource]) -> None:
+        for source in new:
+            schemes = getattr(source, "schemes", None)
+            if not isinstance(source, ModelSource) or not isinstance(schemes, (set, frozenset)) or not schemes:
+                error = TypeError(
+                    f"registered a {type(source).__name__}, which is no ModelSource with a set of schemes"
+                )
+                self._fail(report.name, error)
+                continue
+            for scheme in sorted(source.schemes - into.keys()):
+                into[scheme] = source
+                report.sources.append(scheme)
 
     def add_commands(self, group: "click.Group") -> None:
         """Let plugins add commands to the CLI's group."""
@@ -213,6 +221,20 @@ class PluginHost:
         what = f"no installed backend reads {model_format}" if wanted is None else "no plugin provides it"
         label = wanted.upper() if wanted else f"for {model_format}"
         raise BackendNotAvailable(backend=label, why=what, available=usable, hint="`rbee plugins` lists plugins")
+
+
+def _checked_backend(candidate: object, taken: Container[str]) -> Backend:
+    """Return `candidate` if it can be used; raise what is wrong with it, or what looking at it raised."""
+    if not isinstance(candidate, Backend):
+        raise TypeError(f"registered a {type(candidate).__name__}, which is no Backend")
+    name, formats = candidate.name, candidate.formats
+    if not BACKEND_NAME.fullmatch(name) or not formats:
+        raise ValueError("a backend needs a name of lower-case letters, digits and dashes, and formats")
+    if name in taken or name in ACCELERATORS:
+        raise ValueError(f"the backend name {name} is taken")
+    if wrong := sorted(candidate.capabilities - CAPABILITIES):
+        raise ValueError(f"unknown capabilities {', '.join(wrong)}")
+    return candidate
 
 
 def _names(environ: Mapping[str, str], variable: str) -> set[str]:
