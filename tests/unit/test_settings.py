@@ -125,7 +125,7 @@ def test_config_that_is_no_text(tmp_path: Path) -> None:
 
 def test_config_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.toml").mkdir()
-    with pytest.raises(HomeUnusable, match="config.toml"):
+    with pytest.raises(HomeUnusable, match=r"config\.toml"):
         load({"RBEE_HOME": str(tmp_path)})
 
 
