@@ -18,6 +18,10 @@ class PackageSource(ModelSource):
 
     schemes = frozenset({"pkg"})
 
+    def canonical(self, reference: ModelRef) -> str:
+        """Return the reference with the distribution's name as package indexes spell it."""
+        return f"pkg:{_normalised(reference.owner, '-')}/{reference.path}"
+
     def resolve(self, reference: ModelRef, formats: Sequence[str]) -> LocalModel:
         """Return the file in the installed package, or say which distribution to install."""
         del formats

