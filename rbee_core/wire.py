@@ -13,6 +13,7 @@ from rbee_core.errors import InvalidRequest
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+ModelText = Annotated[str, Meta(min_length=1, max_length=4096)]
 WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
 
 
@@ -83,7 +84,7 @@ class WorkerList(Lenient):
 class SpawnRequest(Strict):
     """`POST /v1/workers/spawn`. `device` is an index of the backend's devices."""
 
-    model_ref: Annotated[str, Meta(min_length=1, max_length=1024)]
+    model_ref: ModelText
     backend: Annotated[str, Meta(max_length=64)] | None = None
     device: Annotated[int, Meta(ge=0, le=1023)] | None = None
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
@@ -162,6 +163,54 @@ class ModelInfo(Lenient):
     downloaded_at_unix: int
     format: str = ""
     status: str = "ok"
+
+
+class DownloadRequest(Strict):
+    """`POST /v1/models/download`: have a model on the hive's node, for `backend` if one is named."""
+
+    model_ref: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class DownloadProgress(Lenient):
+    """Its answer, and each event of `GET /v1/models/download/progress?id=`; the last one is done or failed.
+
+    `id` is "" for a model that was there already. `note` says what was chosen where the reference left a choice.
+    """
+
+    id: str
+    reference: str
+    state: Literal["running", "done", "failed"]
+    done_bytes: int = 0
+    total_bytes: int = 0
+    file: str = ""
+    note: str = ""
+    error: dict[str, Any] | None = None
+
+
+class ModelDetails(Lenient):
+    """`GET /v1/models/show`: a model on this node, and what a worker for it would need. Sizes in bytes."""
+
+    reference: str
+    local_path: str
+    format: str
+    size_bytes: int
+    backend: str
+    device: str
+    context_tokens: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    total_bytes: int
+    available_bytes: int
+    fits: bool
+
+
+class RemovedModel(Lenient):
+    """`DELETE /v1/models/{ref}`. `freed_bytes` is 0 for files that are not rbee's own."""
+
+    reference: str
+    freed_bytes: int
 
 
 class ModelList(Lenient):

@@ -19,13 +19,17 @@ from rbee_core.hive import home, logs
 from rbee_core.hive.guard import Guard
 from rbee_core.hive.launcher import Launcher
 from rbee_core.hive.link import WorkerLink
+from rbee_core.hive.model_routes import ModelRoutes
+from rbee_core.hive.placer import Placer
 from rbee_core.hive.relay import Relay
 from rbee_core.hive.routes import HiveRoutes
 from rbee_core.hive.spare import Spare, environment_for
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.listen import bind, serving
+from rbee_core.models import downloads
 from rbee_core.models.catalog import Catalog
 from rbee_core.models.provision import Provisioner
+from rbee_core.models.transfer import TransferOptions
 from rbee_core.settings import Settings
 
 log = logging.getLogger("rbee.hive")
@@ -73,13 +77,18 @@ async def _serve(
     plugins = PluginHost(os.environ)
     guard = Guard(environment_for(os.environ, instance), settings.logs_dir / "hive.log")
     host, port = sock.getsockname()[:2]
-    async with WorkerLink(settings) as link:
+    options = TransferOptions(
+        connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
+    )  # fmt: skip
+    async with WorkerLink(settings) as link, downloads.running(catalog, settings.models_dir, options) as fetching:
         guard.start()
         launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}", spare)
-        provisioner = Provisioner(catalog, plugins.sources(), settings.models)
-        supervisor = Supervisor(settings, plugins, provisioner, launcher, link)
+        provisioner = Provisioner(catalog, plugins.sources(), settings.models, fetching, settings.models_dir)
+        placer = Placer(settings, plugins, provisioner)
+        supervisor = Supervisor(settings, plugins, placer, launcher, link)
         relay = Relay(settings, supervisor, link)
-        routes = HiveRoutes(settings, supervisor, relay, plugins, catalog, provisioner, stop_wanted)
+        models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, placer, fetching)
+        routes = HiveRoutes(settings, supervisor, relay, plugins, placer, models, stop_wanted)
         try:
             async with serving(routes.app(), sock), asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(guard.keep())

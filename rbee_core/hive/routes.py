@@ -2,24 +2,23 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
 
 from rbee_core import API_VERSION, __version__, aio, wire
-from rbee_core.backend import Backend, Device
+from rbee_core.backend import Backend
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import Worker, WorkerState
 from rbee_core.errors import InvalidRequest, RbeeError
 from rbee_core.hive import logs
+from rbee_core.hive.model_routes import ModelRoutes
+from rbee_core.hive.placer import Placer
 from rbee_core.hive.relay import Relay
 from rbee_core.hive.spare import worker_log
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.middleware import envelope, guard, json_response
 from rbee_core.http.stream import read_body
-from rbee_core.models.catalog import Catalog
-from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
 
@@ -32,16 +31,16 @@ class HiveRoutes:
         supervisor: Supervisor,
         relay: Relay,
         plugins: PluginHost,
-        catalog: Catalog,
-        provisioner: Provisioner,
+        placer: Placer,
+        models: ModelRoutes,
         stop_wanted: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._relay = relay
         self._plugins = plugins
-        self._catalog = catalog
-        self._provisioner = provisioner
+        self._placer = placer
+        self._models = models
         self._stop_wanted = stop_wanted
 
     def app(self) -> web.Application:
@@ -64,11 +63,11 @@ class HiveRoutes:
                 web.get("/v1/workers/{worker_id}/logs", self.worker_logs),
                 web.post("/v1/workers/{worker_id}/inference", self.inference),
                 web.delete("/v1/workers/{worker_id}/inference/{request_id}", self.cancel),
-                web.get("/v1/models/list", self.list_models),
                 web.get("/v1/backends/list", self.list_backends),
                 web.post("/v1/shutdown", self.shutdown),
             ]
         )
+        app.add_routes(self._models.routes())
         return app
 
     async def health(self, request: web.Request) -> web.Response:
@@ -79,7 +78,7 @@ class HiveRoutes:
     async def ready(self, request: web.Request) -> web.Response:
         """Say whether a spawn would be taken: goes through the catalog, as a spawn does."""
         del request
-        await aio.off_loop(self._catalog.rows)
+        await self._models.check()
         closing = self._supervisor.pool.closing
         answer = wire.Ready(ready=not closing, state="stopping" if closing else "ready")
         return json_response(answer, status=503 if closing else 200)
@@ -88,7 +87,7 @@ class HiveRoutes:
         """List the registry; the query may narrow it by model, backend, device and state."""
         wanted = {k: v for k, v in request.query.items() if k in ("model", "backend", "device", "state") and v}
         if "model" in wanted:
-            wanted["model"] = self._provisioner.canonical(wanted["model"])
+            wanted["model"] = self._models.canonical(wanted["model"])
         found = [self._describe(w) for w in self._supervisor.pool.live()]
         return json_response(wire.WorkerList(workers=[w for w in found if self._fits(w, wanted)]))
 
@@ -156,31 +155,10 @@ class HiveRoutes:
             await self._relay.cancel(worker, request.match_info["request_id"])
         return web.Response(status=204)
 
-    async def list_models(self, request: web.Request) -> web.Response:
-        """List the catalog."""
-        del request
-        rows = await aio.off_loop(self._catalog.rows)
-        models = [
-            wire.ModelInfo(
-                reference=row.reference,
-                provider=row.provider,
-                local_path=row.local_path,
-                size_bytes=row.size_bytes,
-                downloaded_at_unix=row.downloaded_at_unix,
-                format=row.format,
-            )
-            for row in rows
-        ]
-        return json_response(wire.ModelList(models=models))
-
     async def list_backends(self, request: web.Request) -> web.Response:
         """List every backend, and why it cannot be used if it cannot."""
         del request
-        found = await aio.off_loop(lambda: [describe_backend(self._plugins, b) for b in self._ranked()])
-        return json_response(wire.BackendList(backends=found))
-
-    def _ranked(self) -> list[Backend]:
-        return sorted(self._plugins.backends().values(), key=lambda b: (-b.priority, b.name))
+        return json_response(wire.BackendList(backends=await aio.off_loop(self._placer.describe_all)))
 
     async def shutdown(self, request: web.Request) -> web.Response:
         """Begin to stop the hive and all its workers; the answer names them."""
@@ -210,24 +188,6 @@ class HiveRoutes:
             error=worker.error,
             log_path=str(worker_log(self._settings.logs_dir, worker.id)),
         )
-
-
-def describe_backend(plugins: PluginHost, backend: Backend) -> wire.BackendInfo:
-    """Return a backend as the wire shows it."""
-    answer = plugins.availability(backend)
-    devices: Sequence[Device] = plugins.devices(backend) if answer.usable else ()
-    return wire.BackendInfo(
-        name=backend.name,
-        accelerator=backend.accelerator,
-        available=answer.usable,
-        formats=sorted(backend.formats),
-        capabilities=sorted(backend.capabilities),
-        devices=[
-            wire.DeviceInfo(id=d.id, name=d.name, total_bytes=d.total_bytes, free_bytes=d.free_bytes) for d in devices
-        ],
-        reason=answer.reason,
-        hint=answer.hint,
-    )
 
 
 def _state(worker: Worker) -> wire.WorkerStateName:

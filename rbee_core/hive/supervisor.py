@@ -8,22 +8,21 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Sequence
 
 from rbee_core import aio, wire
-from rbee_core.backend import Backend, Device, Estimate, LoadOptions, StopPolicy
+from rbee_core.backend import Backend, StopPolicy
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import Need, RequestId, Secret, Ticket, Wanted, Worker, WorkerId
-from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
-from rbee_core.hive import hardware, logs
+from rbee_core.domain.worker import RequestId, Secret, Ticket, Worker, WorkerId
+from rbee_core.errors import InvalidApiKey, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
+from rbee_core.hive import logs
 from rbee_core.hive.launcher import Launcher
 from rbee_core.hive.link import WorkerLink
+from rbee_core.hive.placer import Placer
 from rbee_core.hive.process import Child, describe_exit
 from rbee_core.hive.spare import worker_log
-from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
 TICK_S = 0.5
@@ -35,11 +34,11 @@ class Supervisor:
     """The pool with hands. Public methods belong to the event loop's thread; `run` must be running."""
 
     def __init__(
-        self, settings: Settings, plugins: PluginHost, provisioner: Provisioner, launcher: Launcher, link: WorkerLink
+        self, settings: Settings, plugins: PluginHost, placer: Placer, launcher: Launcher, link: WorkerLink
     ) -> None:
         self._settings = settings
         self._plugins = plugins
-        self._provisioner = provisioner
+        self._placer = placer
         self._launcher = launcher
         self._link = link
         self._children: dict[WorkerId, Child] = {}
@@ -81,19 +80,19 @@ class Supervisor:
         """Return a worker that can be reached, starting one if none holds what is wanted."""
         if self.pool.closing:
             raise ShuttingDown(who="hive")
-        wanted, device, estimate = await self.place(request)
+        place = await self._placer.place(request)
         ticket = Ticket(next(self._tickets))
         future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self.feed(
             ev.WorkerWanted(
                 at=self._now(),
                 ticket=ticket,
-                wanted=wanted,
-                need=Need(estimate.weights_bytes, estimate.total_bytes - estimate.weights_bytes),
-                available_bytes=_available(device),
+                wanted=place.wanted,
+                need=place.need,
+                available_bytes=place.available_bytes,
                 worker_id=self._launcher.next_id(),
                 secret=Secret(secrets.token_urlsafe(32)),
-                host_memory=device.shares_host_memory,
+                host_memory=place.device.shares_host_memory,
             )
         )
         try:
@@ -101,27 +100,6 @@ class Supervisor:
         finally:
             del self._waiting[ticket]
             self.feed(ev.TicketDropped(self._now(), ticket))
-
-    async def place(self, request: wire.SpawnRequest) -> tuple[Wanted, Device, Estimate]:
-        """Resolve a spawn: provide the model, choose backend and device, estimate the memory. Changes no worker."""
-        choose = self._plugins.choose
-        asked = choose(request.backend, None) if request.backend else None
-        formats = sorted({f for b in ([asked] if asked else self._plugins.usable_backends()) for f in b.formats})
-        model = await self._provisioner.provide(request.model_ref, formats)
-        backend = choose(request.backend, model.format)
-        device = _pick_device(self._plugins.devices(backend), request.device)
-        options = self._options(request.context_tokens)
-        estimate = await aio.off_loop(backend.estimate, model, options)
-        wanted = Wanted(
-            model.reference, str(model.path), model.format, model.size_bytes, backend.name, device.id,
-            options.context_tokens,
-        )  # fmt: skip
-        return wanted, device, estimate
-
-    def _options(self, context_tokens: int | None) -> LoadOptions:
-        settings = self._settings
-        context = context_tokens or settings.context_tokens or None
-        return LoadOptions(context, settings.slots_per_worker, settings.threads or None)
 
     def bound(self, ready: wire.WorkerReady, key: str) -> None:
         """Take a worker's ready callback. Raises `WorkerNotFound`, or `InvalidApiKey` if it is not that worker."""
@@ -287,18 +265,6 @@ class Supervisor:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _pick_device(devices: Sequence[Device], index: int | None) -> Device:
-    if (index or 0) >= len(devices):
-        raise InvalidRequest.device_out_of_range(index or 0, list(range(len(devices))))
-    return devices[index or 0]
-
-
-def _available(device: Device) -> int:
-    if device.shares_host_memory:
-        return hardware.available_memory_bytes()
-    return device.free_bytes or 0
 
 
 def _as_error(progress: wire.LoadProgress) -> RbeeError:

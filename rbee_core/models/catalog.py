@@ -4,7 +4,9 @@ A missing, older or damaged database is rebuilt from the manifests that lie besi
 kept aside. All methods block for a moment: call them off the event loop.
 """
 
+import fcntl
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -13,14 +15,12 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import msgspec
-
 from rbee_core.errors import CatalogUnusable
+from rbee_core.models import store
 
 APPLICATION_ID = 0x72626565  # "rbee"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
-MANIFEST = "rbee-model.json"
 _CREATE = """
 CREATE TABLE IF NOT EXISTS models (
     reference TEXT PRIMARY KEY,
@@ -51,6 +51,21 @@ class CatalogRow:
     revision: str = ""
 
 
+def row_of(folder: Path, manifest: store.Manifest) -> CatalogRow:
+    """Return the row of a model that rbee fetched into `folder`."""
+    entry = next((f for f in manifest.files if f.name == manifest.entry), None)
+    return CatalogRow(
+        reference=manifest.reference,
+        provider=manifest.provider,
+        local_path=str(folder / manifest.entry) if manifest.entry else str(folder),
+        size_bytes=manifest.size_bytes,
+        downloaded_at_unix=manifest.downloaded_at_unix,
+        format=manifest.format,
+        sha256=entry.sha256 if entry else "",
+        revision=manifest.revision,
+    )
+
+
 class Catalog:
     """The open catalog. One connection, used by one thread at a time; other processes may have it open too."""
 
@@ -58,7 +73,7 @@ class Catalog:
         self._path = path
         self._models_dir = models_dir
         self._lock = threading.Lock()
-        with _errors(path):
+        with _errors(path), _alone(models_dir):
             self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -102,14 +117,9 @@ class Catalog:
 
     def _adopt(self, db: sqlite3.Connection) -> None:
         """Enter every model whose manifest lies beside whole files."""
-        for manifest in self._models_dir.rglob(MANIFEST):
-            try:
-                row = msgspec.json.decode(manifest.read_bytes(), type=CatalogRow)
-            except (OSError, msgspec.MsgspecError):
-                log.warning("%s cannot be read; its model is not listed", manifest)
-                continue
-            if Path(row.local_path).exists():
-                _insert(db, row)
+        for path, manifest in store.manifests(self._models_dir):
+            if not store.missing(path.parent, manifest):
+                _insert(db, row_of(path.parent, manifest))
 
     def close(self) -> None:
         """Close the database, folding its write-ahead log in."""
@@ -149,6 +159,17 @@ def _insert(db: sqlite3.Connection, row: CatalogRow) -> None:
     values = asdict(row)
     marks = ", ".join("?" for _ in values)
     db.execute(f"INSERT OR REPLACE INTO models ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Keep other processes from opening a catalog meanwhile: one that is half made looks like a damaged one."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager
