@@ -70,7 +70,7 @@ def _silent(process: subprocess.Popen[bytes], settings: Settings) -> RbeeError:
         what = f"The hive did not start within {settings.worker_start_timeout_s:g} s"
     else:
         what = f"The hive ended while it started ({exit_words(code)})"
-    return RbeeError(what, hint=f"look at {settings.logs_dir / 'hive.log'}")
+    return RbeeError(what, hint=f"look at {settings.logs_dir / 'hive.log'}, or run `rbee-hive daemon` to see it")
 
 
 def exit_words(code: int) -> str:
