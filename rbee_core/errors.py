@@ -326,10 +326,7 @@ class AllSlotsBusy(RbeeError):
 
     def __init__(self, *, slots: int, busy: int) -> None:
         super().__init__(
-            f"All slots are busy ({busy} of {slots})",
-            hint="try again in a moment",
-            slots=slots,
-            busy=busy,
+            f"All slots are busy ({busy} of {slots})", hint="try again in a moment", slots=slots, busy=busy
         )
 
 
