@@ -49,8 +49,8 @@ class RbeeError(Exception):
     `message` says what happened and why, `hint` what to do; `details` must be JSON values.
     """
 
-    code: ClassVar[str] = "INTERNAL"
-    http_status: ClassVar[int] = 500
+    code: str = "INTERNAL"
+    http_status: int = 500
     exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
@@ -65,12 +65,7 @@ class RbeeError(Exception):
     def body(self) -> dict[str, Any]:
         """Return the error as the wire's `{"error": {code, message, details}}` object."""
         details = {**self.details, **({"hint": self.hint} if self.hint else {})}
-        return {"error": {"code": self.wire_code, "message": self.message, "details": details}}
-
-    @property
-    def wire_code(self) -> str:
-        """The code as it appears on the wire."""
-        return self.code
+        return {"error": {"code": self.code, "message": self.message, "details": details}}
 
 
 class InvalidRequest(RbeeError):
@@ -476,14 +471,9 @@ class RemoteError(RbeeError):
         hint = str(rest.pop("hint", ""))
         super().__init__(message, hint=hint)
         self.details = rest  # whatever its keys are called
-        self.remote_code = code
-        self.status = http_status
+        self.code = code
+        self.http_status = http_status
         self.exit_code = next((c.exit_code for c in error_classes() if c.code == code), 1)
-
-    @property
-    def wire_code(self) -> str:
-        """The other side's code."""
-        return self.remote_code
 
 
 def error_classes() -> Iterator[type[RbeeError]]:

@@ -25,7 +25,7 @@ def rbee_register_model_sources(register: Callable[[ModelSource], None]) -> None
 
 @hookspec
 def rbee_add_commands(group: "click.Group") -> None:
-    """Add commands to the `rbee` group. Fires when the CLI shows its help or meets an unknown command."""
+    """Add commands to the `rbee` group. Fires when the CLI meets a command it does not know."""
 
 
 @hookspec

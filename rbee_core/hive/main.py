@@ -33,13 +33,21 @@ def daemon(*, ephemeral: bool, detached: bool, **flags: Any) -> None:
     try:
         stopped = _run(scripted, ephemeral=ephemeral, flags=flags)
     except RbeeError as error:
-        if scripted:
-            print(json.dumps(error.body()), flush=True)  # noqa: T201
-        click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
+        _say(error, scripted=scripted)
         sys.exit(error.exit_code)
+    except Exception as error:
+        _say(RbeeError(f"The hive stopped on a bug: {type(error).__name__}: {error}"), scripted=scripted)
+        raise
     if not scripted:
         count = len(stopped)
         click.echo(f"Shut down {count} worker{'' if count == 1 else 's'}.", err=True)
+
+
+def _say(error: RbeeError, *, scripted: bool) -> None:
+    """Tell whoever started this hive why it ends."""
+    if scripted:
+        print(json.dumps(error.body()), flush=True)  # noqa: T201
+    click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
 
 
 def _run(scripted: bool, *, ephemeral: bool, flags: dict[str, Any]) -> list[str]:

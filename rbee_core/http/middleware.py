@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 
 def error_response(error: RbeeError) -> web.Response:
     """Return `error` in the envelope, with its status."""
-    status = getattr(error, "status", error.http_status)
-    headers = {"Retry-After": "1"} if status == 503 else {}
-    return json_response(error.body(), status=status, headers=headers)
+    headers = {"Retry-After": "1"} if error.http_status == 503 else {}
+    return json_response(error.body(), status=error.http_status, headers=headers)
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

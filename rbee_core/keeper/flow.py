@@ -124,7 +124,7 @@ class Flow:
         try:
             self._execute(client)
         except RemoteError as error:
-            if error.wire_code not in GONE or self.outcome.streaming:
+            if error.code not in GONE or self.outcome.streaming:
                 raise
             self._phases.say(f"Worker {self.outcome.worker} is gone, starting another")
             return False
@@ -183,7 +183,7 @@ class Flow:
             except StreamBroken as error:
                 raise _explained(client, error) from error
             except RemoteError as error:
-                if error.wire_code == DeadlineExceeded.code and self._timeout_s is not None:
+                if error.code == DeadlineExceeded.code and self._timeout_s is not None:
                     raise deadline_passed(self._timeout_s) from error  # the worker names what was left of it
                 raise
             except (Interrupted, DeadlineExceeded, BrokenPipeError, CannotWrite):
@@ -200,7 +200,7 @@ class Flow:
             try:
                 return self._stream(client)
             except RemoteError as error:
-                if error.wire_code != "ALL_SLOTS_BUSY" or self.outcome.streaming:
+                if error.code != "ALL_SLOTS_BUSY" or self.outcome.streaming:
                     raise
                 wait_s = jittered(delay_s)
                 self._phases.say(f"{error.message}; trying again in {wait_s:.1f} s")

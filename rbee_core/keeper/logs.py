@@ -43,7 +43,7 @@ def _lines(worker: str, follow: bool, node: str, settings: Settings) -> Iterator
         with nodes.connect(node, settings) as client:
             yield from from_hive(client, worker, follow=follow)
     except RbeeError as error:
-        forgotten = isinstance(error, nodes.NoHive) or error.wire_code == "WORKER_NOT_FOUND"
+        forgotten = isinstance(error, nodes.NoHive) or error.code == "WORKER_NOT_FOUND"
         path = settings.logs_dir / f"{worker}.log"
         if not (forgotten and nodes.is_local(node) and path.is_file()):
             raise

@@ -134,8 +134,8 @@ def test_error_of_the_hive_arrives_unchanged() -> None:
         client.worker("worker-1")
 
     said = caught.value
-    assert (said.wire_code, said.message, said.hint) == ("ALL_SLOTS_BUSY", "All slots are busy (1 of 1)", "wait")
-    assert (said.status, said.exit_code, said.details) == (503, 75, {"slots": 1})
+    assert (said.code, said.message, said.hint) == ("ALL_SLOTS_BUSY", "All slots are busy (1 of 1)", "wait")
+    assert (said.http_status, said.exit_code, said.details) == (503, 75, {"slots": 1})
 
 
 @pytest.mark.parametrize(("body", "status"), [("hello", 200), ("hello", 404), ({"workers": 5}, 200), ({}, 500)])
@@ -193,7 +193,7 @@ def test_error_in_the_stream_ends_it() -> None:
     with serving(streaming(TOKENS, error, "data: [DONE]\n\n")) as client, pytest.raises(RemoteError) as caught:
         seen.extend(event.token or "" for event in client.infer("worker-1", REQUEST))
 
-    assert caught.value.wire_code == "WORKER_CRASHED"
+    assert caught.value.code == "WORKER_CRASHED"
 
 
 def test_error_before_the_stream_is_an_ordinary_one() -> None:

@@ -190,7 +190,7 @@ def test_worker_that_fails_to_load_says_why() -> None:
     with pytest.raises(RemoteError, match="Cannot load it") as caught:
         run.go()
 
-    assert (caught.value.wire_code, caught.value.hint) == ("MODEL_LOAD_FAILED", "get it again")
+    assert (caught.value.code, caught.value.hint) == ("MODEL_LOAD_FAILED", "get it again")
     assert run.phases.entered[-1].phase == "7"
 
 
