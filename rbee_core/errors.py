@@ -14,6 +14,7 @@
     ├── HiveAlreadyRunning        HIVE_ALREADY_RUNNING 409
     ├── ModelInUse                MODEL_IN_USE         409
     ├── PayloadTooLarge           PAYLOAD_TOO_LARGE    413
+    ├── UnsupportedMediaType      UNSUPPORTED_MEDIA_TYPE 415
     ├── PromptTooLong             PROMPT_TOO_LONG      400  exit 2
     ├── ModelLoadFailed           MODEL_LOAD_FAILED    422
     ├── RequestCanceled           REQUEST_CANCELED     499  exit 130
@@ -222,6 +223,16 @@ class PayloadTooLarge(RbeeError):
             hint="send a shorter prompt, or raise body_limit_bytes",
             limit_bytes=limit_bytes,
         )
+
+
+class UnsupportedMediaType(RbeeError):
+    """Raised when a body is not declared as JSON: what a web page can send without asking is refused."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    http_status = 415
+
+    def __init__(self) -> None:
+        super().__init__("The body must be sent as application/json", hint="set Content-Type")
 
 
 class PromptTooLong(RbeeError):

@@ -9,7 +9,6 @@ import fcntl
 import json
 import logging
 import os
-import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ import psutil
 from rbee_core.errors import HiveAlreadyRunning
 from rbee_core.hive.spare import INSTANCE_VARIABLE
 from rbee_core.settings import Settings
+
+INSTANCE_LENGTH = 32
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,15 @@ def exclusive(settings: Settings) -> Generator[None]:
     except BlockingIOError:
         os.close(fd)
         note = read_note(hive_note(settings)) or {}
-        raise HiveAlreadyRunning(pid=int(note.get("pid", 0)), port=int(note.get("port", 0))) from None
+        raise HiveAlreadyRunning(pid=_number(note.get("pid")), port=_number(note.get("port"))) from None
     try:
         yield
     finally:
         os.close(fd)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def hive_note(settings: Settings) -> Path:
@@ -83,29 +88,31 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def sweep(settings: Settings) -> int:
-    """Kill workers that a dead hive left behind, and remove its notes; return how many were killed.
+    """Kill what dead hives left behind, and remove their notes; return how many processes were killed.
 
-    A process is killed only if pid, start time and the instance tag in its environment all match the note.
+    A hive tags its children with a random instance, which their own children inherit. The tag is what counts: the
+    worker itself usually died with its hive, what it had started did not, and a pid may belong to a stranger by now.
     """
-    killed = 0
+    dead: set[str] = set()
     for path in settings.run_dir.glob("worker-*.json"):
-        note = read_note(path)
-        if note is not None and is_alive(note, "hive_"):
-            continue
-        if note is not None and is_alive(note) and _carries(int(note["pid"]), str(note.get("instance"))):
-            log.warning("killing worker process %s, which a dead hive left behind", note["pid"])
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(int(note["pid"]), signal.SIGKILL)
-                killed += 1
-        path.unlink(missing_ok=True)
-    return killed
+        note = read_note(path) or {}
+        if not is_alive(note, "hive_"):
+            dead.add(str(note.get("instance")))
+            path.unlink(missing_ok=True)
+    tags = {tag for tag in dead if len(tag) >= INSTANCE_LENGTH}
+    left = [p for p in psutil.process_iter() if _instance(p) in tags] if tags else []
+    for process in left:
+        log.warning("killing process %d, which a dead hive left behind", process.pid)
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return len(left)
 
 
-def _carries(pid: int, instance: str) -> bool:
+def _instance(process: psutil.Process) -> str | None:
     try:
-        return psutil.Process(pid).environ().get(INSTANCE_VARIABLE) == instance
-    except psutil.Error:
-        return False
+        return process.environ().get(INSTANCE_VARIABLE)
+    except (psutil.Error, OSError):  # gone, or somebody else's
+        return None
 
 
 def tidy(settings: Settings) -> None:

@@ -80,7 +80,8 @@ def read(path: Path, offset: int) -> tuple[list[str], int]:
     except FileNotFoundError:
         return [], 0
     whole = data.rfind(b"\n") + 1 or (len(data) if len(data) == READ_LIMIT else 0)
-    lines = data[:whole].decode("utf-8", "replace").split("\n")[:-1]
+    text = data[:whole].decode("utf-8", "replace")
+    lines = text.removesuffix("\n").split("\n") if whole else []
     return [escape(line.rstrip("\r")) for line in lines], start + whole
 
 

@@ -17,9 +17,12 @@ from rbee_core.hive.placer import Placer
 from rbee_core.hive.relay import Relay
 from rbee_core.hive.spare import worker_log
 from rbee_core.hive.supervisor import Supervisor
-from rbee_core.http.middleware import envelope, guard, json_response
+from rbee_core.http.middleware import OPEN_PATHS, envelope, guard, json_response
 from rbee_core.http.stream import read_body
 from rbee_core.settings import Settings
+
+WORKER_READY = "/v1/workers/ready"
+"""A worker does not have the hive's key: it proves itself with its own secret, which the route checks."""
 
 
 class HiveRoutes:
@@ -47,8 +50,9 @@ class HiveRoutes:
         """Build the application."""
         settings = self._settings
         names = [settings.host, *settings.allowed_hosts.split(",")]
+        doorman = guard(names=names, api_key=settings.api_key, open_paths=OPEN_PATHS | {WORKER_READY})
         app = web.Application(
-            middlewares=[envelope(settings.body_limit_bytes), guard(names=names, api_key=settings.api_key)],
+            middlewares=[envelope(settings.body_limit_bytes), doorman],
             client_max_size=settings.body_limit_bytes,
         )
         app.add_routes(
@@ -57,7 +61,7 @@ class HiveRoutes:
                 web.get("/v1/ready", self.ready),
                 web.get("/v1/workers/list", self.list_workers),
                 web.post("/v1/workers/spawn", self.spawn),
-                web.post("/v1/workers/ready", self.worker_ready),
+                web.post(WORKER_READY, self.worker_ready),
                 web.get("/v1/workers/{worker_id}", self.show_worker),
                 web.delete("/v1/workers/{worker_id}", self.stop_worker),
                 web.get("/v1/workers/{worker_id}/logs", self.worker_logs),

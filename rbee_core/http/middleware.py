@@ -7,14 +7,22 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from rbee_core import wire
-from rbee_core.errors import AccessDenied, InvalidApiKey, InvalidRequest, PayloadTooLarge, RbeeError, RouteNotFound
+from rbee_core.errors import (
+    AccessDenied,
+    InvalidApiKey,
+    InvalidRequest,
+    PayloadTooLarge,
+    RbeeError,
+    RouteNotFound,
+    UnsupportedMediaType,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -68,11 +76,11 @@ def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
     return answer
 
 
-def guard(*, names: Iterable[str] = (), api_key: str = "") -> Any:
+def guard(*, names: Iterable[str] = (), api_key: str = "", open_paths: Container[str] = OPEN_PATHS) -> Any:
     """Build the middleware that checks Host, Origin, content type and key.
 
     `names` are further host names, besides the loopback ones, under which this server may be addressed: a page in a
-    browser that was led here by DNS carries another name. With an `api_key`, every path but `/v1/health` needs it.
+    browser that was led here by DNS carries another name. With an `api_key`, every path but the `open_paths` needs it.
     """
     hosts = LOCAL_NAMES | {name.lower() for name in names if name}
     wanted = _digest(api_key) if api_key else b""
@@ -82,12 +90,12 @@ def guard(*, names: Iterable[str] = (), api_key: str = "") -> Any:
         if _host_name(request.headers.get("Host", "")) not in hosts:
             raise AccessDenied("The Host header names another server", hint="address the hive by its own name")
         origin = request.headers.get("Origin")
-        if origin is not None and _host_name(urlsplit(origin).netloc) not in hosts:
+        if origin is not None and _origin_host(origin) not in hosts:
             raise AccessDenied("Requests from web pages of other sites are refused")
-        if wanted and request.path not in OPEN_PATHS and not _key_fits(request, wanted):
+        if wanted and request.path not in open_paths and not _key_fits(request, wanted):
             raise InvalidApiKey
         if request.body_exists and request.method in ("POST", "PUT") and request.content_type != "application/json":
-            raise InvalidRequest("The body must be sent as application/json", hint="set Content-Type")
+            raise UnsupportedMediaType
         return await handler(request)
 
     return middleware
@@ -99,6 +107,13 @@ def _host_name(host: str) -> str:
     if not colon:
         name, port = host, "0"
     return name.lower() if port.isascii() and port.isdigit() else ""
+
+
+def _origin_host(origin: str) -> str:
+    try:
+        return _host_name(urlsplit(origin).netloc)
+    except ValueError:  # brackets that hold no address
+        return ""
 
 
 def _digest(key: str) -> bytes:
