@@ -75,10 +75,10 @@ def test_the_wire_s_body() -> None:
 
 def test_a_remote_error_keeps_what_the_other_side_said() -> None:
     busy = RemoteError(code="ALL_SLOTS_BUSY", message="Full", http_status=503, details={"slots": 1, "hint": "wait"})
-    assert (busy.wire_code, busy.status, busy.exit_code, busy.hint) == ("ALL_SLOTS_BUSY", 503, 75, "wait")
+    assert (busy.code, busy.http_status, busy.exit_code, busy.hint) == ("ALL_SLOTS_BUSY", 503, 75, "wait")
     assert busy.body()["error"]["details"] == {"slots": 1, "hint": "wait"}
     unknown = RemoteError(code="FROM_THE_FUTURE", message="?", http_status=418, details={})
-    assert (unknown.wire_code, unknown.exit_code) == ("FROM_THE_FUTURE", 1)
+    assert (unknown.code, unknown.exit_code) == ("FROM_THE_FUTURE", 1)
 
 
 @pytest.mark.parametrize("name", ["message", "hint", "self", "code", "http_status"])

@@ -1,0 +1,265 @@
+"""Who may talk to a server of ours, and how it says no: a real server on loopback, raw requests."""
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.errors import AllSlotsBusy
+from rbee_core.http.listen import bind, serving
+from rbee_core.http.middleware import envelope, guard
+from rbee_core.http.stream import read_body
+
+KEY = "k" * 32
+BODY = b'{"prompt": "hi"}'
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return json.loads(self.body)["error"]
+
+
+async def fine(request: web.Request) -> web.Response:
+    return web.json_response({"path": request.path})
+
+
+async def take(request: web.Request) -> web.Response:
+    wanted = await read_body(request, wire.InferenceRequest)
+    return web.json_response({"prompt": wanted.prompt})
+
+
+async def busy(request: web.Request) -> web.Response:
+    raise AllSlotsBusy(slots=1, busy=1)
+
+
+async def bug(request: web.Request) -> web.Response:
+    raise ZeroDivisionError("internal affairs")
+
+
+def ask(raw: bytes, *, api_key: str = "", names: tuple[str, ...] = ()) -> Answer:
+    """Return what a server answers to these bytes."""
+
+    async def talk() -> bytes:
+        app = web.Application(middlewares=[envelope(1000), guard(names=names, api_key=api_key)], client_max_size=1000)
+        app.add_routes([web.get("/v1/health", fine), web.get("/x", fine), web.post("/x", take)])
+        app.add_routes([web.get("/busy", busy), web.get("/bug", bug)])
+        async with serving(app, bind("127.0.0.1", 0)) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(raw)
+            answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            await writer.wait_closed()
+            return answer
+
+    head, _, body = asyncio.run(talk()).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return Answer(int(status.split()[1]), headers, body)
+
+
+def request(method: str = "GET", path: str = "/x", body: bytes = b"", **headers: str | None) -> bytes:
+    """Return a request; underscores in header names stand for dashes, None leaves one out."""
+    fields: dict[str, str | None] = {"Host": "127.0.0.1", "Connection": "close"}
+    if body:
+        fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items() if value is not None)]
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:80", "127.0.0.1:7835", "[::1]", "[::1]:7835"])
+def test_our_own_names_are_ours(host: str) -> None:
+    assert ask(request(Host=host)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:7835",
+        "127.0.0.1.nip.io",
+        "localhost.",
+        "localhost.evil.example",
+        "0.0.0.0",
+        "2130706433",
+        "127.1",
+        "127.0.0.1@evil.example",
+        "127.0.0.1:x",
+        "127.0.0.1:",
+        "[::1",
+        "::1",
+        "",
+        "my-machine",
+    ],
+)
+def test_other_names_are_refused(host: str) -> None:
+    answer = ask(request(Host=host))
+    assert answer.status in (400, 403)
+    assert b'"path"' not in answer.body
+    if answer.status == 403:
+        assert answer.error["code"] == "ACCESS_DENIED"
+
+
+def test_a_configured_name_is_ours() -> None:
+    assert ask(request(Host="my-machine:7835"), names=("My-Machine", "")).status == 200
+    assert ask(request(Host=""), names=("My-Machine", "")).status == 403
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /x HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+        b"GET http://evil.example/x HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    ],
+    ids=["no Host", "two Hosts", "absolute target"],
+)
+def test_a_missing_or_doubtful_host_is_refused(raw: bytes) -> None:
+    assert ask(raw).status in (400, 403)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 200),
+        ("http://127.0.0.1:3000", 200),
+        ("http://localhost", 200),
+        ("http://[::1]:1", 200),
+        ("null", 403),
+        ("", 403),
+        ("https://evil.example", 403),
+        ("http://127.0.0.1@evil.example", 403),
+        ("http://localhost.evil.example", 403),
+        ("http://[", 403),
+        ("http://[::1", 403),
+        ("http://[nonsense]:80", 403),
+        ("file://", 403),
+    ],
+)
+def test_origin(origin: str | None, status: int) -> None:
+    answer = ask(request(Origin=origin))
+    assert answer.status == status
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (f"Bearer {KEY}", 200),
+        (f"bearer {KEY}", 200),
+        (f"Bearer  {KEY} ", 200),
+        (None, 401),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        (f"Bearer {KEY}x", 401),
+        (f"Bearer {KEY[:-1]}", 401),
+        (f"Basic {KEY}", 401),
+        (KEY, 401),
+        ("Bearer ключ", 401),
+        ("Bearer \udcff\udcfe", 401),
+        ("Bearer " + "k" * 6000, 401),
+    ],
+)
+def test_the_key(authorization: str | None, status: int) -> None:
+    answer = ask(request(Authorization=authorization), api_key=KEY)
+    assert answer.status == status
+    assert KEY.encode() not in answer.body
+    if status == 401:
+        assert answer.error["code"] == "INVALID_API_KEY"
+
+
+def test_health_needs_no_key() -> None:
+    assert ask(request(path="/v1/health"), api_key=KEY).status == 200
+    assert ask(request(path="/v1/health", Host="evil.example"), api_key=KEY).status == 403
+
+
+def test_what_does_not_exist_needs_a_key_too() -> None:
+    assert ask(request(path="/none"), api_key=KEY).status == 401
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/jsonp", 415),
+        (None, 415),
+    ],
+)
+def test_content_type(content_type: str | None, status: int) -> None:
+    answer = ask(request("POST", body=BODY, Content_Type=content_type))
+    assert answer.status == status
+    if status == 415:
+        assert "application/json" in answer.error["message"]
+
+
+def test_a_body_over_the_limit() -> None:
+    answer = ask(request("POST", body=b" " * 1001))
+    assert (answer.status, answer.error["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def test_no_body() -> None:
+    assert ask(request("POST")).error["code"] == "INVALID_REQUEST"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/none", 404, "NOT_FOUND"),
+        ("GET", "/%ff%00", 404, "NOT_FOUND"),
+        ("GET", "/%ED%A0%80", 404, "NOT_FOUND"),
+        ("GET", "/../../etc/passwd", 404, "NOT_FOUND"),
+        ("DELETE", "/x", 405, "NOT_FOUND"),
+        ("OPTIONS", "/x", 405, "NOT_FOUND"),
+        ("GET", "/busy", 503, "ALL_SLOTS_BUSY"),
+        ("GET", "/bug", 500, "INTERNAL"),
+    ],
+)
+def test_the_envelope(method: str, path: str, status: int, code: str) -> None:
+    answer = ask(request(method, path))
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert answer.headers["content-type"].startswith("application/json")
+    assert answer.error["message"]
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def test_our_own_bug_is_named_by_an_id_that_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        answer = ask(request(path="/bug"))
+    error_id = answer.error["details"]["error_id"]
+    assert error_id in caplog.text
+    assert "internal affairs" in caplog.text
+    assert b"internal affairs" not in answer.body
+    assert b"ZeroDivision" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /x HTTP/1.1\nHost: 127.0.0.1\n\n",
+        b"POST /x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nX: a\r\n b\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20,
+    ],
+    ids=["bare LF", "two lengths of two kinds", "two lengths", "folded header", "NUL", "huge header", "TLS"],
+)
+def test_requests_that_parsers_disagree_about_are_refused(raw: bytes) -> None:
+    assert ask(raw).status == 400
