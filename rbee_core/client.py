@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from rbee_core import wire
 from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RbeeError, RemoteError, StreamBroken, shorten
 from rbee_core.settings import Settings
+from rbee_core.sse import EventParser
 
 # httpx imports its own command line program, with rich and pygments, wherever those are installed: a third of its
 # import time, which every `rbee infer` would wait for. None is Python's mark for "there is no such module".
@@ -26,8 +27,10 @@ sys.modules.setdefault("httpx._main", None)  # pyright: ignore[reportArgumentTyp
 import httpx  # noqa: E402
 
 ATTEMPTS = 3
+# Before a hive answers about a model it may have to ask the hub, three times 10 s at most.
+HUB_PATIENCE_S = 60.0
+PROGRESS_SILENCE_S = 5.0
 FIRST_RETRY_DELAY_S = 0.1
-EVENT_LIMIT_BYTES = 1 << 20
 JSON_BODY = {"Content-Type": "application/json"}
 
 T = TypeVar("T")
@@ -44,34 +47,6 @@ class HiveLost(HiveUnreachable):
     def __init__(self, address: str, error: Exception) -> None:
         hint = "it may have just stopped, or be overloaded: look with `rbee hive status`"
         RbeeError.__init__(self, f"{address} did not answer: {_sentence(error)}", hint=hint)
-
-
-class EventParser:
-    """Cuts the bytes of an inference stream into events, wherever the network cut them.
-
-    Knows the part of SSE that our servers use: one ``data:`` line an event, comment lines, and ``[DONE]``.
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._decode = msgspec.json.Decoder(wire.StreamEvent).decode
-        self.done = False
-
-    def feed(self, chunk: bytes) -> list[wire.StreamEvent]:
-        """Return the events that `chunk` completes. Raises `ValueError` for what is no event of ours."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > EVENT_LIMIT_BYTES:
-            raise ValueError("an event is too large")
-        events: list[wire.StreamEvent] = []
-        for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                self.done = True
-            elif data:
-                events.append(self._decode(data))
-        return events
 
 
 class HiveClient:
@@ -135,6 +110,35 @@ class HiveClient:
         """Return the models in the node's catalog."""
         return self._get("/v1/models/list", wire.ModelList).models
 
+    def show_model(
+        self, model: str, *, backend: str | None = None, context_tokens: int | None = None
+    ) -> wire.ModelDetails:
+        """Return a model that is on the node, and what a worker for it would need."""
+        wanted = {"model": model, "backend": backend, "context_tokens": context_tokens}
+        params = {name: str(value) for name, value in wanted.items() if value is not None}
+        return self._get("/v1/models/show", wire.ModelDetails, params=params, timeout_s=HUB_PATIENCE_S)
+
+    def download(self, request: wire.DownloadRequest) -> wire.DownloadProgress:
+        """Have a model on the node: done if it is there, else running, and `follow` tells how it goes on."""
+        return self._change("POST", "/v1/models/download", wire.DownloadProgress, HUB_PATIENCE_S, wire.encode(request))
+
+    def follow(self, download_id: str) -> Generator[wire.DownloadProgress]:
+        """Yield a download's progress up to done or failed; in a silence, the last one again and again.
+
+        Leaving early cancels nothing: the node goes on.
+        """
+        while True:
+            # A new stream begins with the progress of that moment: so a silence is told from a hive that is gone.
+            for progress in self._progress(download_id):
+                yield progress
+                if progress.state != "running":
+                    return
+
+    def remove_model(self, reference: str) -> wire.RemovedModel:
+        """Forget a model and remove its files, if rbee fetched them."""
+        path = f"/v1/models/{quote(reference, safe='')}"
+        return self._change("DELETE", path, wire.RemovedModel, HUB_PATIENCE_S)
+
     def spawn(self, request: wire.SpawnRequest) -> wire.SpawnResponse:
         """Return a worker for a model once it listens; it may still be loading."""
         patience_s = self._settings.worker_start_timeout_s + self._settings.shutdown_grace_s
@@ -161,7 +165,8 @@ class HiveClient:
         """
         tokens, finished = 0, False
         stall_s = self._settings.token_stall_timeout_s
-        with self._open_stream(worker_id, request, stall_s) as response:
+        path = f"{_worker_path(worker_id)}/inference"
+        with self._open_stream("POST", path, stall_s, content=wire.encode(request)) as response:
             try:
                 for event in _events(response, stall_s):
                     if event.error is not None:
@@ -213,21 +218,30 @@ class HiveClient:
         return response
 
     @contextmanager
-    def _open_stream(self, worker_id: str, request: wire.InferenceRequest, stall_s: float) -> Generator[httpx.Response]:
+    def _open_stream(self, method: str, path: str, stall_s: float, **what: Any) -> Generator[httpx.Response]:
         prepared = self._http.build_request(
-            "POST",
-            f"{_worker_path(worker_id)}/inference",
-            content=wire.encode(request),
-            headers={**JSON_BODY, "Accept-Encoding": "identity"},
-            timeout=self._timeout(stall_s),
+            method, path, headers={**JSON_BODY, "Accept-Encoding": "identity"}, timeout=self._timeout(stall_s), **what
         )
-        response = self._retry(lambda: self._http.send(prepared, stream=True), ATTEMPTS, idempotent=False)
+        response = self._retry(lambda: self._http.send(prepared, stream=True), ATTEMPTS, idempotent=method == "GET")
         try:
             if response.status_code >= 400:
                 self._raise_for(response.status_code, response.read())
             yield response
         finally:
             response.close()
+
+    def _progress(self, download_id: str) -> Generator[wire.DownloadProgress]:
+        """Yield what one stream tells; it ends at a silence too."""
+        parser = EventParser(wire.DownloadProgress)
+        path, query = "/v1/models/download/progress", {"id": download_id}
+        try:
+            with self._open_stream("GET", path, PROGRESS_SILENCE_S, params=query) as response:
+                for chunk in response.iter_raw():
+                    yield from parser.feed(chunk)
+        except httpx.ReadTimeout:
+            return
+        except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
+            raise HiveLost(self.address, error) from error
 
     def _retry(self, call: Callable[[], httpx.Response], attempts: int, *, idempotent: bool) -> httpx.Response:
         """Call until somebody answers; what may already have been carried out is not sent twice."""
@@ -272,7 +286,7 @@ class HiveClient:
 
 def _events(response: httpx.Response, stall_s: float) -> Iterator[wire.StreamEvent]:
     """Yield the events as they arrive; bytes that are none, such as keep-alive comments, are no sign of progress."""
-    parser = EventParser()
+    parser = EventParser(wire.StreamEvent)
     last = time.monotonic()
     for chunk in response.iter_raw():
         if events := parser.feed(chunk):

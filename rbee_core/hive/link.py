@@ -55,7 +55,7 @@ class WorkerLink:
                     data = line.removeprefix(b"data: ").strip()
                     if data and data != b"[DONE]":
                         yield msgspec.json.decode(data, type=wire.LoadProgress)
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # no JSON of ours, or a line without an end
             log.info("%s: the load progress broke off: %s", worker.id, error)
 
     async def is_alive(self, worker: Worker) -> bool:

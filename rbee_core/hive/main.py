@@ -26,12 +26,13 @@ def main() -> None:
 @click.option("--port", type=int, help="Port to listen on, 0 for a free one.  [default: 7835]")
 @click.option("--idle-timeout-s", type=float, help="Stop a worker after so many idle seconds.  [default: 300]")
 @click.option("--ephemeral", is_flag=True, hidden=True, help="Belong to the process at the other end of stdin.")
+@click.option("--no-worker", is_flag=True, hidden=True, help="Prepare no worker ahead of the first request.")
 @click.option("--detached", is_flag=True, hidden=True, help="Announce on stdout as JSON, log to the file only.")
-def daemon(*, ephemeral: bool, detached: bool, **flags: Any) -> None:
+def daemon(*, ephemeral: bool, no_worker: bool, detached: bool, **flags: Any) -> None:
     """Run a hive in the foreground until Ctrl+C or SIGTERM."""
     scripted = ephemeral or detached
     try:
-        stopped = _run(scripted, ephemeral=ephemeral, flags=flags)
+        stopped = _run(scripted, ephemeral=ephemeral, prestart=ephemeral and not no_worker, flags=flags)
     except RbeeError as error:
         _say(error, scripted=scripted)
         sys.exit(error.exit_code)
@@ -50,12 +51,12 @@ def _say(error: RbeeError, *, scripted: bool) -> None:
     click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
 
 
-def _run(scripted: bool, *, ephemeral: bool, flags: dict[str, Any]) -> list[str]:
+def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, Any]) -> list[str]:
     private = {"host": "127.0.0.1", "port": 0} if ephemeral else {}
     in_force = settings.load(os.environ, **flags | private)
     prepare(in_force)
     instance = secrets.token_hex(16)
-    spare = start_spare(in_force, instance) if ephemeral else None
+    spare = start_spare(in_force, instance) if prestart else None
     import_aiohttp()
     from rbee_core.hive import logs
     from rbee_core.hive.daemon import run

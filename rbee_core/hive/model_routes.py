@@ -11,6 +11,7 @@ from rbee_core.http.middleware import json_response
 from rbee_core.http.stream import read_body, send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
+from rbee_core.models.maintenance import is_missing
 from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
@@ -55,8 +56,11 @@ class ModelRoutes:
     async def list_models(self, request: web.Request) -> web.Response:
         """List the catalog."""
         del request
-        rows = await aio.off_loop(self._catalog.rows)
-        return json_response(wire.ModelList(models=[_describe(row) for row in rows]))
+        return json_response(wire.ModelList(models=await aio.off_loop(self._describe_all)))
+
+    def _describe_all(self) -> list[wire.ModelInfo]:
+        folder = self._settings.models_dir
+        return [_describe(row, missing=is_missing(row, folder)) for row in self._catalog.rows()]
 
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
@@ -114,7 +118,7 @@ class ModelRoutes:
         return json_response(wire.RemovedModel(reference=name, freed_bytes=freed))
 
 
-def _describe(row: CatalogRow) -> wire.ModelInfo:
+def _describe(row: CatalogRow, *, missing: bool) -> wire.ModelInfo:
     return wire.ModelInfo(
         reference=row.reference,
         provider=row.provider,
@@ -122,4 +126,5 @@ def _describe(row: CatalogRow) -> wire.ModelInfo:
         size_bytes=row.size_bytes,
         downloaded_at_unix=row.downloaded_at_unix,
         format=row.format,
+        status="missing" if missing else "ok",
     )

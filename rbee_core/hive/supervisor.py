@@ -16,7 +16,7 @@ from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
 from rbee_core.domain.worker import RequestId, Secret, Ticket, Worker, WorkerId
-from rbee_core.errors import InvalidApiKey, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
+from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
 from rbee_core.hive import logs
 from rbee_core.hive.launcher import Launcher
 from rbee_core.hive.link import WorkerLink
@@ -109,12 +109,19 @@ class Supervisor:
         self.feed(ev.WorkerBound(self._now(), worker.id, ready.url))
 
     def begin(self, worker_id: str, request_id: str) -> Worker:
-        """Claim a worker for a request; `end` must follow. Raises `WorkerNotReady`."""
+        """Claim a worker for a request; `end` must follow.
+
+        Raises `WorkerNotReady`, or `InvalidRequest` for a request name that is taken.
+        """
         if self.pool.closing:
             raise ShuttingDown(who="hive")
         worker = self.pool.find(worker_id)
         if not worker.serving:
             raise WorkerNotReady(worker_id=worker.id, state=worker.state)
+        if request_id in worker.requests:
+            raise InvalidRequest(
+                f"A request named {request_id} is running", hint="leave request_id out to get a new one"
+            )
         self.feed(ev.RequestStarted(self._now(), worker.id, RequestId(request_id)))
         return worker
 
@@ -184,8 +191,9 @@ class Supervisor:
     def _launch(self, worker: Worker) -> None:
         try:
             child = self._launcher.launch(worker, self._backend(worker))
-        except OSError as error:
-            failure = RbeeError(f"The worker's process could not be started: {error.strerror}", hint="see `ulimit -a`")
+        except Exception as error:  # noqa: BLE001  # the operating system, or a stranger's `Backend.environment`
+            why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            failure = RbeeError(f"The worker's process could not be started: {why}", hint="see `ulimit -a` and the log")
             self.feed(ev.LaunchFailed(self._now(), worker.id, failure))
             return
         self._children[worker.id] = child
@@ -230,10 +238,17 @@ class Supervisor:
         if child is None:
             return
         grace_s = 0.0 if force else self._settings.shutdown_grace_s
-        policy = self._backend(worker).stop_policy(StopPolicy(ask_s=grace_s * 0.5, terminate_s=grace_s * 0.2))
-        if not force:
+        policy = self._stop_policy(worker, StopPolicy(ask_s=grace_s * 0.5, terminate_s=grace_s * 0.2))
+        if asked := bool(worker.url) and not force:
             await self._link.ask_to_stop(worker)
-        await child.end(0.0 if force else policy.ask_s, 0.0 if force else policy.terminate_s)
+        await child.end(policy.ask_s if asked else 0.0, 0.0 if force else policy.terminate_s)
+
+    def _stop_policy(self, worker: Worker, recommended: StopPolicy) -> StopPolicy:
+        try:
+            return self._backend(worker).stop_policy(recommended)
+        except Exception:  # a stranger's code may raise anything
+            log.exception("backend %s has no stop policy; using the recommended one", worker.wanted.backend)
+            return recommended
 
     async def _force(self, force: asyncio.Event) -> None:
         """Once `force` is set, kill: somebody pressed Ctrl+C again."""

@@ -12,9 +12,10 @@ class EphemeralHive:
     It is launched when built, so that it boots while the caller imports its HTTP client; `address` waits for it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, worker: bool) -> None:
+        """Launch it; with `worker`, it prepares a worker process while it boots."""
         self._settings = settings
-        self._process = launch.launch("--ephemeral", lifeline=True)
+        self._process = launch.launch("--ephemeral", *([] if worker else ["--no-worker"]), lifeline=True)
         self._address: tuple[str, int] | None = None
 
     def __enter__(self) -> Self:

@@ -24,6 +24,7 @@ from rbee_core.errors import (
 from rbee_core.keeper.interrupt import Interrupted, deadline_passed
 from rbee_core.keeper.output import CannotWrite, TextOut
 from rbee_core.keeper.phases import PhaseLog
+from rbee_core.keeper.provision import provision
 from rbee_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Outcome:
     backend: str = ""
     device: str = ""
     log_path: str = ""
+    context_tokens: int = 0
     tokens: int = 0
     streaming: bool = False
     done: wire.StreamEvent | None = None
@@ -73,6 +75,7 @@ class Outcome:
             "model": self.model,
             "backend": self.backend,
             "device": self.device,
+            "context_tokens": self.context_tokens,
             "mode": self.mode,
         }
 
@@ -105,6 +108,7 @@ class Flow:
         with self._phases.phase("2"):
             client = connect()
             self._check_health(client)
+        self._provision(client)
         self._start_worker(client, settings)
         self._execute(client)
 
@@ -135,6 +139,16 @@ class Flow:
         if not compatible(__version__, health.version):
             raise VersionMismatch(keeper=__version__, hive=health.version)
         self._phases.say(f"✓ Pool health: healthy (version {health.version})")
+
+    def _provision(self, client: "HiveClient") -> None:
+        """Bring the model here if it is not; a model that is here is a part of phases 3-5, as the spawn finds it."""
+        wanted = self._spawn_request
+        with self._phases.phase("3") as phase:
+            request = wire.DownloadRequest(model_ref=wanted.model_ref, backend=wanted.backend)
+            found = provision(client, request, self._phases.screen, "[Phase 3] ")
+            phase.detail = found.summary
+        if not found.fetched:
+            self._phases.forget(phase)
 
     def _start_worker(self, client: "HiveClient", settings: Settings) -> None:
         with self._phases.phase("3-5"):
@@ -236,10 +250,13 @@ class Flow:
         screen.line(f"Total tokens: {done.total_tokens}")
         screen.line(f"Duration: {done.duration_ms} ms")
         screen.line(f"Speed: {self.outcome.speed_tokens_per_s:.2f} tokens/sec")
+        if self.outcome.context_tokens:
+            screen.line(f"Context: {self.outcome.context_tokens} tokens")
 
     def _note(self, worker: wire.WorkerInfo) -> None:
         self.outcome.worker, self.outcome.log_path = worker.worker_id, worker.log_path
         self.outcome.backend, self.outcome.device = worker.backend, worker.device
+        self.outcome.context_tokens = worker.context_tokens
 
 
 def compatible(ours: str, theirs: str) -> bool:

@@ -2,25 +2,21 @@
 
 import contextlib
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from rbee_core import wire
 from rbee_core.errors import HiveUnreachable, RbeeError, RequestCanceled
 from rbee_core.keeper import nodes
-from rbee_core.keeper.ephemeral import EphemeralHive
 from rbee_core.keeper.flow import Flow
-from rbee_core.keeper.interrupt import Interrupted, Interrupts, deadline, interrupts
+from rbee_core.keeper.interrupt import Interrupted, deadline, interrupts
 from rbee_core.keeper.output import TextOut, raw_stdout, write_all
 from rbee_core.keeper.phases import PhaseLog
+from rbee_core.keeper.reach import Reach
 from rbee_core.keeper.render import screen_for
 from rbee_core.keeper.request import build_inference, build_spawn
-from rbee_core.settings import DEFAULT_MODEL, Settings, load
-
-if TYPE_CHECKING:
-    from rbee_core.client import HiveClient
+from rbee_core.settings import DEFAULT_MODEL, load
 
 
 @click.command("infer")
@@ -70,7 +66,6 @@ class _Run:
         self._phases = phases
         self._out = out
         self._flow: Flow | None = None
-        self._hive: EphemeralHive | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return what is known of the inference, for --json."""
@@ -94,32 +89,13 @@ class _Run:
         spawn = build_spawn(self._options, settings)
         request = build_inference(self._options, settings)
         with interrupts() as signals, contextlib.ExitStack() as stack, deadline(request.timeout_s):
-            connect = self._reach(settings, stack, signals)
-            mode = "ephemeral" if self._hive else "persistent"
+            reach = Reach(self._options["node"], settings, stack, signals, worker=True)
+            mode = "ephemeral" if reach.ephemeral else "persistent"
             self._flow = Flow(spawn, request, self._phases, self._out, mode)
             try:
-                self._flow.run(connect, settings)
+                self._flow.run(reach.connect, settings)
             except HiveUnreachable as error:
-                raise self._explained(error, settings) from error
-
-    def _reach(
-        self, settings: Settings, stack: contextlib.ExitStack, signals: Interrupts
-    ) -> "Callable[[], HiveClient]":
-        """Return how to connect, and start a hive first if the node is this machine and none runs."""
-        node = self._options["node"]
-        client = nodes.running(settings) if nodes.is_local(node) else nodes.connect(node, settings)
-        if client is not None:
-            stack.enter_context(client)
-            return lambda: client
-        hive = self._hive = stack.enter_context(EphemeralHive(settings))
-        signals.at_once = hive.kill
-        return lambda: stack.enter_context(nodes.client_of(*hive.address(), settings))
-
-    def _explained(self, error: RbeeError, settings: Settings) -> RbeeError:
-        """Name the cause instead of the symptom where this command's own hive is gone."""
-        words = self._hive.exit_words() if self._hive else ""
-        log = settings.logs_dir / "hive.log"
-        return RbeeError(f"The hive of this command is gone ({words})", hint=f"look at {log}") if words else error
+                raise reach.explained(error) from error
 
     def _failed(self, error: RbeeError) -> RbeeError:
         outcome = self._flow.outcome if self._flow else None

@@ -13,6 +13,7 @@ import click
 
 from rbee_core import __version__
 from rbee_core.errors import RbeeError
+from rbee_core.keeper.interrupt import Interrupted
 
 EXIT_INTERRUPTED = 130
 PACKAGE = "rbee_core.keeper"
@@ -22,8 +23,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "infer": ("infer", "Generate text with a model, on this machine or another."),
     "hive": ("hive", "Start, stop and inspect this machine's hive."),
     "workers": ("workers", "List, check and shut down a hive's workers."),
+    "models": ("models", "Fetch, list, check and remove models."),
     "logs": ("logs", "Show a worker's log."),
     "plugins": ("plugins", "List the installed plugins and what they bring."),
+    "preflight": ("preflight", "Check whether this machine is ready, and say what to do."),
+    "doctor": ("preflight", "The same as preflight."),
 }
 
 
@@ -93,8 +97,8 @@ def run(arguments: Sequence[str], command: click.Command = cli) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt, Interrupted) as stop:
+        return getattr(stop, "exit_code", EXIT_INTERRUPTED)
     except OSError as error:
         report(RbeeError(f"The system refused: {error}", hint="free what it lacks, or correct the permissions"))
         return 1

@@ -12,6 +12,7 @@ from rbee_core.keeper.render import Screen
 NAMES = {
     "1": "Worker registry check",
     "2": "Pool preflight",
+    "3": "Model provisioning",
     "3-5": "Model provisioning, worker preflight and startup",
     "6": "Worker registration",
     "7": "Worker health check",
@@ -47,6 +48,10 @@ class PhaseLog:
             yield phase
         finally:
             phase.duration_ms = round((self._clock() - started) * 1000)
+
+    def forget(self, phase: Phase) -> None:
+        """Leave out a phase that turned out to have nothing to do."""
+        self.entered.remove(phase)
 
     def say(self, detail: str) -> None:
         """Show a line of the current phase, and note it as its outcome."""

@@ -29,6 +29,21 @@ class Screen:
         self._dots = 0
         self._shown = 0.0
 
+    @property
+    def silent(self) -> bool:
+        """Whether progress is not wanted."""
+        return self._silent
+
+    @property
+    def stream(self) -> TextIO:
+        """Where it is written."""
+        return self._stream
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody watches, and lines can be written over."""
+        return self._stream.isatty() and os.environ.get("TERM") != "dumb"
+
     def line(self, text: str) -> None:
         """Write one line of progress."""
         if not self._silent:

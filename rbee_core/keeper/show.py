@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,4 +46,11 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def size_words(size_bytes: int) -> str:
     """Return a size for people, in powers of ten."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
+
+
+def date_words(at_unix: int) -> str:
+    """Return a moment for people, in their own time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_unix))

@@ -78,7 +78,7 @@ class Catalog:
 
     def _open(self) -> sqlite3.Connection:
         existed = self._path.exists()
-        if existed and not self._healthy():
+        if existed and not _is_healthy(self._path):
             aside = self._path.with_name(f"{self._path.name}.corrupt-{int(time.time())}")
             log.warning("the model catalog is damaged; kept as %s and rebuilt from the model files", aside.name)
             self._path.replace(aside)
@@ -95,25 +95,6 @@ class Catalog:
         if not existed:
             self._adopt(db)
         return db
-
-    def _healthy(self) -> bool:
-        """Return whether the file is a whole catalog of ours. A file of no bytes is lost, not empty."""
-        if self._path.stat().st_size == 0:
-            return False
-        try:
-            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S)) as db:
-                version = _pragma(db, "user_version")
-                ours = _pragma(db, "application_id") == APPLICATION_ID
-                if ours and version > SCHEMA_VERSION:
-                    raise CatalogUnusable(
-                        f"{self._path.name} was written by a newer rbee (schema {version}, known is {SCHEMA_VERSION})",
-                        hint="update rbee, or set another RBEE_HOME",
-                    )
-                return ours and db.execute("PRAGMA quick_check").fetchone() == ("ok",)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            return False
 
     def _adopt(self, db: sqlite3.Connection) -> None:
         """Enter every model whose manifest lies beside whole files."""
@@ -151,6 +132,46 @@ class Catalog:
             self._db.execute("DELETE FROM models WHERE reference = ?", (reference,))
 
 
+def inspect(path: Path) -> int | None:
+    """Return how many models a catalog lists, None if there is none; changes nothing, not even a damaged one.
+
+    Raises `CatalogUnusable` for one that is damaged, locked or too new.
+    """
+    with _errors(path):
+        if not path.exists():
+            return None
+        if not _is_healthy(path):
+            raise CatalogUnusable(f"{path} is damaged", hint="it is kept aside and rebuilt at the next start")
+        with closing(_look_at(path)) as db:
+            return int(db.execute("SELECT count(*) FROM models").fetchone()[0])
+
+
+def _is_healthy(path: Path) -> bool:
+    """Return whether the file is a whole catalog of ours. A file of no bytes is lost, not empty."""
+    if path.stat().st_size == 0:
+        return False
+    try:
+        with closing(_look_at(path)) as db:
+            version = _pragma(db, "user_version")
+            ours = _pragma(db, "application_id") == APPLICATION_ID
+            if ours and version > SCHEMA_VERSION:
+                raise CatalogUnusable(
+                    f"{path.name} was written by a newer rbee (schema {version}, known is {SCHEMA_VERSION})",
+                    hint="update rbee, or set another RBEE_HOME",
+                )
+            return ours and db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _look_at(path: Path) -> sqlite3.Connection:
+    """Open a catalog for reading. Without a write-ahead log nobody has it open, and none is to be made."""
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=BUSY_TIMEOUT_S)
+
+
 def _pragma(db: sqlite3.Connection, name: str) -> int:
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
 
@@ -176,7 +197,7 @@ def _alone(folder: Path) -> Generator[None]:
 def _errors(path: Path) -> Generator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise CatalogUnusable(
             f"The model catalog cannot be used: {error}", hint=f"see what else has {path} open", path=str(path)
         ) from error

@@ -14,8 +14,9 @@ from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
 from rbee_core.domain.model_ref import parse
 from rbee_core.errors import InvalidRequest, ModelInUse, ModelNotFound
 from rbee_core.models import store
-from rbee_core.models.catalog import Catalog, CatalogRow
+from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.downloads import Download, Downloads
+from rbee_core.models.maintenance import is_missing
 
 
 class Provisioner:
@@ -89,10 +90,11 @@ class Provisioner:
         return await aio.off_loop(self._remove, name)
 
     def _remove(self, name: str) -> int:
-        row, found = self._catalog.find(name), store.find_manifest(self._models_dir, name)
-        if row is None and found is None:
+        row = self._catalog.find(name)
+        fetched = [found for found in store.manifests(self._models_dir) if found[1].reference == name]
+        if row is None and not fetched:
             raise ModelNotFound(reference=name, why="it is not in the catalog", hint="`rbee models list` shows all")
-        freed = store.remove(self._models_dir, *found) if found else 0
+        freed = sum(store.remove(self._models_dir, *found) for found in fetched)
         self._catalog.remove(name)
         return freed
 
@@ -102,10 +104,18 @@ class Provisioner:
         Files used in place are looked at afresh each time: their owner may have changed them.
         """
         row = self._catalog.find(name)
-        if row is None or not row.revision:
-            return None
-        found = store.find_manifest(self._models_dir, name)
-        return row if found and not store.missing(found[0].parent, found[1]) else None
+        if row is not None and not (row.revision and is_missing(row, self._models_dir)):
+            return row if row.revision else None
+        return self._adopt(name)
+
+    def _adopt(self, name: str) -> CatalogRow | None:
+        """Enter a whole model whose row is lost, or leads elsewhere since RBEE_HOME was moved."""
+        for path, manifest in store.manifests(self._models_dir):
+            if manifest.reference == name and not store.missing(path.parent, manifest):
+                row = row_of(path.parent, manifest)
+                self._catalog.add(row)
+                return row
+        return None
 
     def _note_in_place(self, model: LocalModel) -> None:
         row = self._catalog.find(model.reference)

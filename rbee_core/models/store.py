@@ -73,17 +73,31 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def manifests(models_dir: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Yield every readable manifest with its path."""
-    for path in sorted(models_dir.rglob(f"*{SUFFIX}")):
-        try:
-            yield path, msgspec.json.decode(path.read_bytes(), type=Manifest)
-        except (OSError, msgspec.MsgspecError):
-            log.warning("%s cannot be read; its model is not listed", path)
+    """Yield every readable manifest with its path; of two for one reference, the newer one last."""
+    found = [(path, manifest) for path in sorted(models_dir.rglob(f"*{SUFFIX}")) if (manifest := _read(path))]
+    yield from sorted(found, key=lambda item: item[1].downloaded_at_unix)
 
 
-def find_manifest(models_dir: Path, reference: str) -> tuple[Path, Manifest] | None:
-    """Return the manifest of a reference, None if rbee did not fetch it."""
-    return next((found for found in manifests(models_dir) if found[1].reference == reference), None)
+def manifest_of(models_dir: Path, reference: str, local_path: Path) -> tuple[Path, Manifest] | None:
+    """Return the manifest of a fetched model whose files lie at `local_path`, or above it."""
+    top = models_dir.resolve()
+    for folder in (local_path, *local_path.parents):
+        if folder == top or not folder.is_relative_to(top):
+            return None
+        path = manifest_path(folder, reference)
+        if manifest := _read(path):
+            return path, manifest
+    return None
+
+
+def _read(path: Path) -> Manifest | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.MsgspecError):
+        log.warning("%s cannot be read; its model is not listed", path)
+        return None
 
 
 def missing(folder: Path, manifest: Manifest) -> list[str]:

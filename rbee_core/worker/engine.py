@@ -18,11 +18,13 @@ from rbee_core.backend import Engine, EngineInfo, Finished, GenerateRequest, Mes
 from rbee_core.errors import (
     AllSlotsBusy,
     DeadlineExceeded,
+    InvalidRequest,
     ModelLoadFailed,
     RbeeError,
     RequestCanceled,
     ShuttingDown,
     WorkerNotReady,
+    shorten,
 )
 from rbee_core.worker.stops import StopFinder
 
@@ -139,7 +141,8 @@ class EngineHost:
             self._move(wire.LoadProgress(state="failed", error=error.body()["error"]))
         except Exception as error:
             log.exception("the load failed")
-            failure = ModelLoadFailed(reference="the model", why=f"{type(error).__name__}: {error}")
+            why = shorten(f"{type(error).__name__}: {error}", 1000)  # a library may quote the whole file
+            failure = ModelLoadFailed(reference="the model", why=why)
             self._move(wire.LoadProgress(state="failed", error=failure.body()["error"]))
         else:
             info = self._info
@@ -161,6 +164,8 @@ class EngineHost:
         return report
 
     def _move(self, progress: wire.LoadProgress) -> None:
+        if self.progress.state != "loading":  # the end was told; a late report cannot take it back
+            return
         self.progress = progress
         self._moved.set()
         self._moved = asyncio.Event()
@@ -185,16 +190,20 @@ class EngineHost:
         return len(self._running)
 
     def start(self, request: wire.InferenceRequest, worker_id: str) -> Generation:
-        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown` or `AllSlotsBusy`."""
+        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown`, `AllSlotsBusy`, and
+        `InvalidRequest` for a name that is taken.
+        """
         if self._closing:
             raise ShuttingDown(who="worker")
         if self._engine is None:
             raise WorkerNotReady(worker_id=worker_id, state=self.progress.state)
         if self.busy >= self.slots:
             raise AllSlotsBusy(slots=self.slots, busy=self.busy)
+        key = request.request_id or ""
+        if key in self._running:
+            raise InvalidRequest(f"A request named {key} is running", hint="leave request_id out to get a new one")
         loop = asyncio.get_running_loop()
         generation = Generation(request, loop)
-        key = request.request_id or ""
         self._running[key] = generation
         future = loop.run_in_executor(self._executor, generation.run, self._engine)
         future.add_done_callback(lambda _: self._free(key))
@@ -219,8 +228,9 @@ class EngineHost:
             generation.stop(RequestCanceled())
 
     def close(self) -> None:
-        """Take no more requests and end those that run."""
+        """Take no more requests, end those that run, and let go of those who watch the load."""
         self._closing = True
+        self._move(wire.LoadProgress(state="failed", error=ShuttingDown(who="worker").body()["error"]))
         for generation in self._running.values():
             generation.stop(ShuttingDown(who="worker"))
 

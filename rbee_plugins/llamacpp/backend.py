@@ -51,8 +51,8 @@ class LlamaCppCpu(Backend):
     def environment(self, device: Device) -> Mapping[str, str]:
         """Let a thread that waits for the others sleep soon instead of spinning.
 
-        OpenMP's own default spins for milliseconds: with anything else running on the cores, a token then takes ten times
-        as long. What the user has set stays.
+        OpenMP's own default spins for milliseconds: with anything else running on the cores, a token then takes ten
+        times as long. What the user has set stays.
         """
         del device
         return {} if os.environ.keys() & _SPIN_VARIABLES else {"GOMP_SPINCOUNT": "1000"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbee_core import wire
-from rbee_core.client import EVENT_LIMIT_BYTES, EventParser
+from rbee_core.sse import EVENT_LIMIT_BYTES, EventParser
 
 STREAM = (
     'data: {"token":"Grüß 🐝","index":0}\n\n: keep-alive\n\r\ndata:{"token":"\\n","index":1}\r\n\r\n'
@@ -17,7 +17,7 @@ STREAM = (
 
 
 def test_events_are_read() -> None:
-    parser = EventParser()
+    parser = EventParser(wire.StreamEvent)
 
     events = parser.feed(STREAM)
 
@@ -30,22 +30,22 @@ def test_events_are_read() -> None:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=30))
 def test_any_split_gives_the_same_events(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    parser = EventParser()
+    parser = EventParser(wire.StreamEvent)
     events: list[wire.StreamEvent] = []
 
     for start, end in pairwise(edges):
         events += parser.feed(STREAM[start:end])
 
-    assert events == EventParser().feed(STREAM)
+    assert events == EventParser(wire.StreamEvent).feed(STREAM)
     assert parser.done
 
 
 @pytest.mark.parametrize("junk", [b"data: {\n", b'data: {"token": 5}\n', b"data: \xff\n", b"data: []\n"])
 def test_what_is_no_event_is_an_error(junk: bytes) -> None:
     with pytest.raises((ValueError, msgspec.MsgspecError)):
-        EventParser().feed(junk)
+        EventParser(wire.StreamEvent).feed(junk)
 
 
 def test_event_without_end_is_an_error() -> None:
     with pytest.raises(ValueError, match="too large"):
-        EventParser().feed(b"data: " + b"x" * EVENT_LIMIT_BYTES)
+        EventParser(wire.StreamEvent).feed(b"data: " + b"x" * EVENT_LIMIT_BYTES)
