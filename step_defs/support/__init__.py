@@ -1,0 +1,6 @@
+"""What steps use to drive the real programs."""
+
+from tests.support.program import Hive, Home, Program, Result
+from tests.support.waiting import eventually
+
+__all__ = ["Hive", "Home", "Program", "Result", "eventually"]

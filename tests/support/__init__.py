@@ -1,0 +1,1 @@
+"""What tests share: driving the real programs, the scripted backend, the oracles."""
