@@ -1,0 +1,297 @@
+"""Workers that crash, hang, abort, flood their log or fill the hive's patience: the hive names it and lives on."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rbee_core import wire
+from rbee_core.client import HiveClient
+from rbee_core.errors import RemoteError
+from tests.support.program import Home
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.scripted
+
+
+@pytest.fixture(autouse=True)
+def without_faulthandler(home: Home) -> None:
+    """Users have none: its dump would be the last lines of every log here."""
+    del home.environment["PYTHONFAULTHANDLER"]
+
+
+QUICK = {"RBEE_PROBE_INTERVAL_S": "0.2", "RBEE_REQUEST_TIMEOUT_S": "0.5"}
+
+
+def spawn(client: HiveClient, script: str, **fields: Any) -> str:
+    return client.spawn(wire.SpawnRequest(model_ref=f"scripted:{script}", **fields)).worker_id
+
+
+def in_state(client: HiveClient, worker_id: str, *states: str, within_s: float = 10) -> wire.WorkerInfo:
+    eventually(lambda: client.worker(worker_id).state in states, within_s, what=f"{worker_id} is {states}")
+    return client.worker(worker_id)
+
+
+def generate(client: HiveClient, worker_id: str, events: list[wire.StreamEvent], **fields: Any) -> None:
+    """Collect the events of one request, for whatever stops them."""
+    request = wire.InferenceRequest(prompt="hello", **fields)
+    events.extend(client.infer(worker_id, request))
+
+
+@pytest.mark.parametrize("number", ["SEGV", "ABRT", "KILL"])
+def test_a_crash_in_the_middle_of_a_stream_is_said_at_once(number: str, home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, f"tokens=20;token_ms=10;crash_at_token=5:{number}")
+    in_state(client, worker_id, "idle")
+    events: list[wire.StreamEvent] = []
+    with pytest.raises(RemoteError) as caught:
+        generate(client, worker_id, events)
+    assert caught.value.code == "WORKER_CRASHED"
+    assert caught.value.details["exit"].startswith(f"SIG{number}")
+    assert f"scripted: crashing with SIG{number} at token 5" in caught.value.details["log_tail"]
+    assert len(events) == 5
+    worker = client.worker(worker_id)
+    assert (worker.state, worker.error and worker.error["code"]) == ("crashed", "WORKER_CRASHED")
+    assert client.list_workers() == []
+    again = spawn(client, "tokens=1")
+    in_state(client, again, "idle")
+
+
+def test_a_crash_is_said_within_a_second(home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "tokens=inf;token_ms=10")
+    process = psutil.Process(in_state(client, worker_id, "idle").pid)
+    stream = client.infer(worker_id, wire.InferenceRequest(prompt="hello"))
+    next(stream)
+    process.kill()
+    killed = time.monotonic()
+    with pytest.raises(RemoteError):
+        list(stream)
+    assert time.monotonic() - killed < 1
+
+
+def test_the_crash_of_one_worker_does_not_disturb_another(home: Home) -> None:
+    hive = home.start_hive()
+    client, other = hive.client, hive.connect()
+    good, bad = spawn(client, "tokens=40;token_ms=10"), spawn(client, "crash_at_token=0:SEGV")
+    for worker_id in (good, bad):
+        in_state(client, worker_id, "idle")
+    stream = client.infer(good, wire.InferenceRequest(prompt="hello"))
+    next(stream)
+    with pytest.raises(RemoteError):
+        generate(other, bad, [])
+    rest = list(stream)
+    assert rest[-1].done
+    assert rest[-1].total_tokens == 40
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "words"),
+    [
+        ("exit_before_ready=3", "failed", "exit code 3"),
+        ("load_abort=1", "failed", "SIGABRT"),
+        ("load_error=no tensors", "failed", "no tensors"),
+    ],
+)
+def test_a_load_that_ends_badly_is_a_failed_worker(script: str, state: str, words: str, home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, script)
+    worker = in_state(client, worker_id, state, within_s=5)
+    assert worker.error is not None
+    assert words in worker.reason + worker.error["message"]
+    assert client.list_workers() == []
+    assert client.health(attempts=1).status == "alive"
+
+
+def test_an_aborted_load_keeps_its_last_words(home: Home) -> None:
+    client = home.start_hive().client
+    worker = in_state(client, spawn(client, "load_abort=1"), "failed")
+    assert worker.error is not None
+    assert "scripted: the load aborts" in worker.error["details"]["log_tail"]
+
+
+def test_a_load_without_progress_times_out(home: Home) -> None:
+    home.environment["RBEE_LOAD_STALL_TIMEOUT_S"] = "1"
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "1"
+    client = home.start_hive().client
+    worker = in_state(client, spawn(client, "load_hang=1"), "failed")
+    assert worker.error is not None
+    assert worker.error["code"] == "LOADING_TIMEOUT"
+    assert "load_stall_timeout_s" in worker.error["details"]["hint"]
+
+
+def test_a_slow_load_with_progress_does_not(home: Home) -> None:
+    home.environment["RBEE_LOAD_STALL_TIMEOUT_S"] = "1"
+    client = home.start_hive().client
+    in_state(client, spawn(client, "load_s=3;load_progress=1"), "idle")
+
+
+@pytest.mark.parametrize("how", ["stopped", "gil"])
+def test_a_worker_that_stops_answering_is_killed(how: str, home: Home) -> None:
+    home.environment |= QUICK
+    client = home.start_hive().client
+    worker_id = spawn(client, f"tokens=inf;token_ms=10;hold_gil={60 if how == 'gil' else 0}")
+    process = psutil.Process(in_state(client, worker_id, "idle").pid)
+    stream = client.infer(worker_id, wire.InferenceRequest(prompt="hello"))
+    if how == "stopped":
+        next(stream)
+        process.send_signal(signal.SIGSTOP)
+    with pytest.raises(RemoteError) as caught:
+        list(stream)
+    assert caught.value.code == "WORKER_CRASHED"
+    assert in_state(client, worker_id, "crashed").reason == "it stopped answering"
+    assert not process.is_running()
+
+
+def test_a_token_that_never_comes_has_a_deadline(home: Home) -> None:
+    home.environment["RBEE_TOKEN_STALL_TIMEOUT_S"] = "0.5"
+    hive = home.start_hive()
+    home.environment["RBEE_TOKEN_STALL_TIMEOUT_S"] = "30"
+    client = hive.connect()
+    worker_id = spawn(client, "tokens=9;hang_at_token=3")
+    in_state(client, worker_id, "idle")
+    events: list[wire.StreamEvent] = []
+    with pytest.raises(RemoteError, match=r"sent no token for 0\.5 s") as caught:
+        generate(client, worker_id, events)
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert len(events) == 3
+
+
+def test_a_request_s_own_deadline(home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "tokens=inf;token_ms=20")
+    in_state(client, worker_id, "idle")
+    with pytest.raises(RemoteError) as caught:
+        generate(client, worker_id, [], timeout_s=0.3)
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    in_state(client, worker_id, "idle", within_s=1)
+
+
+def test_a_flood_on_stderr_is_bounded_and_blocks_nobody(home: Home) -> None:
+    home.environment["RBEE_LOG_LIMIT_BYTES"] = "1000000"
+    hive = home.start_hive()
+    client, process = hive.client, psutil.Process(hive.pid)
+    before = process.memory_info().rss
+    worker_id = spawn(client, "spam_stderr=100000000;huge_line=10000000;bad_utf8=1;tokens=5")
+    worker = in_state(client, worker_id, "idle", within_s=30)
+    log = Path(worker.log_path)
+    eventually(lambda: log.stat().st_size <= 1_000_000, what="the log is bounded")
+    events: list[wire.StreamEvent] = []
+    generate(client, worker_id, events)
+    assert events[-1].done
+    assert process.memory_info().rss - before < 30_000_000
+
+
+def test_a_child_that_outlives_its_worker_holds_nothing_up(home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "fork=child")
+    in_state(client, worker_id, "idle")
+    started = time.monotonic()
+    client.stop_worker(worker_id)
+    assert time.monotonic() - started < 3
+    eventually(
+        lambda: not any("sleep(" in " ".join(p.cmdline()) for p in home.processes()), 1, what="the child is gone"
+    )
+
+
+def test_a_worker_that_ignores_every_request_to_end_is_killed(home: Home) -> None:
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "1"
+    client = home.start_hive().client
+    worker_id = spawn(client, "ignore_term=1;ignore_shutdown=1")
+    process = psutil.Process(in_state(client, worker_id, "idle").pid)
+    started = time.monotonic()
+    client.stop_worker(worker_id)
+    assert time.monotonic() - started < 2
+    assert not process.is_running()
+    assert client.worker(worker_id).state == "unloaded"
+
+
+def test_many_workers_come_and_go_without_a_trace_in_the_hive(home: Home) -> None:
+    home.environment["RBEE_LOG_FILES_KEPT"] = "5"
+    hive = home.start_hive()
+    client, process = hive.client, psutil.Process(hive.pid)
+
+    def cycle(number: int) -> None:
+        crash = "crash_at_token=0:KILL" if number % 4 == 3 else ""
+        worker_id = spawn(client, f"tokens=1;{crash}")
+        in_state(client, worker_id, "idle")
+        if crash:
+            with pytest.raises(RemoteError):
+                generate(client, worker_id, [])
+        else:
+            client.stop_worker(worker_id)
+
+    def state() -> tuple[int, int, int]:
+        return process.num_fds(), process.num_threads(), process.memory_info().rss
+
+    cycles = int(os.environ.get("RBEE_TEST_CYCLES", "24"))
+    for number in range(8):
+        cycle(number)
+    fds, threads, rss = state()
+    for number in range(cycles):
+        cycle(number)
+    fds_after, threads_after, rss_after = state()
+    assert fds_after <= fds + 2
+    assert threads_after <= threads + 1
+    assert rss_after - rss < 4_000_000 + 40_000 * cycles
+
+
+def test_hostile_plugins_do_not_hurt_the_hive(home: Home, tmp_path: Path) -> None:
+    """What a backend does in the hive itself: it raises, or fails a load with a text of a megabyte."""
+    write_plugin(tmp_path)
+    home.use_plugins_in(tmp_path)
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "2"
+    hive = home.start_hive()
+    client = hive.client
+    with pytest.raises(RemoteError, match="ZeroDivisionError"):
+        spawn(client, "", backend="bad-environment")
+    assert client.list_workers() == []
+
+    loud = spawn(client, "tokens=1", backend="loud")
+    worker = in_state(client, loud, "failed")
+    assert worker.error is not None
+    assert len(worker.error["message"]) < 2000
+
+    stubborn = spawn(client, "tokens=2", backend="bad-policy")
+    in_state(client, stubborn, "idle")
+    client.stop_worker(stubborn)
+    assert client.health(attempts=1).status == "alive"
+    assert hive.stop().exit_code == 0
+
+
+PLUGIN = """
+from rbee_core.backend import hookimpl
+from rbee_scripted import ScriptedBackend
+
+class BadEnvironment(ScriptedBackend):
+    name = "bad-environment"
+    def environment(self, device):
+        return 1 / 0
+
+class Loud(ScriptedBackend):
+    name = "loud"
+    def load(self, model, device, options, progress):
+        raise RuntimeError("x" * 1_000_000)
+
+class BadPolicy(ScriptedBackend):
+    name = "bad-policy"
+    def stop_policy(self, recommended):
+        raise RuntimeError("no policy")
+
+@hookimpl
+def rbee_register_backends(register):
+    for backend in (BadEnvironment(), Loud(), BadPolicy()):
+        register(backend)
+"""
+
+
+def write_plugin(folder: Path) -> None:
+    (folder / "rbee_hostile.py").write_text(PLUGIN)
+    metadata = folder / "rbee_hostile-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rbee-hostile\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[rbee]\nhostile = rbee_hostile\n")

@@ -1,0 +1,173 @@
+"""Stopping a hive: politely, with work in flight, impatiently, and with workers that do not want to go."""
+
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from rbee_core import wire
+from rbee_core.errors import RbeeError, RemoteError
+from tests.support.program import Hive, Home, Result
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.scripted
+
+
+def spawn(hive: Hive, script: str = "") -> str:
+    worker_id = hive.client.spawn(wire.SpawnRequest(model_ref=f"scripted:{script}")).worker_id
+    eventually(lambda: hive.client.worker(worker_id).state == "idle", what="the worker is ready")
+    return worker_id
+
+
+class Request(threading.Thread):
+    """One request in flight, read by its own thread."""
+
+    def __init__(self, hive: Hive, worker_id: str) -> None:
+        super().__init__(daemon=True)
+        self._stream = hive.connect().infer(worker_id, wire.InferenceRequest(prompt="hello"))
+        self.events: list[wire.StreamEvent] = []
+        self.error: RbeeError | None = None
+        self.start()
+        eventually(lambda: self.events, what="the first token")
+
+    def run(self) -> None:
+        try:
+            for event in self._stream:
+                self.events.append(event)
+        except RbeeError as error:
+            self.error = error
+
+
+def ends_within(hive: Hive, limit_s: float) -> Result:
+    """Wait for the hive's end, which must come in time."""
+    started = time.monotonic()
+    result = hive.program.finish(limit_s + 10)
+    assert time.monotonic() - started < limit_s
+    return result
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_hive_and_workers_in_order(number: signal.Signals, home: Home) -> None:
+    hive = home.start_hive()
+    for tokens in range(1, 4):
+        spawn(hive, f"tokens={tokens}")
+    hive.program.signal(number)
+    result = ends_within(hive, 3)
+    assert result.exit_code == 0
+    assert "Shut down 3 workers." in result.stderr
+    assert home.processes() == []
+    assert [name for name in home.files() if name.startswith("run/") or name.endswith((".new", "-wal"))] == []
+    assert "Traceback" not in home.log("hive")
+
+
+def test_workers_are_asked_before_they_are_told(home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive)
+    hive.stop()
+    assert "scripted: asked to stop" in home.log(worker_id)
+    assert "scripted: told to terminate" not in home.log(worker_id)
+
+
+def test_who_does_not_go_when_asked_is_told_then_killed(home: Home) -> None:
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "2"
+    hive = home.start_hive()
+    told, killed = spawn(hive, "ignore_shutdown=1"), spawn(hive, "ignore_shutdown=1;ignore_term=1")
+    hive.program.signal(signal.SIGTERM)
+    assert ends_within(hive, 4).exit_code == 0
+    assert "scripted: told to terminate" in home.log(told)
+    assert "scripted: asked to stop" in home.log(killed)
+    assert home.processes() == []
+
+
+def test_all_workers_are_stopped_at_the_same_time(home: Home) -> None:
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "2"
+    hive = home.start_hive()
+    for tokens in range(1, 4):
+        spawn(hive, f"ignore_shutdown=1;ignore_term=1;tokens={tokens}")
+    hive.program.signal(signal.SIGTERM)
+    ends_within(hive, 4)
+
+
+def test_a_request_that_is_nearly_done_may_finish(home: Home) -> None:
+    hive = home.start_hive()
+    request = Request(hive, spawn(hive, "tokens=30;token_ms=20"))
+    result = hive.stop()
+    request.join(5)
+    assert request.error is None
+    assert request.events[-1].done
+    assert request.events[-1].total_tokens == 30
+    assert result.exit_code == 0
+
+
+def test_an_endless_request_gets_its_terminal_event(home: Home) -> None:
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "3"
+    hive = home.start_hive()
+    request = Request(hive, spawn(hive, "tokens=inf;token_ms=20"))
+    hive.program.signal(signal.SIGTERM)
+    ends_within(hive, 3.5)
+    request.join(5)
+    assert isinstance(request.error, RemoteError)
+    assert request.error.code == "SHUTTING_DOWN"
+    assert "Traceback" not in home.log("hive")
+
+
+def test_nothing_new_is_taken_while_requests_finish(home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=100;token_ms=20")
+    request = Request(hive, worker_id)
+    hive.program.signal(signal.SIGTERM)
+    eventually(lambda: "waiting for 1 running requests" in home.log("hive"), what="the hive drains")
+    for refused in (
+        lambda: hive.client.spawn(wire.SpawnRequest(model_ref="scripted:tokens=5")),
+        lambda: next(hive.client.infer(worker_id, wire.InferenceRequest(prompt="hello"))),
+    ):
+        with pytest.raises(RemoteError) as caught:
+            refused()
+        assert (caught.value.code, caught.value.http_status) == ("SHUTTING_DOWN", 503)
+    assert hive.program.finish(10).exit_code == 0
+    request.join(5)
+    assert request.events[-1].done
+
+
+@pytest.mark.parametrize("script", ["tokens=inf;token_ms=20", "tokens=inf;token_ms=20;ignore_shutdown=1;ignore_term=1"])
+def test_a_second_signal_ends_it_now(script: str, home: Home) -> None:
+    hive = home.start_hive()
+    request = Request(hive, spawn(hive, script))
+    hive.program.signal(signal.SIGINT)
+    eventually(lambda: "press Ctrl+C again" in home.log("hive"), what="the hive waits")
+    hive.program.signal(signal.SIGINT)
+    ends_within(hive, 2)
+    assert home.processes() == []
+    request.join(5)
+    assert request.error is not None
+
+
+def test_a_stop_during_the_load_does_not_wait_for_it(home: Home) -> None:
+    hive = home.start_hive()
+    hive.client.spawn(wire.SpawnRequest(model_ref="scripted:load_hang=1;load_progress=1"))
+    hive.program.signal(signal.SIGTERM)
+    ends_within(hive, 3)
+
+
+def test_a_worker_that_is_stopped_while_it_generates_ends_the_stream(home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=inf;token_ms=20")
+    request = Request(hive, worker_id)
+    sent = time.monotonic()
+    hive.client.stop_worker(worker_id)
+    assert time.monotonic() - sent < 3
+    request.join(5)
+    assert request.error is not None
+    assert request.error.code == "SHUTTING_DOWN"
+
+
+def test_a_worker_killed_while_the_hive_stops_does_not_confuse_it(home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "ignore_shutdown=1;ignore_term=1")
+    process = psutil.Process(hive.client.worker(worker_id).pid)
+    hive.program.signal(signal.SIGTERM)
+    eventually(lambda: "scripted: asked to stop" in home.log(worker_id), what="the worker was asked")
+    process.kill()
+    assert hive.program.finish(5).exit_code == 0
