@@ -2,8 +2,10 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import psutil
 
@@ -19,34 +21,24 @@ from rbee_core.backend import (
 )
 from rbee_core.backend.gguf import GgufHeader, read_header
 from rbee_core.errors import ModelLoadFailed
-from rbee_plugins.llamacpp import memory
+from rbee_plugins import nvml
+from rbee_plugins.llamacpp import builds, memory
 
 _SPIN_VARIABLES = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
 _SLOTS = 1  # the engine computes one request at a time, whatever number of slots was asked for
 
 
-class LlamaCppCpu(Backend):
-    """llama.cpp on the processor."""
+class LlamaCpp(Backend):
+    """What the llama.cpp backends have in common: the engine, and how many layers leave the processor."""
 
-    name = "llamacpp-cpu"
-    accelerator = "cpu"
     formats = frozenset({"gguf"})
     capabilities = frozenset({"stream", "cancel", "seed", "chat"})
+    gpu_layers: ClassVar[int] = -1  # all of them
+    driver_bytes: ClassVar[int] = 0
 
     def availability(self) -> Availability:
-        """Return whether the engine is installed, without the quarter of a second that importing it takes."""
-        if find_spec("llama_cpp") is None:
-            return Availability(
-                usable=False,
-                reason="the package llama-cpp-python is not installed",
-                hint="pip install 'rbee[llamacpp]'",
-            )
-        return Availability(usable=True)
-
-    def devices(self) -> Sequence[Device]:
-        """Return the one processor with the host's memory."""
-        host = psutil.virtual_memory()
-        return [Device("cpu", f"CPU ({platform.machine()})", total_bytes=host.total, free_bytes=host.available)]
+        """Return whether the engine is installed and built for this, without the time that importing it takes."""
+        return builds.availability(self.accelerator)
 
     def environment(self, device: Device) -> Mapping[str, str]:
         """Let a thread that waits for the others sleep soon instead of spinning.
@@ -63,19 +55,81 @@ class LlamaCppCpu(Backend):
         split = header.metadata.get("split.count", 1) != 1
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
-        return memory.estimate(header, context, _SLOTS, weights)
+        need = memory.estimate(header, context, _SLOTS, weights)
+        return replace(need, compute_bytes=need.compute_bytes + self.driver_bytes)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
-        """Load `model` on the processor. The engine is imported here, as importing it loads llama.cpp."""
+        """Load `model`. The engine is imported here, as importing it loads llama.cpp."""
         from rbee_plugins.llamacpp.engine import EngineSettings, load_engine
 
-        del device
+        del device  # the worker's environment shows llama.cpp this one only
         header = checked_header(model)
         settings = EngineSettings(
             context_tokens=memory.context_tokens(header, options.context_tokens),
             threads=options.threads or default_threads(),
+            gpu_layers=self.gpu_layers,
         )
         return load_engine(model, header, settings, progress)
+
+
+class LlamaCppCpu(LlamaCpp):
+    """llama.cpp on the processor."""
+
+    name = "llamacpp-cpu"
+    accelerator = "cpu"
+    gpu_layers = 0
+
+    def devices(self) -> Sequence[Device]:
+        """Return the one processor with the host's memory."""
+        return [_host_device("cpu", f"CPU ({platform.machine()})")]
+
+
+class LlamaCppCuda(LlamaCpp):
+    """llama.cpp on NVIDIA GPUs. `gpus` asks the driver."""
+
+    name = "llamacpp-cuda"
+    accelerator = "cuda"
+    priority = 20
+    driver_bytes = 400_000_000  # a CUDA context with llama.cpp's kernels and cuBLAS; a guess, never measured by us
+
+    def __init__(self, gpus: Callable[[], Sequence[nvml.Gpu]] = nvml.gpus) -> None:
+        self._gpus = gpus
+
+    def availability(self) -> Availability:
+        """Return whether engine, driver and device are there, telling apart which one is missing."""
+        engine = super().availability()
+        return nvml.availability(self._gpus, os.environ) if engine.usable else engine
+
+    def devices(self) -> Sequence[Device]:
+        """Return the GPUs with their memory as the driver counts it."""
+        return nvml.devices(self._gpus, os.environ)
+
+    def environment(self, device: Device) -> Mapping[str, str]:
+        """Show the worker its own GPU and no other."""
+        return {**super().environment(device), **nvml.environment(self._gpus, device)}
+
+
+class LlamaCppMetal(LlamaCpp):
+    """llama.cpp on Apple Silicon."""
+
+    name = "llamacpp-metal"
+    accelerator = "metal"
+    priority = 20
+
+    def availability(self) -> Availability:
+        """Return whether this is Apple Silicon with an engine built for it."""
+        if sys.platform != "darwin" or platform.machine() != "arm64":
+            return Availability(usable=False, reason="Metal needs a Mac with Apple Silicon")
+        return super().availability()
+
+    def devices(self) -> Sequence[Device]:
+        """Return the one GPU, which shares the host's memory."""
+        return [_host_device("metal", "Apple Silicon GPU")]
+
+
+def _host_device(device_id: str, name: str) -> Device:
+    host = psutil.virtual_memory()
+    return Device(device_id, name, total_bytes=host.total, free_bytes=host.available)
 
 
 def checked_header(model: LocalModel) -> GgufHeader:

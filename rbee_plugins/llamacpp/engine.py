@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rbee_core.backend import (
-    Accelerator,
     CancelToken,
     Engine,
     EngineEvent,
@@ -34,12 +33,11 @@ _SLOW_STEP_S = 0.1  # a model this slow is asked to abort within a token, not on
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How to load. `gpu_layers` layers go to `accelerator`, -1 for all; none stay on the processor."""
+    """How to load. `gpu_layers` layers leave the processor, -1 for all."""
 
     context_tokens: int
     threads: int
     gpu_layers: int = 0
-    accelerator: Accelerator = "cpu"
 
 
 class LlamaCppEngine(Engine):
@@ -151,7 +149,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         context_tokens=loaded.context_tokens,
         slots=1,
         architecture=header.architecture,
-        accelerator=settings.accelerator if loaded.offloaded else "cpu",
+        accelerator=loaded.accelerator,
     )
     bos, eos = loaded.special_texts()
     progress(1.0, "ready")

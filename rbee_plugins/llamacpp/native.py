@@ -7,11 +7,13 @@ text: tokens in, tokens out. Everything here belongs to one thread at a time.
 import ctypes
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Self
 
+from rbee_core.backend import Accelerator
 from rbee_plugins.llamacpp.sampling import Step
 
 # The package's annotations are loose and partly wrong, and it is an optional dependency: here it is simply untyped.
@@ -20,16 +22,21 @@ log = logging.getLogger(__name__)
 
 DECODED, NO_ROOM, ABORTED = 0, 1, 2
 
-# llama.cpp's own numbers; those in llama_cpp's comments are out of date. The rest (1, 2, 5) is chatter.
+# llama.cpp's own numbers; those in llama_cpp's comments are out of date. Of the rest only 2 is ever looked at.
 _LOG_LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
+_NEWS = 2
+_news = logging.getLogger(f"{__name__}.news")
+_BUFFER = re.compile(r"(\S+) model buffer size")
 _PIECE_BYTES = 256
 
 
 @_lib.llama_log_callback
 def _on_log(level: int, text: bytes | None, _user_data: object) -> None:
-    """Pass llama.cpp's warnings and errors on. A module-level function, as native code may call it until the end."""
+    """Pass llama.cpp's messages on. A module-level function, as native code may call it until the end."""
     if level in _LOG_LEVELS and text:
         log.log(_LOG_LEVELS[level], "%s", text.decode(errors="replace").rstrip())
+    elif level == _NEWS and text and _news.isEnabledFor(logging.DEBUG):
+        _news.debug("%s", text.decode(errors="replace").rstrip())
 
 
 class LastErrors(logging.Handler):
@@ -52,6 +59,41 @@ class LastErrors(logging.Handler):
         log.removeHandler(self)
 
 
+class _WeightBuffers(logging.Handler):
+    """Keeps the names of the buffers that weights went to while it is attached, such as ``CUDA0``.
+
+    llama.cpp's C interface does not tell, its log does. Should the wording change, no buffer is found, and a model
+    that was meant for a GPU is refused rather than believed to be there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.names: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the name of a buffer."""
+        if found := _BUFFER.search(record.getMessage()):
+            self.names.add(found[1])
+
+    def __enter__(self) -> Self:
+        _news.addHandler(self)
+        _news.setLevel(logging.DEBUG)
+        _news.propagate = False  # hundreds of lines that nobody wants in a worker's log
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        _news.removeHandler(self)
+        _news.setLevel(logging.WARNING)
+
+
+def accelerator_of(buffers: Iterable[str]) -> Accelerator:
+    """Return where weights are that lie in buffers of these names; the processor also for kinds not known here."""
+    names = set(buffers)
+    if any(re.fullmatch(r"CUDA\d+", name) for name in names):
+        return "cuda"
+    return "metal" if any(re.fullmatch(r"(Metal|MTL\d*)(_Mapped|_Private)?", name) for name in names) else "cpu"
+
+
 class NativeError(Exception):
     """Raised when llama.cpp returned nothing; says what it was doing."""
 
@@ -70,8 +112,9 @@ class NativeModel:
         params.load_mode = _lib.LLAMA_LOAD_MODE_MMAP
         report = _progress_callback(on_progress)  # a name of its own: native code does not keep it alive
         params.progress_callback = report
-        self.offloaded = bool(gpu_layers) and bool(_lib.llama_supports_gpu_offload())
-        self._model: int | None = _lib.llama_model_load_from_file(os.fsencode(path), params)
+        with _WeightBuffers() as buffers:
+            self._model: int | None = _lib.llama_model_load_from_file(os.fsencode(path), params)
+        self.accelerator: Accelerator = accelerator_of(buffers.names) if _lib.llama_supports_gpu_offload() else "cpu"
         if not self._model:
             raise NativeError("llama.cpp does not accept the file")
         self._vocabulary: int = _lib.llama_model_get_vocab(self._model)
@@ -88,7 +131,7 @@ class NativeModel:
         params.n_threads = params.n_threads_batch = threads
         params.n_outputs_max = 1  # one row of logits instead of one for each prompt token
         params.swa_full = False  # every request starts from an empty cache, so no old window is needed
-        params.offload_kqv = params.op_offload = self.offloaded
+        params.offload_kqv = params.op_offload = self.accelerator != "cpu"
         params.no_perf = True
         self._context = _lib.llama_init_from_model(self._model, params)
         if not self._context:

@@ -1,0 +1,127 @@
+"""Generates text with a loaded MLX model, one request at a time: prompt, prefill, tokens, characters."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from rbee_core.backend import (
+    CancelToken,
+    Engine,
+    EngineEvent,
+    EngineInfo,
+    Finished,
+    GenerateRequest,
+    LocalModel,
+    Progress,
+    PromptDone,
+    Token,
+)
+from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, RbeeError, shorten
+from rbee_plugins.mlx import memory, runtime
+from rbee_plugins.mlx.folder import ModelFolder
+
+
+class MlxEngine(Engine):
+    """One model with one cache."""
+
+    def __init__(self, model: runtime.Model, info: EngineInfo, chunk_tokens: int) -> None:
+        self._model = model
+        self._info = info
+        self._chunk_tokens = chunk_tokens
+        self._thread = threading.get_ident()
+
+    def info(self) -> EngineInfo:
+        """Return what was loaded."""
+        return self._info
+
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Yield the answer to `request` token by token."""
+        assert threading.get_ident() == self._thread, "MLX belongs to the thread that loaded"
+        prompt = self._prompt_tokens(request)
+        room = self._info.context_tokens - len(prompt)
+        limit = room if request.max_tokens is None else min(room, request.max_tokens)
+        if self._prefill(prompt, cancel):
+            yield PromptDone(len(prompt))
+            yield from self._decode(prompt[-1], request, limit, cancel)
+
+    def _prompt_tokens(self, request: GenerateRequest) -> list[int]:
+        tokens = self._chat_tokens(request) if request.prompt is None else self._model.tokenize(request.prompt)
+        if not tokens:
+            raise InvalidRequest("The prompt is empty", hint="write at least one character")
+        context = self._info.context_tokens
+        if len(tokens) >= context:
+            raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
+        return tokens
+
+    def _chat_tokens(self, request: GenerateRequest) -> list[int]:
+        if not self._model.has_chat_template:
+            raise InvalidRequest(
+                "This model has no chat template, so it cannot answer messages",
+                hint="send a plain prompt, or use a model that was trained for conversations",
+            )
+        try:
+            return self._model.chat_tokens([asdict(m) for m in request.messages])
+        except Exception as error:  # a template may raise whatever it likes
+            raise InvalidRequest(
+                f"The model's chat template refused the messages: {shorten(str(error))}",
+                hint="many templates want user and assistant in turns, and some no system message",
+            ) from error
+
+    def _prefill(self, prompt: list[int], cancel: CancelToken) -> bool:
+        """Compute all but the last token of the prompt; return False if that was cancelled."""
+        for start in range(self._model.begin(prompt), len(prompt) - 1, self._chunk_tokens):
+            if cancel.is_set():
+                return False
+            self._model.read(prompt[start : min(start + self._chunk_tokens, len(prompt) - 1)])
+        return not cancel.is_set()
+
+    def _decode(self, last: int, request: GenerateRequest, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Yield up to `limit` tokens, then why it ended; nothing more once cancelled."""
+        text = self._model.new_text()
+        for index, token in enumerate(self._model.generate(last, request, limit), 1):
+            if cancel.is_set():
+                return
+            if token in self._model.ends:
+                if rest := text.rest():
+                    yield Token(rest)
+                yield Finished("stop")
+                return
+            piece = text.add(token)
+            yield Token(piece + text.rest() if index == limit else piece)
+        yield Finished("length")
+
+
+def load_engine(model: LocalModel, folder: ModelFolder, context_tokens: int, progress: Progress) -> MlxEngine:
+    """Load `model`, whose checked folder is `folder`. Raises `ModelLoadFailed` with mlx-lm's own reason."""
+    watched = _Watched(progress)
+    accelerator = runtime.accelerator()
+    chunk_tokens = memory.chunk_tokens(folder, accelerator)
+    try:
+        loaded = runtime.load(model.path, chunk_tokens, watched)
+    except runtime.GivenUp:
+        raise ModelLoadFailed(
+            reference=model.reference, why="the load was given up before it was done", hint="load it again"
+        ) from None
+    except Exception as error:
+        if error is watched.failure or isinstance(error, RbeeError):
+            raise
+        why = f"mlx-lm does not accept it: {type(error).__name__}: {shorten(str(error))}"
+        raise ModelLoadFailed(reference=model.reference, why=why) from error
+    progress(1.0, "ready")
+    info = EngineInfo(context_tokens, architecture=folder.architecture, accelerator=accelerator)
+    return MlxEngine(loaded, info, chunk_tokens)
+
+
+class _Watched:
+    """Tells an error of the progress's receiver from one of mlx-lm."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.failure: Exception | None = None
+
+    def __call__(self, fraction: float, detail: str = "") -> bool:
+        try:
+            return self._progress(fraction, detail)
+        except Exception as error:
+            self.failure = error
+            raise
