@@ -3,6 +3,8 @@
 Bytes are passed on unread but for the end mark: what a token costs here is paid for every token of every request.
 """
 
+import contextlib
+
 import aiohttp
 import msgspec
 from aiohttp import web
@@ -13,7 +15,7 @@ from rbee_core.errors import DeadlineExceeded, RbeeError, RemoteError, WorkerCra
 from rbee_core.hive.link import WorkerLink
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.middleware import error_response
-from rbee_core.http.stream import END, EventStream, SlowReaderError, event_bytes
+from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes
 from rbee_core.settings import Settings
 
 CRASH_SETTLE_S = 2.0
@@ -34,7 +36,7 @@ class Relay:
         stream = EventStream(request, self._settings.write_timeout_s)
         try:
             return await self._relay(worker, wanted, stream)
-        except SlowReaderError:
+        except ReaderGoneError:
             return stream.response
         except RbeeError as error:
             return await _finish(stream, error)
@@ -97,5 +99,6 @@ async def _finish(stream: EventStream, error: RbeeError) -> web.StreamResponse:
     """Say `error` in whichever form is still possible."""
     if not stream.response.prepared:
         return error_response(error)
-    await stream.write(event_bytes(error.body()) + END)
+    with contextlib.suppress(ReaderGoneError):
+        await stream.write(event_bytes(error.body()) + END)
     return stream.response

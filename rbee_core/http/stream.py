@@ -1,6 +1,7 @@
 """Server-sent events with a deadline on every write, and reading a body as a struct."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -25,12 +26,12 @@ def event_bytes(event: Any) -> bytes:
     return b"data: " + wire.encode(event) + b"\n\n"
 
 
-class SlowReaderError(Exception):
-    """Raised when a client takes nothing for the whole write timeout. aiohttp itself would wait for ever."""
+class ReaderGoneError(Exception):
+    """Raised when a client has left, or takes nothing for the whole write timeout: aiohttp would wait for ever."""
 
 
 class EventStream:
-    """An SSE response being written. `write` raises `SlowReaderError` or `ConnectionResetError` when nobody reads."""
+    """An SSE response being written. `start` and `write` raise `ReaderGoneError` when nobody reads."""
 
     def __init__(self, request: web.Request, write_timeout_s: float) -> None:
         self._request = request
@@ -41,24 +42,33 @@ class EventStream:
 
     async def start(self) -> None:
         """Send the headers; after this an error can only be an event."""
-        await self.response.prepare(self._request)
+        try:
+            await self.response.prepare(self._request)
+        except ConnectionError as error:
+            raise ReaderGoneError from error
 
     async def write(self, data: bytes) -> None:
         """Send `data` now."""
+        transport = self._request.transport
         try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await self.response.write(data)
+            if transport is None or transport.get_write_buffer_size() == 0:
+                await self.response.write(data)  # cannot block: a deadline would only cost time for every token
+            else:
+                async with asyncio.timeout(self._write_timeout_s):
+                    await self.response.write(data)
+        except ConnectionResetError:
+            raise ReaderGoneError from None
         except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise SlowReaderError from None
+            transport.abort()
+            raise ReaderGoneError from None
 
 
 async def send_events(request: web.Request, events: AsyncIterator[Any], write_timeout_s: float) -> web.StreamResponse:
     """Send every event, then the end mark."""
     stream = EventStream(request, write_timeout_s)
-    await stream.start()
-    async for event in events:
-        await stream.write(event_bytes(event))
-    await stream.write(END)
+    with contextlib.suppress(ReaderGoneError):
+        await stream.start()
+        async for event in events:
+            await stream.write(event_bytes(event))
+        await stream.write(END)
     return stream.response

@@ -10,7 +10,7 @@ from aiohttp import web
 from rbee_core import API_VERSION, __version__, wire
 from rbee_core.errors import RequestCanceled, WorkerNotReady
 from rbee_core.http.middleware import envelope, guard, json_response
-from rbee_core.http.stream import END, EventStream, SlowReaderError, event_bytes, read_body, send_events
+from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes, read_body, send_events
 from rbee_core.worker.engine import EngineHost, Generation
 
 
@@ -69,7 +69,7 @@ class WorkerServer:
         try:
             await stream.start()
             await _send(generation, stream)
-        except SlowReaderError:
+        except ReaderGoneError:
             generation.stop(RequestCanceled())
         finally:
             generation.stop(RequestCanceled())
