@@ -1,0 +1,173 @@
+"""Clients that leave, stall, or get half a stream: the engine stops, the slot is free, nobody is misled."""
+
+import contextlib
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from rbee_core import wire
+from rbee_core.errors import RemoteError
+from tests.support.program import Hive, Home
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.scripted
+
+FREE_WITHIN_S = 1.0
+
+
+def spawn(hive: Hive, script: str) -> str:
+    worker_id = hive.client.spawn(wire.SpawnRequest(model_ref=f"scripted:{script}")).worker_id
+    eventually(lambda: hive.client.worker(worker_id).state == "idle", what="the worker is ready")
+    return worker_id
+
+
+@contextlib.contextmanager
+def raw_request(hive: Hive, worker_id: str, *, receive_buffer: int = 0) -> Iterator[socket.socket]:
+    """Send an inference request over a bare socket."""
+    body = json.dumps({"prompt": "hello"}).encode()
+    head = (
+        f"POST /v1/workers/{worker_id}/inference HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.socket() as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(20)
+        sock.connect(("127.0.0.1", hive.port))
+        sock.sendall(head.encode() + body)
+        eventually(lambda: hive.client.worker(worker_id).active == 1, what="the request runs")
+        yield sock
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close with a reset, as a killed client's kernel does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def is_free(hive: Hive, worker_id: str) -> None:
+    """The hive counts no request, and the worker's own slot takes one."""
+    eventually(lambda: hive.client.worker(worker_id).active == 0, FREE_WITHIN_S, what="the request is over")
+
+    def taken() -> bool:
+        try:
+            next(hive.client.infer(worker_id, wire.InferenceRequest(prompt="again", max_tokens=1, timeout_s=0.01)))
+        except RemoteError as error:
+            return error.code != "ALL_SLOTS_BUSY"
+        return True
+
+    eventually(taken, FREE_WITHIN_S, what="the slot is free")
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+def test_a_client_that_leaves_before_the_first_token(reset: bool, home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "prefill_s=60")
+    with raw_request(hive, worker_id) as sock:
+        hang_up(sock) if reset else sock.close()
+        is_free(hive, worker_id)
+
+
+def test_a_client_that_leaves_in_the_middle(home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=inf;token_ms=10")
+    with raw_request(hive, worker_id) as sock:
+        assert b"data: " in eventually(lambda: sock.recv(4096), what="the stream begins")
+        hang_up(sock)
+        is_free(hive, worker_id)
+    hive.stop()
+    assert "Traceback" not in home.log("hive") + home.log(worker_id)
+
+
+def test_many_clients_that_leave_at_once(home: Home) -> None:
+    home.environment["RBEE_SLOTS_PER_WORKER"] = "4"
+    hive = home.start_hive()
+    worker_id = spawn(hive, "slots=4;tokens=inf;token_ms=10")
+    streams = [hive.connect().infer(worker_id, wire.InferenceRequest(prompt="hello")) for _ in range(4)]
+    for stream in streams:
+        next(stream)
+    for stream in streams:
+        stream.close()
+    is_free(hive, worker_id)
+    process = psutil.Process(hive.pid)
+    eventually(lambda: len(process.net_connections()) <= 8, what="the connections are closed")
+
+
+def test_a_client_that_never_reads(home: Home) -> None:
+    home.environment["RBEE_WRITE_TIMEOUT_S"] = "0.5"
+    hive = home.start_hive()
+    process = psutil.Process(hive.pid)
+    worker_id = spawn(hive, "tokens=inf")
+    before = process.memory_info().rss
+    with raw_request(hive, worker_id, receive_buffer=4096):
+        eventually(lambda: hive.client.worker(worker_id).active == 0, 15, what="the hive gives up")
+        assert process.memory_info().rss - before < 30_000_000
+    is_free(hive, worker_id)
+    hive.stop()
+    assert "Traceback" not in home.log("hive") + home.log(worker_id)
+
+
+@pytest.mark.parametrize("script", ["tokens=3", "tokens=9;crash_at_token=3:SEGV", "tokens=inf;token_ms=10"])
+def test_every_stream_has_exactly_one_last_word(script: str, home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, script)
+    with raw_request(hive, worker_id) if "inf" in script else quick_request(hive, worker_id) as sock:
+        if "inf" in script:
+            hive.client.stop_worker(worker_id)
+        data = read_all(sock)
+    events = [line.removeprefix(b"data: ") for line in data.split(b"\n") if line.startswith(b"data: ")]
+    assert events[-1].strip() == b"[DONE]"
+    last_words = [e for e in map(json.loads, events[:-1]) if "done" in e or "error" in e]
+    assert len(last_words) == 1
+    assert json.loads(events[-2]) == last_words[0]
+
+
+@contextlib.contextmanager
+def quick_request(hive: Hive, worker_id: str) -> Iterator[socket.socket]:
+    """Send a request that may be over before anybody looks."""
+    body = b'{"prompt": "hello"}'
+    head = (
+        f"POST /v1/workers/{worker_id}/inference HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", hive.port), timeout=20) as sock:
+        sock.sendall(head.encode() + body)
+        yield sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read up to the end of the response."""
+    data = b""
+    while not data.endswith((b"0\r\n\r\n", b"data: [DONE]\n\n")) and (chunk := sock.recv(65_536)):
+        data += chunk
+    return data
+
+
+def test_slow_headers_do_not_hold_up_others(home: Home) -> None:
+    hive = home.start_hive()
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", hive.port)))
+            sock.sendall(b"POST /v1/workers/spawn HTTP/1.1\r\nHost:")
+        started = time.monotonic()
+        assert hive.client.health(attempts=1).status == "alive"
+        assert time.monotonic() - started < 1
+
+
+def test_a_body_that_never_comes_does_not_hold_up_the_end(home: Home) -> None:
+    hive = home.start_hive()
+    head = (
+        "POST /v1/workers/spawn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        "Content-Length: 100\r\n\r\n{"
+    )
+    with socket.create_connection(("127.0.0.1", hive.port)) as sock:
+        sock.sendall(head.encode())
+        assert hive.client.health().status == "alive"
+        started = time.monotonic()
+        assert hive.stop().exit_code == 0
+        assert time.monotonic() - started < 4
