@@ -20,9 +20,11 @@ from rbee_core.errors import (
     InvalidRequest,
     PayloadTooLarge,
     RbeeError,
+    RequestCanceled,
     RouteNotFound,
     UnsupportedMediaType,
 )
+from rbee_core.http.stream import ReaderGoneError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -54,6 +56,8 @@ def envelope(body_limit_bytes: int) -> Any:
             return await handler(request)
         except RbeeError as error:
             return error_response(error)
+        except ReaderGoneError:
+            return web.Response(status=RequestCanceled.http_status)  # for the record: nobody is there to read it
         except web.HTTPRequestEntityTooLarge:
             return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes))
         except web.HTTPException as error:

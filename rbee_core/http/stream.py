@@ -59,7 +59,8 @@ class EventStream:
         except ConnectionResetError:
             raise ReaderGoneError from None
         except TimeoutError:
-            transport.abort()
+            if transport is not None:
+                transport.abort()
             raise ReaderGoneError from None
 
 

@@ -60,15 +60,19 @@ class Generation:
         deadline = None if timeout_s is None else self._loop.time() + timeout_s
         try:
             while True:
-                async with asyncio.timeout_at(deadline):
-                    event = await self._queue.get()
-                yield event
+                yield (event := await self._next(deadline))
                 if not isinstance(event, wire.TokenEvent):
                     return
         except TimeoutError:
             yield DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed").body()
         finally:
             self.stop(RequestCanceled())
+
+    async def _next(self, deadline: float | None) -> Any:
+        if deadline is None:
+            return await self._queue.get()
+        async with asyncio.timeout_at(deadline):
+            return await self._queue.get()
 
     def run(self, engine: Engine) -> None:
         """Produce the events, in the engine thread."""
