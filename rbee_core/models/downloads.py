@@ -19,6 +19,7 @@ from rbee_core.backend import RemoteModel
 from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled
 from rbee_core.models import store, transfer
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
+from rbee_core.models.partial import disk_errors
 from rbee_core.models.transfer import TransferOptions
 
 REMEMBERED = 64
@@ -156,8 +157,9 @@ class Downloads:
 
     def _check_space(self, download: Download) -> None:
         """Refuse before the first byte if the files cannot all fit; blocks for a moment."""
-        download.folder.mkdir(parents=True, exist_ok=True)
-        have = shutil.disk_usage(download.folder).free
+        with disk_errors(download.folder, download.model.size_bytes):
+            download.folder.mkdir(parents=True, exist_ok=True)
+            have = shutil.disk_usage(download.folder).free
         paths = [download.folder / f.name for f in download.model.files]
         there = sum(p.stat().st_size for p in paths if p.is_file())
         need = (download.model.size_bytes - there) * 105 // 100
@@ -173,7 +175,8 @@ class Downloads:
         manifest = store.Manifest(
             model.reference, model.provider, model.revision, model.format, model.entry, int(time.time()), files
         )  # fmt: skip
-        store.write_manifest(download.folder, manifest)
+        with disk_errors(download.folder, model.size_bytes):
+            store.write_manifest(download.folder, manifest)
         row = row_of(download.folder, manifest)
         self._catalog.add(row)
         return row

@@ -38,6 +38,7 @@ class PlayedHive:
         self.spawned = "loading"
         self.polls = [worker("loading"), worker("loading", progress=0.5), worker()]
         self.streams: list[list[wire.StreamEvent | BaseException]] = [[*tokens("Hel", "lo"), done()]]
+        self.downloads = [progress("done")]
         self.cancelled: list[str] = []
         self.requests: list[wire.InferenceRequest] = []
         self.dies = False
@@ -49,6 +50,14 @@ class PlayedHive:
 
     def list_workers(self, **_: Any) -> list[wire.WorkerInfo]:
         return self.idle
+
+    def download(self, request: wire.DownloadRequest) -> wire.DownloadProgress:
+        assert request.model_ref == MODEL
+        return self.downloads[0]
+
+    def follow(self, download_id: str) -> Generator[wire.DownloadProgress]:
+        assert download_id == "download-1"
+        yield from self.downloads[1:]
 
     def spawn(self, request: wire.SpawnRequest) -> wire.SpawnResponse:
         return wire.SpawnResponse(
@@ -72,6 +81,11 @@ class PlayedHive:
 
     def cancel(self, _worker_id: str, request_id: str, **_: Any) -> None:
         self.cancelled.append(request_id)
+
+
+def progress(state: str, done_bytes: int = 98_000_000, **more: Any) -> wire.DownloadProgress:
+    facts = {"id": "download-1", "reference": MODEL, "done_bytes": done_bytes, "total_bytes": 98_000_000, **more}
+    return wire.DownloadProgress(**facts, state=cast("Any", state))
 
 
 def tokens(*texts: str) -> list[wire.StreamEvent]:
@@ -122,6 +136,43 @@ def test_ephemeral_inference_looks_as_promised() -> None:
         "Speed: 42.74 tokens/sec",
     ]
     assert run.stdout.getvalue() == b"Hello\n"
+
+
+def test_download_is_phase_3() -> None:
+    hive = PlayedHive()
+    hive.downloads = [progress("running", 0, note="Q4_K_M"), progress("running", 49_000_000), progress("done")]
+    run = Run(hive, "ephemeral", backend="llamacpp-cpu")
+
+    lines = run.go()
+
+    assert lines[2] == f"[Phase 3] Downloading {MODEL} (Q4_K_M), 98 MB"
+    assert lines[-1] == "Speed: 42.74 tokens/sec"
+    assert any(line.startswith(f"[Phase 3] ✓ Downloaded {MODEL} (Q4_K_M): 98 MB in ") for line in lines)
+    phases = run.phases.as_data()
+    assert [p["phase"] for p in phases] == ["1", "2", "3", "3-5", "6", "7", "8"]
+    assert "Downloaded" in phases[2]["detail"]
+
+
+def test_failed_download_is_a_failure_of_phase_3() -> None:
+    hive = PlayedHive()
+    why = {"code": "ACCESS_DENIED", "message": "The hub refuses it", "details": {"hint": "set HF_TOKEN"}}
+    hive.downloads = [progress("running", 0), progress("failed", 10, error=why)]
+    run = Run(hive, "ephemeral")
+
+    with pytest.raises(RemoteError, match="The hub refuses it") as caught:
+        run.go()
+
+    assert (caught.value.code, caught.value.hint) == ("ACCESS_DENIED", "set HF_TOKEN")
+    assert run.phases.entered[-1].phase == "3"
+
+
+def test_effective_context_is_told() -> None:
+    hive = PlayedHive()
+    hive.polls = [worker("loading"), worker(context_tokens=4096)]
+    run = Run(hive, "ephemeral")
+
+    assert run.go()[-1] == "Context: 4096 tokens"
+    assert run.flow.outcome.as_data()["context_tokens"] == 4096
 
 
 def test_chosen_backend_is_named() -> None:

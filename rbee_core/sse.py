@@ -1,0 +1,37 @@
+"""Reading server-sent events: bytes in, structs out. The other direction is `rbee_core.http.stream`."""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+EVENT_LIMIT_BYTES = 1 << 20
+
+T = TypeVar("T")
+
+
+class EventParser(Generic[T]):
+    """Cuts the bytes of a stream into events of one shape, wherever the network cut them.
+
+    Knows the part of SSE that our servers use: one ``data:`` line an event, comment lines, and ``[DONE]``.
+    """
+
+    def __init__(self, shape: type[T]) -> None:
+        self._rest = b""
+        self._decode = msgspec.json.Decoder(shape).decode
+        self.done = False
+
+    def feed(self, chunk: bytes) -> list[T]:
+        """Return the events that `chunk` completes. Raises `ValueError` for what is no event of ours."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > EVENT_LIMIT_BYTES:
+            raise ValueError("an event is too large")
+        events: list[T] = []
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                self.done = True
+            elif data:
+                events.append(self._decode(data))
+        return events
