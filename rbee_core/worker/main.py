@@ -23,10 +23,16 @@ def main() -> None:
     if sys.stdin.isatty():
         sys.exit("llm-worker-rbee is started by rbee-hive; run `rbee infer` or `rbee-hive daemon` instead")
     lifeline.arm()
-    _run()
-    # An engine thread that is stuck in native code must not hold up the exit that the hive is waiting for.
-    logging.shutdown()
-    os._exit(0)
+    code = 1
+    try:
+        _run()
+        code = 0
+    except Exception:
+        logging.getLogger("rbee.worker").exception("the worker failed")
+    finally:
+        # An engine thread that is stuck in native code must not hold up the exit that the hive is waiting for.
+        logging.shutdown()
+        os._exit(code)
 
 
 def _run() -> None:
