@@ -16,6 +16,24 @@ Feature: Model catalog (SQLite)
     When the hive is restarted
     Then the catalog lists the model
 
+  @B4.3
+  Scenario: the catalog tracks downloads
+    Given a hub that has a model
+    And a running hive
+    When a worker is wanted for the hub's model
+    Then the catalog says what was downloaded, from where, to where, how large and when
+    And the file is whole
+
+  @B4.4
+  Scenario: the catalog prevents a second download
+    Given a hub that has a model
+    And a running hive
+    And the hub's model was downloaded
+    And the hive was restarted
+    When a worker is wanted for the hub's model
+    Then it becomes idle
+    And the hub was not asked again
+
   Scenario: a damaged catalog is rebuilt and kept aside
     Given a catalog that is damaged
     When a hive is started

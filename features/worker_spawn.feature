@@ -2,6 +2,24 @@
 Feature: Worker spawn
   One call gets a worker for a model: the one that is there, or a new one.
 
+  @B6.1
+  Scenario: a spawn consults the catalog
+    Given a hub that has a model
+    And a running hive
+    And the hub's model was downloaded
+    And the hub has lost that model
+    When a worker is wanted for the hub's model
+    Then it becomes idle
+
+  @B6.2
+  Scenario: a spawn downloads a missing model and updates the catalog
+    Given a hub that has a model
+    And a running hive
+    When a worker is wanted for the hub's model
+    Then it becomes idle
+    And the file is whole
+    And the catalog lists the hub's model
+
   @B6.3
   Scenario: a spawn uses the cached model
     Given a running hive

@@ -123,6 +123,7 @@ def kill_hive(hive: Hive) -> None:
     hive.kill()
 
 
+@given("the hive was restarted", target_fixture="hive")
 @when("the hive is restarted", target_fixture="hive")
 def restart_hive(home: Home, hive: Hive) -> Hive:
     hive.stop()

@@ -27,9 +27,7 @@ Tokens:
 Total tokens: 10
 Duration: \d+ ms
 Speed: \d+\.\d\d tokens/sec
-(?:Context: \d+ tokens
-)?
-"""
+(?:Context: \d+ tokens\n)?"""
 )
 
 Table = list[list[str]]
@@ -200,7 +198,8 @@ def stderr_is_empty(result: Result) -> None:
 
 @then("the summary counts tokens, time and speed")
 def summary(result: Result) -> None:
-    assert re.search(r"Total tokens: \d+\nDuration: \d+ ms\nSpeed: \d+\.\d\d tokens/sec\n(Context: \d+ tokens\n)?$", result.stderr)
+    last = re.compile(r"Total tokens: \d+\nDuration: \d+ ms\nSpeed: \d+\.\d\d tokens/sec\n(Context: \d+ tokens\n)?$")
+    assert last.search(result.stderr)
 
 
 @then(parsers.parse("stdout is one object with the text and {tokens:d} tokens"))

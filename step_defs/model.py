@@ -1,15 +1,21 @@
 """Steps about models: references good and bad, what a scripted model does, and the catalog."""
 
+import filecmp
 import importlib.util
 import os
 import sqlite3
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from pytest_bdd import given, parsers, then
 
-from step_defs.support import Home
+from step_defs.support import Home, Hub
+
+HUB_FILE = "bees/smollm2/SmolLM2.Q4_1.gguf"
+HUB_MODEL = f"hf:{HUB_FILE}"
 
 # What scripted models do, in words, and the reference that makes them do it.
 SCRIPTS = {
@@ -95,6 +101,14 @@ def sound_model() -> Path:
     return next(path for folder in package.submodule_search_locations or [] for path in Path(folder).glob("*.gguf"))
 
 
+@given("a hub that has a model", target_fixture="hub")
+def hub_with_model(home: Home, sound_model: Path) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add(HUB_FILE, sound_model.read_bytes())
+        home.environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        yield hub
+
+
 @given("a catalog that is damaged")
 def damaged_catalog(home: Home) -> None:
     home.path.mkdir()
@@ -146,6 +160,32 @@ def catalog_is_empty(home: Home) -> None:
 @then("the catalog lists the model once")
 def catalog_lists_model(home: Home) -> None:
     assert len(listed(home)) == 1
+
+
+@then("the catalog lists the hub's model")
+def catalog_lists_hub_model(home: Home) -> None:
+    assert listed(home) == [HUB_MODEL]
+
+
+@then("the catalog says what was downloaded, from where, to where, how large and when")
+def catalog_tracks_download(home: Home, sound_model: Path) -> None:
+    columns = "reference, provider, local_path, size_bytes, downloaded_at_unix"
+    with closing(sqlite3.connect(home.path / "models.db")) as database:
+        [(reference, provider, path, size, at)] = database.execute(f"SELECT {columns} FROM models")
+    assert (reference, provider, size) == (HUB_MODEL, "huggingface", sound_model.stat().st_size)
+    assert Path(path).is_relative_to(home.path / "models")
+    assert sound_model.stat().st_ctime <= at <= time.time()
+
+
+@then("the file is whole")
+def file_is_whole(home: Home, sound_model: Path) -> None:
+    [path] = (home.path / "models").rglob("*.gguf")
+    assert filecmp.cmp(path, sound_model, shallow=False)
+
+
+@then("the hub was not asked again")
+def hub_was_not_asked(hub: Hub, asked_before: int) -> None:
+    assert len(hub.requests) == asked_before
 
 
 @then("the damaged catalog was kept")

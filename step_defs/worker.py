@@ -8,8 +8,8 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from rbee_core import wire
-from step_defs.model import SCRIPTS
-from step_defs.support import Hive, Home, Result, eventually
+from step_defs.model import HUB_MODEL, SCRIPTS
+from step_defs.support import Hive, Home, Hub, Result, eventually
 
 Workers = dict[str, wire.WorkerInfo]
 
@@ -38,6 +38,17 @@ def worker_for_model(hive: Hive, model: str, backend: str) -> wire.WorkerInfo:
 @given("the model was used before")
 def model_used_before(hive: Hive, model: str, backend: str) -> None:
     hive.client.stop_worker(idle_worker(hive, model, backend).worker_id)
+
+
+@given("the hub's model was downloaded", target_fixture="asked_before")
+def hub_model_downloaded(hive: Hive, hub: Hub, backend: str) -> int:
+    hive.client.stop_worker(idle_worker(hive, HUB_MODEL, backend).worker_id)
+    return len(hub.requests)
+
+
+@given("the hub has lost that model")
+def hub_has_lost_model(hub: Hub) -> None:
+    hub.files.clear()
 
 
 @given(parsers.parse("a worker that {does}"), target_fixture="worker")
@@ -69,6 +80,11 @@ def want_worker(hive: Hive, model: str, backend: str) -> wire.SpawnResponse:
     return spawn(hive, model, backend)
 
 
+@when("a worker is wanted for the hub's model", target_fixture="answer")
+def want_worker_for_hub_model(hive: Hive, backend: str) -> wire.SpawnResponse:
+    return spawn(hive, HUB_MODEL, backend)
+
+
 @when(parsers.parse("a worker is wanted that {does}"), target_fixture="worker")
 def want_worker_that(hive: Hive, backend: str, does: str) -> wire.WorkerInfo:
     return idle_worker(hive, SCRIPTS[does], backend)
@@ -82,6 +98,11 @@ def many_want_worker(hive: Hive, backend: str, count: int, does: str) -> list[wi
         return list(threads.map(lambda client: client.spawn(request), clients))
 
 
+@when("the registry's code is loaded alone", target_fixture="result")
+def load_registry(home: Home) -> Result:
+    return home.python("import sys, rbee_core.domain.pool; print(*sys.modules)")
+
+
 @when("that worker is killed")
 def kill_worker(worker: wire.WorkerInfo) -> None:
     psutil.Process(worker.pid).send_signal(signal.SIGKILL)
@@ -90,6 +111,11 @@ def kill_worker(worker: wire.WorkerInfo) -> None:
 @when("the worker's log is asked for", target_fixture="result")
 def ask_log(home: Home, worker: wire.WorkerInfo) -> Result:
     return home.rbee("logs", worker.worker_id)
+
+
+@then("SQLite was not loaded with it")
+def no_sqlite(result: Result) -> None:
+    assert not {"sqlite3", "_sqlite3"} & set(result.stdout.split())
 
 
 @then("the hive has no workers")

@@ -164,9 +164,16 @@ class Home:
 
     def start(self, name: str, *arguments: str, stdin: bytes | None = None) -> Program:
         """Start one of the console scripts."""
-        program = Program([str(SCRIPTS / name), *arguments], self.environment, self.folder / "output", stdin)
+        return self._start([str(SCRIPTS / name), *arguments], stdin)
+
+    def _start(self, argv: list[str], stdin: bytes | None = None) -> Program:
+        program = Program(argv, self.environment, self.folder / "output", stdin)
         self.cleanup.callback(program.close)
         return program
+
+    def python(self, code: str) -> Result:
+        """Run a line of Python in a process of its own."""
+        return self._start([sys.executable, "-P", "-c", code]).finish()
 
     def rbee(self, *arguments: str, stdin: bytes | None = None, timeout_s: float = PATIENCE_S) -> Result:
         """Run `rbee` to its end."""
