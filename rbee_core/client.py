@@ -8,17 +8,16 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from rbee_core import wire
+from rbee_core import sse, wire
 from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RbeeError, RemoteError, StreamBroken, shorten
 from rbee_core.settings import Settings
-from rbee_core.sse import EventParser
 
 # httpx imports its own command line program, with rich and pygments, wherever those are installed: a third of its
 # import time, which every `rbee infer` would wait for. None is Python's mark for "there is no such module".
@@ -168,7 +167,7 @@ class HiveClient:
         path = f"{_worker_path(worker_id)}/inference"
         with self._open_stream("POST", path, stall_s, content=wire.encode(request)) as response:
             try:
-                for event in _events(response, stall_s):
+                for event in sse.events(response.iter_raw(), wire.StreamEvent, stall_s):
                     if event.error is not None:
                         _raise_remote(event.error, response.status_code)
                     tokens += event.token is not None
@@ -178,7 +177,7 @@ class HiveClient:
                 if finished:
                     return
                 if isinstance(error, httpx.ReadTimeout):
-                    raise _stalled(stall_s) from None
+                    raise sse.stalled(stall_s) from None
                 raise StreamBroken(tokens=tokens, why=_sentence(error)) from error
         if not finished:
             raise StreamBroken(tokens=tokens, why="it ended without a last word")
@@ -232,13 +231,11 @@ class HiveClient:
 
     def _progress(self, download_id: str) -> Generator[wire.DownloadProgress]:
         """Yield what one stream tells; it ends at a silence too."""
-        parser = EventParser(wire.DownloadProgress)
         path, query = "/v1/models/download/progress", {"id": download_id}
         try:
             with self._open_stream("GET", path, PROGRESS_SILENCE_S, params=query) as response:
-                for chunk in response.iter_raw():
-                    yield from parser.feed(chunk)
-        except httpx.ReadTimeout:
+                yield from sse.events(response.iter_raw(), wire.DownloadProgress, self._settings.request_timeout_s)
+        except (httpx.ReadTimeout, DeadlineExceeded):
             return
         except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
             raise HiveLost(self.address, error) from error
@@ -284,32 +281,12 @@ class HiveClient:
         return self._settings.shutdown_grace_s + self._settings.request_timeout_s
 
 
-def _events(response: httpx.Response, stall_s: float) -> Iterator[wire.StreamEvent]:
-    """Yield the events as they arrive; bytes that are none, such as keep-alive comments, are no sign of progress."""
-    parser = EventParser(wire.StreamEvent)
-    last = time.monotonic()
-    for chunk in response.iter_raw():
-        if events := parser.feed(chunk):
-            yield from events
-            last = time.monotonic()
-        elif time.monotonic() - last > stall_s:
-            raise _stalled(stall_s)
-        if parser.done:
-            return
-
-
 def _worker_path(worker_id: str) -> str:
     return f"/v1/workers/{quote(worker_id, safe='')}"
 
 
 def _raise_remote(error: wire.ErrorObject, status: int) -> NoReturn:
     raise RemoteError(code=error.code, message=error.message, http_status=status, details=error.details)
-
-
-def _stalled(stall_s: float) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"No token came for {stall_s:g} s", hint="a slow machine needs a larger token_stall_timeout_s"
-    )
 
 
 def _sentence(error: Exception) -> str:

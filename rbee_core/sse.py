@@ -1,8 +1,12 @@
 """Reading server-sent events: bytes in, structs out. The other direction is `rbee_core.http.stream`."""
 
+import time
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
+
+from rbee_core.errors import DeadlineExceeded
 
 EVENT_LIMIT_BYTES = 1 << 20
 
@@ -35,3 +39,27 @@ class EventParser(Generic[T]):
             elif data:
                 events.append(self._decode(data))
         return events
+
+
+def events(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[T]:
+    """Yield the events as they arrive; bytes that are none, such as keep-alive comments, are no sign of progress.
+
+    Raises `DeadlineExceeded` after `stall_s` without an event, `ValueError` for what is no event.
+    """
+    parser = EventParser(shape)
+    last = time.monotonic()
+    for chunk in chunks:
+        if found := parser.feed(chunk):
+            yield from found
+            last = time.monotonic()
+        elif time.monotonic() - last > stall_s:
+            raise stalled(stall_s)
+        if parser.done:
+            return
+
+
+def stalled(stall_s: float) -> DeadlineExceeded:
+    """Return the error of a stream of tokens that went silent."""
+    return DeadlineExceeded(
+        f"No token came for {stall_s:g} s", hint="a slow machine needs a larger token_stall_timeout_s"
+    )
