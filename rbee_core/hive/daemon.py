@@ -29,7 +29,7 @@ from rbee_core.http.listen import bind, serving
 from rbee_core.models import downloads
 from rbee_core.models.catalog import Catalog
 from rbee_core.models.provision import Provisioner
-from rbee_core.models.transfer import TransferOptions
+from rbee_core.models.transfer_rules import TransferOptions
 from rbee_core.settings import Settings
 
 log = logging.getLogger("rbee.hive")

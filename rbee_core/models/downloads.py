@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from rbee_core import aio, wire
-from rbee_core.backend import RemoteModel
+from rbee_core.backend import RemoteFile, RemoteModel
 from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled
-from rbee_core.models import store, transfer
+from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
-from rbee_core.models.partial import disk_errors
-from rbee_core.models.transfer import TransferOptions
+from rbee_core.models.partial import Progress, disk_errors
+from rbee_core.models.transfer_rules import TransferOptions
 
 REMEMBERED = 64
 
@@ -148,12 +148,15 @@ class Downloads:
                 loop.call_soon_threadsafe(download.note, name, done)
 
             destination = download.folder / file.name
-            await aio.off_loop(
-                transfer.fetch, file, destination, cancel=download.cancel, progress=progress, options=self._options
-            )
+            await aio.off_loop(self._fetch, file, destination, download.cancel, progress)
             download.note(file.name, file.size_bytes)
         if download.cancel.is_set():
             raise RequestCanceled
+
+    def _fetch(self, file: RemoteFile, destination: Path, cancel: threading.Event, progress: Progress) -> None:
+        from rbee_core.models import transfer  # brings an HTTP client, for which most hives have no use
+
+        transfer.fetch(file, destination, cancel=cancel, progress=progress, options=self._options)
 
     def _check_space(self, download: Download) -> None:
         """Refuse before the first byte if the files cannot all fit; blocks for a moment."""
