@@ -37,7 +37,7 @@ class Callback(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.taken.put((f"{self.path} {self.headers['Authorization']}", body))
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name it has in the base class
         """Say nothing on stderr."""
 
 

@@ -1,0 +1,114 @@
+"""What the reference claims is what the code says: settings, variables, error codes, routes."""
+
+import asyncio
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbee_core.errors import error_classes
+from rbee_core.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs/reference"
+SETTINGS = {f.name: f for f in dataclasses.fields(Settings) if f.name not in ("home", "models")}
+
+
+def rows(name: str) -> list[list[str]]:
+    """Return the cells of every table row of a page, without headings."""
+    lines = (REFERENCE / name).read_text(encoding="utf-8").splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in cells if not set(row[0]) <= set("-: ")]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = {row[0].strip("`"): row[1].strip("`") for row in rows("settings.md")[1:]}
+    assert documented.pop("home") == "~/.rbee"
+    assert documented == {name: str(field.default) for name, field in SETTINGS.items()}
+
+
+def test_every_variable_in_the_source_is_documented() -> None:
+    text = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+    used = {
+        name
+        for path in (ROOT / "rbee_core").rglob("*.py")
+        for name in re.findall(r"\bRBEE_[A-Z][A-Z_]+\b", path.read_text(encoding="utf-8"))
+    }
+    from_settings = {f"RBEE_{name.upper()}" for name in SETTINGS}
+    internal = {"RBEE_INSTANCE"}
+    assert sorted(n for n in used - from_settings - internal if n not in text) == []
+
+
+def test_every_error_code_is_documented() -> None:
+    documented = {row[0]: (int(row[1]), int(row[2])) for row in rows("errors.md")[1:] if row[0].isupper()}
+    assert documented == {cls.code: (cls.http_status, cls.exit_code) for cls in error_classes()}
+
+
+def routes_of(app: Any) -> set[str]:
+    return {
+        f"{route.method} {route.resource.canonical}"
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+
+
+def test_every_route_of_the_worker_is_documented() -> None:
+    from rbee_core import wire
+    from rbee_core.worker.engine import EngineHost
+    from rbee_core.worker.server import WorkerServer
+
+    spec = wire.WorkerSpec(
+        worker_id="w", secret="s", hive_url="", hive_pid=1, model_ref="", model_path="", model_format="",
+        model_size_bytes=0, backend="", device="",
+    )  # fmt: skip
+
+    async def build() -> set[str]:
+        return routes_of(WorkerServer(spec, EngineHost(_never, 1), asyncio.Event()).app())
+
+    page = (REFERENCE / "http.md").read_text(encoding="utf-8")
+    assert sorted(r for r in asyncio.run(build()) if not _mentions(page, r)) == []
+
+
+def _never(progress: object) -> Any:
+    raise AssertionError(progress)
+
+
+ROUTE = re.compile(r"""web\.(get|post|put|delete)\(\s*(?:"([^"]+)"|(\w+))""")
+
+
+def test_every_route_of_the_hive_is_documented() -> None:
+    page = (REFERENCE / "http.md").read_text(encoding="utf-8")
+    found: set[str] = set()
+    for path in (ROOT / "rbee_core/hive").glob("*routes.py"):
+        text = path.read_text(encoding="utf-8")
+        constants = dict(re.findall(r'^([A-Z_]+) = "([^"]+)"', text, re.MULTILINE))
+        found |= {f"{verb.upper()} {route or constants[name]}" for verb, route, name in ROUTE.findall(text)}
+    assert len(found) > 10
+    assert sorted(route for route in found if not _mentions(page, route)) == []
+
+
+def _mentions(page: str, route: str) -> bool:
+    """Whether the page names this method and path; `GET|DELETE /x` and other names of a variable will do."""
+    method, path = route.split(" ")
+    pattern = re.sub(r"\\\{\w+(?::[^}]*)?\\\}", r"\\{\\w+\\}", re.escape(path))
+    return re.search(rf"\b{method}\b[|A-Z`]* +`?{pattern}(?![\w/])", page) is not None
+
+
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "rbee_core").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_paths_that_a_document_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:rbee_core|rbee_plugins|tests|features|step_defs|docs)/[\w/.-]+\.(?:py|md|feature))`", text
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []

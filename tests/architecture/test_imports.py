@@ -1,0 +1,128 @@
+"""Import contracts, what each program may import at its start, and calls that nobody makes."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for package in ("rbee_core", "rbee_plugins") for path in (ROOT / package).rglob("*.py"))
+ENGINES = frozenset({"llama_cpp", "mlx", "mlx_lm", "numpy", "jinja2", "huggingface_hub"})
+
+MODULES_AFTER = "import sys; sys.path[:] = [p for p in sys.path if p]; {code}; print(*sys.modules, sep='\\n')"
+
+
+def imported_after(code: str) -> set[str]:
+    """Return what a new interpreter has imported after it ran this code."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", MODULES_AFTER.format(code=code)],
+        capture_output=True, text=True, check=True, timeout=60, cwd=ROOT.parent,
+    )  # fmt: skip
+    return set(done.stdout.split())
+
+
+def test_import_contracts() -> None:
+    script = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [script, "--no-cache"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("program", "forbidden"),
+    [
+        ("rbee_core.keeper.main", ENGINES | {"aiohttp", "sqlite3", "psutil", "rbee_plugins"}),
+        ("rbee_core.hive.main", ENGINES | {"httpx", "rich", "rbee_core.keeper", "rbee_core.worker"}),
+        ("rbee_core.hive.daemon", ENGINES | {"rich", "httpx", "rbee_core.keeper", "rbee_core.worker"}),
+        ("rbee_core.worker.main", ENGINES | {"sqlite3", "httpx", "rich", "rbee_core.keeper", "rbee_core.hive"}),
+        ("rbee_core.worker.program", ENGINES | {"sqlite3", "httpx", "rich", "rbee_core.keeper", "rbee_core.hive"}),
+        ("rbee_core.backend", ENGINES | {"asyncio", "aiohttp", "httpx", "sqlite3", "psutil"}),
+        ("rbee_core.domain.pool", ENGINES | {"asyncio", "aiohttp", "httpx", "sqlite3", "psutil"}),
+    ],
+)
+def test_what_a_program_does_not_import_at_its_start(program: str, forbidden: frozenset[str]) -> None:
+    imported = imported_after(f"import {program}")
+    assert program in imported
+    assert imported & forbidden == set()
+
+
+def test_finding_all_plugins_imports_no_engine() -> None:
+    code = "from rbee_core.backend.manager import PluginHost; host = PluginHost({}); host.backends(); host.sources()"
+    assert imported_after(code) & ENGINES == set()
+
+
+def test_the_guardian_is_only_the_standard_library() -> None:
+    tree = ast.parse((ROOT / "rbee_core/hive/guardian.py").read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= sys.stdlib_module_names
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+# Calls that nobody makes. Names as they are written in the source.
+BANNED_CALLS = frozenset(
+    {
+        "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.fork", "os.spawnv",
+        "pickle.load", "pickle.loads", "marshal.loads", "torch.load", "yaml.load", "tempfile.mktemp",
+        "request.json", "request.post", "app.router.add_static",
+    }
+)  # fmt: skip
+BANNED_MODULES = frozenset({"pickle", "marshal", "shelve", "diskcache", "dbm"})
+# The wall clock jumps; decisions hang on the monotonic one. Here it is only written down, or names a file.
+WALL_CLOCK = frozenset({"time.time", "datetime.now", "datetime.datetime.now", "datetime.utcnow"})
+MAY_READ_THE_WALL_CLOCK = frozenset({"rbee_core/models", "rbee_core/keeper"})
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_dangerous_call(path: Path) -> None:
+    found: list[str] = []
+    for name, call in calls(path):
+        shell = any(k.arg == "shell" for k in call.keywords)
+        wall_clock = name in WALL_CLOCK and str(path.parent.relative_to(ROOT)) not in MAY_READ_THE_WALL_CLOCK
+        if name in BANNED_CALLS or shell or wall_clock:
+            found.append(f"line {call.lineno}: {name}")
+    assert found == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_dangerous_module(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {a.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+    imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert imported & BANNED_MODULES == set()
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    words = ("token", "secret", "api_key", "digest")
+    found: list[str] = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Eq, ast.NotEq)):
+                names = [n for n in (node.left, *node.comparators) if isinstance(n, (ast.Name, ast.Attribute))]
+                last = [ast.unparse(n).rsplit(".", 1)[-1] for n in names]
+                if any(name in words for name in last):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
+    assert found == []
+
+
+SOFT_LINES, HARD_LINES, HARD_FUNCTION = 300, 500, 60
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_sizes(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= HARD_LINES + (path.name == "errors.py") * 100
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert (node.end_lineno or 0) - node.lineno < HARD_FUNCTION, node.name
