@@ -39,7 +39,7 @@ def wants(
     at: float = 0,
 ) -> ev.WorkerWanted:
     wanted = Wanted(f"file:/{model}", f"/{model}", "gguf", 60, "scripted", device)
-    return ev.WorkerWanted(at, Ticket(ticket), wanted, need, available, WorkerId(worker), Secret("secret"), host_memory)
+    return ev.WorkerWanted(at, Ticket(ticket), wanted, need, available, WorkerId(worker), Secret("hush-hush"), host_memory)
 
 
 def launched(worker: str = W, at: float = 0) -> ev.ChildLaunched:
@@ -428,5 +428,7 @@ def test_remembered_ends_are_bounded() -> None:
 
 def test_no_representation_shows_the_secret() -> None:
     pool = pool_in("idle")
-    assert "secret" not in repr(pool.find(W)) + repr(pool) + repr(wants(1))
+    shown = repr(pool.find(W)) + repr(pool) + repr(wants(1))
+    assert "Secret(…)" in shown
+    assert str(pool.find(W).secret) not in shown
     assert repr(pool) == "<Pool worker-1 idle>"

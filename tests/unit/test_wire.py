@@ -119,7 +119,7 @@ def test_build_checks_as_decode_does() -> None:
     "body",
     [
         {"model_ref": ""},
-        {"model_ref": "x" * 1025},
+        {"model_ref": "x" * 4097},
         {"model_ref": "a", "device": -1},
         {"model_ref": "a", "device": 1024},
         {"model_ref": "a", "context_tokens": 0},
