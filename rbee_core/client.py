@@ -132,6 +132,7 @@ class HiveClient:
                 yield progress
                 if progress.state != "running":
                     return
+            time.sleep(FIRST_RETRY_DELAY_S)
 
     def remove_model(self, reference: str) -> wire.RemovedModel:
         """Forget a model and remove its files, if rbee fetched them."""

@@ -6,7 +6,8 @@ from typing import Literal
 
 from rbee_core.errors import shorten
 
-Status = Literal["ok", "warning", "failed"]
+# "skipped" is what this machine cannot have, and nobody can do anything about.
+Status = Literal["ok", "warning", "failed", "skipped"]
 PortState = Literal["free", "ours", "taken", "unusable"]
 
 OLDEST_PYTHON = (3, 11)
@@ -141,7 +142,7 @@ def _backends(facts: Facts) -> list[Check]:
 def _backend(fact: BackendFact) -> Check:
     if fact.usable:
         return Check(f"Backend {fact.name}", "ok", ", ".join(fact.devices))
-    return Check(f"Backend {fact.name}", "warning", fact.reason, fact.hint)
+    return Check(f"Backend {fact.name}", "warning" if fact.hint else "skipped", fact.reason, fact.hint)
 
 
 def _compilers(facts: Facts) -> Check:

@@ -56,7 +56,7 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
 
     if not settings.models_dir.is_dir():
         return []
-    _check_readable(settings)
+    _check_usable(settings)
     total, done = maintenance.bytes_to_verify(settings.models_dir, wanted), 0
     catalog = Catalog(settings.catalog_path, settings.models_dir)
     try:
@@ -72,10 +72,10 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
         catalog.close()
 
 
-def _check_readable(settings: Settings) -> None:
+def _check_usable(settings: Settings) -> None:
     for folder in (settings.home, settings.models_dir):
-        if not os.access(folder, os.R_OK | os.X_OK):
-            raise HomeUnusable(path=str(settings.home), why=f"{folder.name} cannot be read")
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise HomeUnusable(path=str(settings.home), why=f"{folder} cannot be read and written")
 
 
 def _report(findings: "Sequence[Finding]") -> None:

@@ -23,8 +23,8 @@ from rbee_core.keeper.render import wants_colour
 from rbee_core.keeper.show import show_json
 from rbee_core.settings import DEFAULT_MODEL, Settings, load
 
-MARKS = {"ok": "✓", "warning": "!", "failed": "✗"}
-COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": None}
 COMPILERS = {"cc": ("cc", "gcc", "clang"), "c++": ("c++", "g++", "clang++")}
 
 
@@ -36,7 +36,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def preflight(as_json: bool) -> int:
     """Check whether this machine is ready, and say what to do.
 
-    ✓ is fine, ! works but could be better, ✗ has to be mended first and makes the exit code 1. Changes nothing.
+    ✓ is fine, ! works but could be better, - is not for this machine, ✗ has to be mended first and makes the exit
+    code 1. Changes nothing.
     """
     return _answer(as_json)
 

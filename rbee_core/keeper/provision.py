@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError, RemoteError, shorten
+from rbee_core.keeper.interrupt import Interrupted
 from rbee_core.keeper.progress import showing, time_words
 from rbee_core.keeper.render import Screen
 from rbee_core.keeper.show import size_words
@@ -41,9 +42,13 @@ def _fetch(client: "HiveClient", first: wire.DownloadProgress, screen: Screen, p
     started, last, note = time.monotonic(), first, shorten(first.note)
     name = f"{shorten(first.reference)} ({note})" if note else shorten(first.reference)
     screen.line(f"{prefix}Downloading {name}, {size_words(first.total_bytes)}")
-    with showing(screen, prefix) as show:
-        for last in client.follow(first.id):
-            show(last.done_bytes, last.total_bytes)
+    try:
+        with showing(screen, prefix) as show:
+            for last in client.follow(first.id):
+                show(last.done_bytes, last.total_bytes)
+    except Interrupted:
+        screen.line(f"{prefix}Interrupted; what was fetched is kept for the next time")
+        raise
     _raise_if_failed(last)
     took = time_words(time.monotonic() - started)
     summary = f"Downloaded {name}: {size_words(last.total_bytes)} in {took}"

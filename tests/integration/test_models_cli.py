@@ -1,8 +1,10 @@
 """`rbee models` and phase 3 of `rbee infer`, as a person runs them: with a hub of our own, mostly without a hive."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import pty
 import signal
 import sqlite3
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from tests.support import oracle
 from tests.support.hub import COMMIT, Hub
-from tests.support.program import Home
+from tests.support.program import SCRIPTS, Home
 from tests.support.waiting import eventually
 
 DATA = b"GGUF" + os.urandom(8_000_000)
@@ -127,9 +129,25 @@ def test_verify_of_a_model_that_is_not_here(home: Home) -> None:
     assert answer.stderr.startswith("error: Model hf:org/other not found")
 
 
-def test_ctrl_c_keeps_what_was_fetched(hub: Hub, home: Home) -> None:
+@pytest.mark.parametrize("command", [("pull", "org/repo"), ("list",), ("verify",)], ids=lambda c: c[0])
+def test_read_only_home_is_one_sentence(hub: Hub, home: Home, command: tuple[str, ...]) -> None:
+    home.rbee("models", "pull", "org/repo")
+    home.path.chmod(0o500)
+    try:
+        answer = home.rbee("models", *command)
+    finally:
+        home.path.chmod(0o700)
+
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"error: Cannot use {home.path} as RBEE_HOME: ")
+    assert "\nhint: " in answer.stderr
+    assert len(answer.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", [("models", "pull"), ("infer", "--prompt", "x", "--model")], ids=["pull", "infer"])
+def test_ctrl_c_keeps_what_was_fetched(hub: Hub, home: Home, command: tuple[str, ...]) -> None:
     file = hub.add("org/repo/m-Q4_K_M.gguf", DATA, bytes_per_s=2_000_000)
-    pull = home.start("rbee", "models", "pull", "org/repo")
+    pull = home.start("rbee", *command, "org/repo")
     part = model_file(home).with_name("m-Q4_K_M.gguf.part")
     eventually(lambda: part.exists() and part.stat().st_size > 2_000_000, 20, what="some of it is here")
 
@@ -137,6 +155,7 @@ def test_ctrl_c_keeps_what_was_fetched(hub: Hub, home: Home) -> None:
     ended = pull.finish(10)
 
     assert ended.exit_code == 130
+    assert "Interrupted; what was fetched is kept for the next time\n" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert home.processes() == []
     assert part.stat().st_size > 2_000_000
@@ -197,6 +216,48 @@ def test_infer_with_a_bad_model_fails_in_words(
     assert words in answer.stderr
     assert "hint: " in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_hive_that_is_stopped_in_the_middle_lets_its_askers_go(hub: Hub, home: Home) -> None:
+    hub.add("org/repo/m-Q4_K_M.gguf", DATA, bytes_per_s=1_000_000)
+    hive = home.start_hive()
+    pull = home.start("rbee", "models", "pull", "org/repo")
+    eventually(lambda: "%" in pull.stderr, 20, what="progress is shown")
+
+    started = time.monotonic()
+    stopped = hive.stop()
+    took_s = time.monotonic() - started
+    ended = pull.finish(10)
+
+    assert (stopped.exit_code, ended.exit_code) == (0, 1)
+    assert took_s < 5
+    assert "Traceback" not in ended.stderr + home.log("hive")
+    assert ended.stderr.splitlines()[-1].startswith("hint: "), ended.stderr
+
+
+def test_terminal_gets_a_bar(hub: Hub, home: Home) -> None:
+    hub.add("org/repo/m-Q4_K_M.gguf", DATA, bytes_per_s=8_000_000)
+    home.environment |= {"TERM": "xterm", "COLUMNS": "100"}
+    seen: list[bytes] = []
+
+    def read(fd: int) -> bytes:
+        seen.append(os.read(fd, 65_536))
+        return seen[-1]
+
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(SCRIPTS / "rbee", ["rbee", "models", "pull", "org/repo"], home.environment)
+    with contextlib.suppress(OSError):  # the terminal is gone with its last program
+        while read(fd):
+            pass
+    os.close(fd)
+    _, status = os.waitpid(pid, 0)
+
+    shown = b"".join(seen).decode()
+    assert os.waitstatus_to_exitcode(status) == 0, shown
+    assert "MB/s" in shown
+    assert "━━━" in shown
+    assert "8 MB of" not in shown
 
 
 def test_quiet_pull_says_nothing_on_the_way(hub: Hub, home: Home) -> None:

@@ -82,6 +82,12 @@ def test_compilers_hardly_matter_where_the_engine_is_installed() -> None:
     assert "c++ not found" in answer.detail
 
 
+def test_what_this_machine_cannot_have_is_no_warning() -> None:
+    metal = BackendFact(name="llamacpp-metal", usable=False, reason="Metal needs a Mac")
+
+    assert find(replace(GOOD, backends=(*GOOD.backends, metal)), "Backend llamacpp-metal").status == "skipped"
+
+
 def test_nothing_is_wrong_with_a_machine_that_never_ran_rbee() -> None:
     facts = replace(GOOD, home_exists=False, catalog_models=None)
 
