@@ -114,7 +114,8 @@ class NativeModel:
         params.progress_callback = report
         with _WeightBuffers() as buffers:
             self._model: int | None = _lib.llama_model_load_from_file(os.fsencode(path), params)
-        self.accelerator: Accelerator = accelerator_of(buffers.names) if _lib.llama_supports_gpu_offload() else "cpu"
+        holder = accelerator_of(buffers.names)
+        self.accelerator: Accelerator = holder if _lib.llama_supports_gpu_offload() else "cpu"
         if not self._model:
             raise NativeError("llama.cpp does not accept the file")
         self._vocabulary: int = _lib.llama_model_get_vocab(self._model)

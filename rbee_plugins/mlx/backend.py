@@ -52,7 +52,7 @@ class Mlx(Backend):
             return Availability(usable=False, reason="MLX runs on Apple Silicon and on Linux")
         if find_spec("mlx_lm") is None:
             return Availability(usable=False, reason="the package mlx-lm is not installed", hint=_INSTALL)
-        if not any((folder / "lib").glob("libmlx.*") for folder in _mlx_folders()):
+        if not any(next(folder.glob("lib/libmlx.*"), None) for folder in _mlx_folders()):
             return Availability(usable=False, reason="no build of mlx is installed", hint=_INSTALL)
         if self.accelerator == "cuda":
             return nvml.availability(self._gpus, os.environ)

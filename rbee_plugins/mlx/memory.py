@@ -14,7 +14,7 @@ _RUNTIME_BYTES = 190_000_000
 _LOGIT_ROWS = 16
 
 # Weights times tokens that are computed in at most half a second: on two slow cores, and on a laptop's GPU.
-_CPU_CHUNK_BYTES = 400_000_000
+_CPU_CHUNK_BYTES = 200_000_000
 _GPU_CHUNK_BYTES = 400_000_000_000
 
 
