@@ -1,0 +1,114 @@
+"""What the benches share: timing a command's output byte by byte, medians of interleaved rounds, the report."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds since the command's start; `returned_s` is when its process was gone."""
+
+    first_s: float
+    last_s: float
+    returned_s: float
+    text: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio or a time, and what it has to be."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = False
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+def run(argv: Sequence[str | Path], environment: Mapping[str, str]) -> Timing:
+    """Run a command and note when its first and its last byte came out."""
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        with subprocess.Popen(
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        ) as p:
+            assert p.stdout is not None
+            first = last = 0.0
+            data = b""
+            while chunk := os.read(p.stdout.fileno(), 65_536):
+                if chunk.strip():
+                    last = time.perf_counter()
+                    first = first or last
+                data += chunk
+        returned = time.perf_counter()
+        errors.seek(0)
+        stderr = errors.read().decode()
+    if p.returncode:
+        sys.exit(f"{argv[0]} ended with {p.returncode}:\n{stderr[-2000:]}")
+    return Timing(first - started, last - started, returned - started, data.decode(), stderr)
+
+
+@contextmanager
+def home() -> Iterator[dict[str, str]]:
+    """Give the environment of a new RBEE_HOME."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RBEE_")}
+    with tempfile.TemporaryDirectory() as folder:
+        yield kept | {"RBEE_HOME": folder}
+
+
+@contextmanager
+def hive(environment: Mapping[str, str]) -> Iterator[None]:
+    """Run a hive on the node `localhost` of this environment."""
+    subprocess.run([SCRIPTS / "rbee", "hive", "start", "--port", "0"], env=environment, check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run([SCRIPTS / "rbee", "hive", "stop"], env=environment, check=True, capture_output=True)
+
+
+def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
+    """Return the median of each measure, taken in turns so that a slow minute hits all of them."""
+    taken = [[measure() for measure in measures] for _ in range(rounds)]
+    return [statistics.median(values) for values in zip(*taken, strict=True)]
+
+
+def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return a parser with what every bench takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    return parser
+
+
+def report(goals: Sequence[Goal], numbers: Mapping[str, float], *, as_json: bool) -> int:
+    """Print the outcome; return the exit code, 1 if a goal is missed."""
+    if as_json:
+        outcome = {g.name: {"value": round(g.value, 4), "limit": g.limit, "met": g.met} for g in goals}
+        print(json.dumps({"goals": outcome, "numbers": {k: round(v, 4) for k, v in numbers.items()}}))
+    else:
+        for name, value in numbers.items():
+            print(f"{name:45} {value:10.3f}")
+        for goal in goals:
+            sign = "≥" if goal.at_least else "≤"
+            print(
+                f"{goal.name:45} {goal.value:10.3f} {goal.unit:1} {sign} {goal.limit:g}  {'ok' if goal.met else 'MISSED'}"
+            )
+    return 0 if all(g.met for g in goals) else 1
