@@ -36,8 +36,7 @@
     ├── HomeUnusable              HOME_UNUSABLE        500
     └── RemoteError               whatever the other side said
 
-Foreign exceptions become one of these at the seam where they arise; these become exit codes and HTTP bodies
-once, at the edge. Classes take data, keyword-only, and build their own sentence.
+Classes take data, keyword-only, and build their own sentence.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,8 +55,7 @@ class RbeeError(Exception):
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = message, hint
         self.details: dict[str, Any] = details
 
     def __str__(self) -> str:
@@ -482,8 +480,7 @@ class RemoteError(RbeeError):
         hint = str(rest.pop("hint", ""))
         super().__init__(message, hint=hint)
         self.details = rest  # whatever its keys are called
-        self.code = code
-        self.http_status = http_status
+        self.code, self.http_status = code, http_status
         self.exit_code = next((c.exit_code for c in error_classes() if c.code == code), 1)
 
 

@@ -98,6 +98,7 @@ async def _serve(
                     log.info("listening on %s:%d", host, port)
                     announce({"pid": os.getpid(), "port": port, "host": host})
                     stopped = await supervisor.run(stop_wanted, force)
+                    fetching.cancel_all()  # who follows one is told before the server closes
                 keeper.cancel()
         finally:
             await launcher.close()
