@@ -109,6 +109,7 @@ def report(goals: Sequence[Goal], numbers: Mapping[str, float], *, as_json: bool
         for goal in goals:
             sign = "≥" if goal.at_least else "≤"
             print(
-                f"{goal.name:45} {goal.value:10.3f} {goal.unit:1} {sign} {goal.limit:g}  {'ok' if goal.met else 'MISSED'}"
+            verdict = "ok" if goal.met else "MISSED"
+            print(f"{goal.name:45} {goal.value:10.3f} {goal.unit:1} {sign} {goal.limit:g}  {verdict}")
             )
     return 0 if all(g.met for g in goals) else 1
