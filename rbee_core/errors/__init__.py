@@ -1,0 +1,115 @@
+"""Every error a user can meet, each with its code, exit code, HTTP status and hint.
+
+::
+
+    RbeeError                     INTERNAL             500  exit 1
+    ├── InvalidRequest            INVALID_REQUEST      400  exit 2
+    ├── InvalidApiKey             INVALID_API_KEY      401
+    ├── AccessDenied              ACCESS_DENIED        403
+    ├── ModelNotFound             MODEL_NOT_FOUND      404
+    ├── WorkerNotFound            WORKER_NOT_FOUND     404
+    ├── RouteNotFound             NOT_FOUND            404
+    ├── DeadlineExceeded          DEADLINE_EXCEEDED    408
+    ├── VersionMismatch           VERSION_MISMATCH     409
+    ├── HiveAlreadyRunning        HIVE_ALREADY_RUNNING 409
+    ├── ModelInUse                MODEL_IN_USE         409
+    ├── PayloadTooLarge           PAYLOAD_TOO_LARGE    413
+    ├── UnsupportedMediaType      UNSUPPORTED_MEDIA_TYPE 415
+    ├── PromptTooLong             PROMPT_TOO_LONG      400  exit 2
+    ├── ModelLoadFailed           MODEL_LOAD_FAILED    422
+    ├── RequestCanceled           REQUEST_CANCELED     499  exit 130
+    ├── WorkerCrashed             WORKER_CRASHED       502
+    ├── DownloadFailed            DOWNLOAD_FAILED      502
+    ├── ChecksumMismatch          CHECKSUM_MISMATCH    502
+    ├── BackendNotAvailable       BACKEND_NOT_AVAILABLE 503
+    ├── AllSlotsBusy              ALL_SLOTS_BUSY       503  exit 75
+    ├── ShuttingDown              SHUTTING_DOWN        503
+    ├── WorkerNotReady            WORKER_NOT_READY     503
+    ├── CatalogUnusable           CATALOG_UNUSABLE     503
+    ├── LoadingTimeout            LOADING_TIMEOUT      504
+    ├── InsufficientRam           INSUFFICIENT_RAM     507
+    ├── VramExhausted             VRAM_EXHAUSTED       507
+    ├── InsufficientDisk          INSUFFICIENT_DISK    507
+    ├── HiveUnreachable           HIVE_UNREACHABLE     502
+    ├── StreamBroken              STREAM_BROKEN        502
+    ├── AddressUnusable           ADDRESS_UNUSABLE     500
+    ├── HomeUnusable              HOME_UNUSABLE        500
+    └── RemoteError               whatever the other side said
+
+Classes take data, keyword-only, and build their own sentence.
+"""
+
+from rbee_core.errors.base import RbeeError, RemoteError, error_classes, shorten
+from rbee_core.errors.failures import (
+    AddressUnusable,
+    AllSlotsBusy,
+    BackendNotAvailable,
+    CatalogUnusable,
+    ChecksumMismatch,
+    DownloadFailed,
+    HiveUnreachable,
+    HomeUnusable,
+    InsufficientDisk,
+    InsufficientRam,
+    LoadingTimeout,
+    ShuttingDown,
+    StreamBroken,
+    VramExhausted,
+    WorkerCrashed,
+    WorkerNotReady,
+)
+from rbee_core.errors.refusals import (
+    AccessDenied,
+    DeadlineExceeded,
+    HiveAlreadyRunning,
+    InvalidApiKey,
+    InvalidRequest,
+    ModelInUse,
+    ModelLoadFailed,
+    ModelNotFound,
+    PayloadTooLarge,
+    PromptTooLong,
+    RequestCanceled,
+    RouteNotFound,
+    UnsupportedMediaType,
+    VersionMismatch,
+    WorkerNotFound,
+)
+
+__all__ = [
+    "AccessDenied",
+    "AddressUnusable",
+    "AllSlotsBusy",
+    "BackendNotAvailable",
+    "CatalogUnusable",
+    "ChecksumMismatch",
+    "DeadlineExceeded",
+    "DownloadFailed",
+    "HiveAlreadyRunning",
+    "HiveUnreachable",
+    "HomeUnusable",
+    "InsufficientDisk",
+    "InsufficientRam",
+    "InvalidApiKey",
+    "InvalidRequest",
+    "LoadingTimeout",
+    "ModelInUse",
+    "ModelLoadFailed",
+    "ModelNotFound",
+    "PayloadTooLarge",
+    "PromptTooLong",
+    "RbeeError",
+    "RemoteError",
+    "RequestCanceled",
+    "RouteNotFound",
+    "ShuttingDown",
+    "StreamBroken",
+    "UnsupportedMediaType",
+    "VersionMismatch",
+    "VramExhausted",
+    "WorkerCrashed",
+    "WorkerNotFound",
+    "WorkerNotReady",
+    "error_classes",
+    "shorten",
+]

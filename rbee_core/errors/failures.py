@@ -1,0 +1,204 @@
+"""Errors of what should have worked: a process, a file, the network, the machine's resources."""
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from rbee_core.errors.base import RbeeError
+
+
+class WorkerCrashed(RbeeError):
+    """Raised when a worker process ended by itself; carries its exit and last log lines."""
+
+    code = "WORKER_CRASHED"
+    http_status = 502
+
+    def __init__(self, *, worker_id: str, exit: str, log_tail: Sequence[str] = ()) -> None:  # noqa: A002
+        super().__init__(
+            f"Worker {worker_id} crashed ({exit})",
+            hint=f"`rbee logs {worker_id}` shows its log",
+            worker_id=worker_id,
+            exit=exit,
+            log_tail=list(log_tail),
+        )
+
+
+class DownloadFailed(RbeeError):
+    """Raised when a transfer failed after all its attempts."""
+
+    code = "DOWNLOAD_FAILED"
+    http_status = 502
+
+
+class ChecksumMismatch(RbeeError):
+    """Raised when a file arrived twice with other bytes than the hub announced."""
+
+    code = "CHECKSUM_MISMATCH"
+    http_status = 502
+
+
+class BackendNotAvailable(RbeeError):
+    """Raised when a backend was asked for by name and cannot run here."""
+
+    code = "BACKEND_NOT_AVAILABLE"
+    http_status = 503
+
+    def __init__(self, *, backend: str, why: str, available: Iterable[str], hint: str = "") -> None:
+        names = sorted(available)
+        listed = f"available here: {', '.join(names)}" if names else "no backend is available here"
+        super().__init__(
+            f"Backend {backend} is not available: {why}",
+            hint=f"{hint}; {listed}" if hint else listed,
+            backend=backend,
+            available=names,
+        )
+
+
+class AllSlotsBusy(RbeeError):
+    """Raised when a worker serves as many requests as it has slots."""
+
+    code = "ALL_SLOTS_BUSY"
+    http_status = 503
+    exit_code = 75
+
+    def __init__(self, *, slots: int, busy: int) -> None:
+        super().__init__(
+            f"All slots are busy ({busy} of {slots})", hint="try again in a moment", slots=slots, busy=busy
+        )
+
+
+class ShuttingDown(RbeeError):
+    """Raised when hive or worker takes no new work because it is stopping."""
+
+    code = "SHUTTING_DOWN"
+    http_status = 503
+
+    def __init__(self, *, who: str) -> None:
+        super().__init__(f"The {who} is shutting down", hint="start it again, then retry")
+
+
+class WorkerNotReady(RbeeError):
+    """Raised when a worker is asked to generate before its model is loaded, or after it was told to stop."""
+
+    code = "WORKER_NOT_READY"
+    http_status = 503
+
+    def __init__(self, *, worker_id: str, state: str) -> None:
+        super().__init__(
+            f"Worker {worker_id} is {state}", hint="wait until it is idle", worker_id=worker_id, state=state
+        )
+
+
+class CatalogUnusable(RbeeError):
+    """Raised when models.db is locked for too long, or was written by a newer rbee."""
+
+    code = "CATALOG_UNUSABLE"
+    http_status = 503
+
+
+class LoadingTimeout(RbeeError):
+    """Raised when a worker made no progress towards ready for too long."""
+
+    code = "LOADING_TIMEOUT"
+    http_status = 504
+
+    def __init__(self, *, worker_id: str, progress: float, waited_s: float) -> None:
+        super().__init__(
+            f"Worker {worker_id} stopped making progress at {progress:.0%} for {waited_s:.0f} s",
+            hint="a slow disk needs a larger load_stall_timeout_s",
+            worker_id=worker_id,
+            progress=progress,
+        )
+
+
+class _Insufficient(RbeeError):
+    http_status = 507
+    what: ClassVar[str]
+    advice: ClassVar[str]
+
+    def __init__(self, *, need_bytes: int, have_bytes: int) -> None:
+        need_mb, have_mb = -(-need_bytes // 1_000_000), have_bytes // 1_000_000
+        super().__init__(
+            f"Insufficient {self.what}: need {need_mb} MB, have {have_mb} MB",
+            hint=self.advice,
+            need_bytes=need_bytes,
+            have_bytes=have_bytes,
+        )
+
+
+class InsufficientRam(_Insufficient):
+    """Raised before anything starts when host memory cannot hold the model."""
+
+    code = "INSUFFICIENT_RAM"
+    what = "RAM"
+    advice = "use a smaller quantisation or context, or stop a worker"
+
+
+class VramExhausted(_Insufficient):
+    """Raised before anything starts when device memory cannot hold the model."""
+
+    code = "VRAM_EXHAUSTED"
+    what = "VRAM"
+    advice = "use a smaller quantisation or context, another device, or stop a worker"
+
+
+class InsufficientDisk(_Insufficient):
+    """Raised before a transfer starts when the disk cannot hold the file."""
+
+    code = "INSUFFICIENT_DISK"
+    what = "disk"
+    advice = "free some space, or set RBEE_HOME to a larger disk"
+
+
+class HiveUnreachable(RbeeError):
+    """Raised when no hive answers at an address after all attempts."""
+
+    code = "HIVE_UNREACHABLE"
+    http_status = 502
+
+    def __init__(self, *, address: str, attempts: int) -> None:
+        super().__init__(
+            f"Cannot connect to {address} after {attempts} attempts",
+            hint="check the address, and that `rbee hive start` was run there",
+            address=address,
+        )
+
+
+class StreamBroken(RbeeError):
+    """Raised when a stream ended without its terminal event."""
+
+    code = "STREAM_BROKEN"
+    http_status = 502
+
+    def __init__(self, *, tokens: int, why: str) -> None:
+        super().__init__(
+            f"The stream broke off after {tokens} tokens: {why}",
+            hint="what had arrived is kept above; run the command again",
+            tokens=tokens,
+        )
+
+
+class AddressUnusable(RbeeError):
+    """Raised when a server cannot listen where it was told to."""
+
+    code = "ADDRESS_UNUSABLE"
+
+    def __init__(self, *, host: str, port: int, why: str) -> None:
+        super().__init__(
+            f"Cannot listen on {host}:{port}: {why}",
+            hint="choose another --port, or --port 0 for a free one",
+            host=host,
+            port=port,
+        )
+
+
+class HomeUnusable(RbeeError):
+    """Raised when RBEE_HOME cannot be created, read or written."""
+
+    code = "HOME_UNUSABLE"
+
+    def __init__(self, *, path: str, why: str) -> None:
+        super().__init__(
+            f"Cannot use {path} as RBEE_HOME: {why}",
+            hint="correct its permissions, or set RBEE_HOME to another folder",
+            path=path,
+        )

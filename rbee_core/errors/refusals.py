@@ -1,0 +1,212 @@
+"""Errors that say no to a request: with other words, or at another time, it can succeed."""
+
+from collections.abc import Iterable, Sequence
+
+from rbee_core.errors.base import RbeeError, shorten
+
+
+class InvalidRequest(RbeeError):
+    """Raised when what was asked can never work as written, whatever the machine's state."""
+
+    code = "INVALID_REQUEST"
+    http_status = 400
+    exit_code = 2
+
+    @classmethod
+    def unknown_backend(cls, name: str, valid: Iterable[str]) -> "InvalidRequest":
+        """Name a backend that no plugin registers."""
+        names = sorted(valid)
+        return cls(
+            f"Invalid backend: {name}. Valid: [{', '.join(names)}]",
+            hint="`rbee plugins` lists the backends that are installed",
+            backend=name,
+            valid=names,
+        )
+
+    @classmethod
+    def device_out_of_range(cls, index: int, available: Sequence[int]) -> "InvalidRequest":
+        """Name a device index that the backend does not have."""
+        return cls(
+            f"Device {index} not available. Available: {list(available)}",
+            hint="leave --device out to use the first one",
+            device=index,
+            available=list(available),
+        )
+
+    @classmethod
+    def bad_reference(cls, reference: str, why: str) -> "InvalidRequest":
+        """Name a model reference that cannot be parsed."""
+        return cls(
+            f"Invalid model reference {shorten(reference)!r}: {why}",
+            hint="use a path to a .gguf file, pkg:distribution/file, hf:org/repo[:QUANT] or an alias",
+            reference=shorten(reference),
+        )
+
+
+class InvalidApiKey(RbeeError):
+    """Raised when a route that is guarded by a token gets none, or another one."""
+
+    code = "INVALID_API_KEY"
+    http_status = 401
+
+    def __init__(self) -> None:
+        super().__init__("The API key is missing or wrong", hint="set RBEE_API_KEY to the hive's key")
+
+
+class AccessDenied(RbeeError):
+    """Raised when the hub refuses, or when Host or Origin is not ours."""
+
+    code = "ACCESS_DENIED"
+    http_status = 403
+
+
+class ModelNotFound(RbeeError):
+    """Raised when neither path nor source has the model."""
+
+    code = "MODEL_NOT_FOUND"
+    http_status = 404
+
+    def __init__(self, *, reference: str, why: str, hint: str = "") -> None:
+        super().__init__(
+            f"Model {shorten(reference)} not found: {why}",
+            hint=hint or "check the spelling, or give a path to a .gguf file",
+            reference=shorten(reference),
+        )
+
+
+class WorkerNotFound(RbeeError):
+    """Raised when no worker of this hive has that id."""
+
+    code = "WORKER_NOT_FOUND"
+    http_status = 404
+
+    def __init__(self, *, worker_id: str) -> None:
+        super().__init__(
+            f"No worker {shorten(worker_id)} on this hive",
+            hint="`rbee workers list` shows the live ones",
+            worker_id=shorten(worker_id),
+        )
+
+
+class RouteNotFound(RbeeError):
+    """Raised when a path is not part of the API."""
+
+    code = "NOT_FOUND"
+    http_status = 404
+
+
+class DeadlineExceeded(RbeeError):
+    """Raised when a request's own deadline passed, or no token came for too long."""
+
+    code = "DEADLINE_EXCEEDED"
+    http_status = 408
+
+
+class VersionMismatch(RbeeError):
+    """Raised when keeper and hive cannot work together."""
+
+    code = "VERSION_MISMATCH"
+    http_status = 409
+
+    def __init__(self, *, keeper: str, hive: str) -> None:
+        super().__init__(
+            f"This rbee is version {keeper}, the hive is version {hive}",
+            hint="install the same minor version on both, then restart the hive",
+            keeper=keeper,
+            hive=hive,
+        )
+
+
+class HiveAlreadyRunning(RbeeError):
+    """Raised when a second persistent hive is started on one RBEE_HOME."""
+
+    code = "HIVE_ALREADY_RUNNING"
+    http_status = 409
+
+    def __init__(self, *, pid: int, port: int) -> None:
+        super().__init__(
+            f"A hive is already running on this RBEE_HOME: pid {pid}, port {port}",
+            hint="use it, stop it with `rbee hive stop`, or set another RBEE_HOME",
+            pid=pid,
+            port=port,
+        )
+
+
+class ModelInUse(RbeeError):
+    """Raised when a model that a worker holds, or a transfer writes, is to be deleted."""
+
+    code = "MODEL_IN_USE"
+    http_status = 409
+
+    def __init__(self, *, reference: str, users: Sequence[str]) -> None:
+        super().__init__(
+            f"Model {reference} is in use by {', '.join(users)}",
+            hint="stop them first with `rbee workers shutdown`",
+            reference=reference,
+            users=list(users),
+        )
+
+
+class PayloadTooLarge(RbeeError):
+    """Raised when a request body is over the limit."""
+
+    code = "PAYLOAD_TOO_LARGE"
+    http_status = 413
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        super().__init__(
+            f"The request body is larger than {limit_bytes} bytes",
+            hint="send a shorter prompt, or raise body_limit_bytes",
+            limit_bytes=limit_bytes,
+        )
+
+
+class UnsupportedMediaType(RbeeError):
+    """Raised when a body is not declared as JSON: what a web page can send without asking is refused."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    http_status = 415
+
+    def __init__(self) -> None:
+        super().__init__("The body must be sent as application/json", hint="set Content-Type")
+
+
+class PromptTooLong(RbeeError):
+    """Raised when a prompt does not fit the context."""
+
+    code = "PROMPT_TOO_LONG"
+    http_status = 400
+    exit_code = 2
+
+    def __init__(self, *, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens, the context holds {context_tokens}",
+            hint="shorten the prompt, or start the worker with a larger context",
+            prompt_tokens=prompt_tokens,
+            context_tokens=context_tokens,
+        )
+
+
+class ModelLoadFailed(RbeeError):
+    """Raised when a file is not a model this backend can load."""
+
+    code = "MODEL_LOAD_FAILED"
+    http_status = 422
+
+    def __init__(self, *, reference: str, why: str, hint: str = "") -> None:
+        super().__init__(
+            f"Cannot load {shorten(reference)}: {why}",
+            hint=hint or "the file may be damaged or of another format; get it again",
+            reference=shorten(reference),
+        )
+
+
+class RequestCanceled(RbeeError):
+    """Raised when the client cancelled its request."""
+
+    code = "REQUEST_CANCELED"
+    http_status = 499
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("The request was cancelled by the client")
