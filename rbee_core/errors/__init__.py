@@ -25,6 +25,7 @@
     ├── AllSlotsBusy              ALL_SLOTS_BUSY       503  exit 75
     ├── ShuttingDown              SHUTTING_DOWN        503
     ├── WorkerNotReady            WORKER_NOT_READY     503
+    ├── PluginFailed              PLUGIN_FAILED        502
     ├── CatalogUnusable           CATALOG_UNUSABLE     503
     ├── LoadingTimeout            LOADING_TIMEOUT      504
     ├── InsufficientRam           INSUFFICIENT_RAM     507
@@ -52,6 +53,7 @@ from rbee_core.errors.failures import (
     InsufficientDisk,
     InsufficientRam,
     LoadingTimeout,
+    PluginFailed,
     ShuttingDown,
     StreamBroken,
     VramExhausted,
@@ -97,6 +99,7 @@ __all__ = [
     "ModelLoadFailed",
     "ModelNotFound",
     "PayloadTooLarge",
+    "PluginFailed",
     "PromptTooLong",
     "RbeeError",
     "RemoteError",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from rbee_core.errors.base import RbeeError
+from rbee_core.errors.base import RbeeError, shorten
 
 
 class WorkerCrashed(RbeeError):
@@ -85,6 +85,19 @@ class WorkerNotReady(RbeeError):
     def __init__(self, *, worker_id: str, state: str) -> None:
         super().__init__(
             f"Worker {worker_id} is {state}", hint="wait until it is idle", worker_id=worker_id, state=state
+        )
+
+
+class PluginFailed(RbeeError):
+    """Raised when a plugin's code raised something that is no error of ours."""
+
+    code = "PLUGIN_FAILED"
+    http_status = 502
+
+    def __init__(self, *, what: str, error: BaseException) -> None:
+        super().__init__(
+            f"The {what} failed with {type(error).__name__}: {shorten(str(error))}",
+            hint="this is for the plugin's author; `rbee plugins` names the package",
         )
 
 

@@ -3,9 +3,11 @@
 Run as a script, with the standard library only and in a session of its own. It reads lines from stdin: ``+PGID``
 registers a process group, ``-PGID`` forgets it. The hive alone holds the other end of the pipe, so end-of-file means
 that the hive is dead; then every registered group is killed. This reaches what a worker's own cords cannot: stopped
-processes, ones stuck in native code, and their children.
+processes, ones stuck in native code, and their children. Where there is a /proc, children that moved to a session of
+their own are found by the hive's tag in their environment and killed too.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -23,10 +25,19 @@ def main() -> None:
         else:
             groups.discard(group)
     for group in groups:
-        try:
+        with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    tag = os.environb.get(b"RBEE_INSTANCE")
+    if tag:
+        kill_tagged(b"RBEE_INSTANCE=" + tag)
+
+
+def kill_tagged(entry: bytes) -> None:
+    """Kill every other process that has `entry` in the environment it was started with."""
+    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environ:
+            if int(pid) != os.getpid() and entry in environ.read().split(b"\0"):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 if __name__ == "__main__":

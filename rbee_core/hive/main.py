@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import sys
@@ -37,8 +38,10 @@ def daemon(*, ephemeral: bool, no_worker: bool, detached: bool, **flags: Any) ->
         _say(error, scripted=scripted)
         sys.exit(error.exit_code)
     except Exception as error:
-        _say(RbeeError(f"The hive stopped on a bug: {type(error).__name__}: {error}"), scripted=scripted)
-        raise
+        logging.getLogger(__name__).exception("the hive stopped on a bug")
+        hint = "please report it with the last lines of hive.log"
+        _say(RbeeError(f"The hive stopped on a bug: {type(error).__name__}: {error}", hint=hint), scripted=scripted)
+        sys.exit(1)
     if not scripted:
         count = len(stopped)
         click.echo(f"Shut down {count} worker{'' if count == 1 else 's'}.", err=True)

@@ -7,7 +7,7 @@ from rbee_core import aio, hardware, wire
 from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import Need, Wanted
-from rbee_core.errors import InvalidRequest, ModelNotFound
+from rbee_core.errors import InvalidRequest, ModelNotFound, PluginFailed, RbeeError
 from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
@@ -64,7 +64,7 @@ class Placer:
         backend = self._plugins.choose(backend_name, model.format)
         device = _pick(self._plugins.devices(backend), index)
         options = self._options(context_tokens)
-        estimate = await aio.off_loop(backend.estimate, model, options)
+        estimate = await aio.off_loop(_estimate, backend, model, options)
         wanted = Wanted(
             model_ref=model.reference,
             path=str(model.path),
@@ -104,6 +104,15 @@ class Placer:
         return [
             self.describe(b) for b in sorted(self._plugins.backends().values(), key=lambda b: (-b.priority, b.name))
         ]
+
+
+def _estimate(backend: Backend, model: LocalModel, options: LoadOptions) -> Estimate:
+    try:
+        return backend.estimate(model, options)
+    except RbeeError:
+        raise
+    except Exception as error:
+        raise PluginFailed(what=f"memory estimate of {backend.name}", error=error) from error
 
 
 def _pick(devices: Sequence[Device], index: int | None) -> Device:

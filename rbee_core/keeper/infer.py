@@ -89,7 +89,7 @@ class _Run:
         spawn = build_spawn(self._options, settings)
         request = build_inference(self._options, settings)
         with interrupts() as signals, contextlib.ExitStack() as stack, deadline(request.timeout_s):
-            reach = Reach(self._options["node"], settings, stack, signals, worker=True)
+            reach = Reach(self._options["node"], settings, stack, signals, worker=self._options["backend"] is None)
             mode = "ephemeral" if reach.ephemeral else "persistent"
             self._flow = Flow(spawn, request, self._phases, self._out, mode)
             try:

@@ -4,6 +4,7 @@ The only place where an `RbeeError` becomes text and exit code. `rbee infer` alo
 """
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -84,7 +85,9 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the `rbee` command and exit."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; Python taking itself down needs a moment
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], command: click.Command = cli) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rbee_core import aio
 from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
 from rbee_core.domain.model_ref import parse
-from rbee_core.errors import InvalidRequest, ModelInUse, ModelNotFound
+from rbee_core.errors import InvalidRequest, ModelInUse, ModelNotFound, PluginFailed, RbeeError
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.downloads import Download, Downloads
@@ -59,8 +59,16 @@ class Provisioner:
         row = await aio.off_loop(self._fetched, name)
         if row is not None and (not formats or row.format in formats):
             return LocalModel(row.reference, Path(row.local_path), row.format, row.size_bytes)
-        found = await aio.off_loop(self._sources[ref.scheme].resolve, ref, formats)
+        found = await aio.off_loop(self._resolve, ref, formats)
         return replace(found, reference=name)
+
+    def _resolve(self, ref: ModelRef, formats: Sequence[str]) -> LocalModel | RemoteModel:
+        try:
+            return self._sources[ref.scheme].resolve(ref, formats)
+        except (RbeeError, OSError):
+            raise
+        except Exception as error:
+            raise PluginFailed(what=f"model source of {ref.scheme}:", error=error) from error
 
     async def begin(self, reference: str, formats: Sequence[str]) -> LocalModel | Download:
         """Return the model if it is on this node, else the download that brings it, joined or started."""
