@@ -80,6 +80,9 @@ class Pool:
                 return self._drop(event.ticket)
             case ev.Tick():
                 return self._tick(event.at)
+            case ev.DrainWanted():
+                self.closing = True
+                return iter(())
             case ev.ShutdownWanted():
                 return self._shutdown()
             case _:
@@ -187,10 +190,10 @@ class Pool:
     # Serving.
 
     def _request(self, worker: Worker, event: ev.RequestStarted | ev.RequestEnded) -> Iterator[do.Instruction]:
-        if isinstance(event, ev.RequestStarted):
-            worker.requests.add(event.request_id)
-        else:
+        if isinstance(event, ev.RequestEnded):
             worker.requests.discard(event.request_id)
+        elif worker.serving:
+            worker.requests.add(event.request_id)
         if worker.serving:
             worker.state = WorkerState.BUSY if worker.requests else WorkerState.IDLE
             worker.since = event.at
