@@ -107,9 +107,6 @@ def report(goals: Sequence[Goal], numbers: Mapping[str, float], *, as_json: bool
         for name, value in numbers.items():
             print(f"{name:45} {value:10.3f}")
         for goal in goals:
-            sign = "≥" if goal.at_least else "≤"
-            print(
-            verdict = "ok" if goal.met else "MISSED"
+            sign, verdict = "≥" if goal.at_least else "≤", "ok" if goal.met else "MISSED"
             print(f"{goal.name:45} {goal.value:10.3f} {goal.unit:1} {sign} {goal.limit:g}  {verdict}")
-            )
     return 0 if all(g.met for g in goals) else 1

@@ -39,7 +39,9 @@ def wants(
     at: float = 0,
 ) -> ev.WorkerWanted:
     wanted = Wanted(f"file:/{model}", f"/{model}", "gguf", 60, "scripted", device)
-    return ev.WorkerWanted(at, Ticket(ticket), wanted, need, available, WorkerId(worker), Secret("hush-hush"), host_memory)
+    return ev.WorkerWanted(
+        at, Ticket(ticket), wanted, need, available, WorkerId(worker), Secret("hush-hush"), host_memory
+    )
 
 
 def launched(worker: str = W, at: float = 0) -> ev.ChildLaunched:
