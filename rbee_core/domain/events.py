@@ -114,6 +114,12 @@ class StopWanted(Struct, frozen=True):
     reason: str
 
 
+class DrainWanted(Struct, frozen=True):
+    """The hive is about to stop: nothing starts any more, what runs may end by itself."""
+
+    at: float
+
+
 class ShutdownWanted(Struct, frozen=True):
     """The hive is to stop: nothing starts any more, every worker is stopped."""
 
@@ -149,6 +155,7 @@ Event = (
     | RequestStarted
     | RequestEnded
     | StopWanted
+    | DrainWanted
     | ShutdownWanted
     | ChildExited
     | Tick

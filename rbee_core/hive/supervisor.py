@@ -8,6 +8,8 @@ import asyncio
 import itertools
 import logging
 import secrets
+from collections.abc import Coroutine
+from typing import Any
 
 from rbee_core import aio, wire
 from rbee_core.backend import Backend, StopPolicy
@@ -160,17 +162,28 @@ class Supervisor:
             case do.Launch(worker_id):
                 self._launch(self.pool.find(worker_id))
             case do.Watch(worker_id):
-                self._tasks.create_task(self._watch_load(self.pool.find(worker_id)))
+                self._start(self._watch_load(self.pool.find(worker_id)))
             case do.Probe(worker_id):
-                self._tasks.create_task(self._probe(self.pool.find(worker_id)))
+                self._start(self._probe(self.pool.find(worker_id)))
             case do.Stop(worker_id, force):
-                self._tasks.create_task(self._stop(self.pool.find(worker_id), force=force))
+                self._start(self._stop(self.pool.find(worker_id), force=force))
             case do.Answer(ticket, worker_id):
                 self._settle(ticket, self.pool.find(worker_id))
             case do.Refuse(ticket, error):
                 self._settle(ticket, error)
             case do.Announce():
                 self._announce(self.pool.find(instruction.worker_id), instruction)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Follow one worker in a task. A bug in that concerns this worker; the others and the hive go on."""
+
+        async def logged() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("following a worker failed")
+
+        self._tasks.create_task(logged())
 
     def _settle(self, ticket: Ticket, answer: Worker | RbeeError) -> None:
         future = self._waiting.get(ticket)
@@ -258,7 +271,7 @@ class Supervisor:
 
     async def _drain(self, force: asyncio.Event) -> None:
         """Let running requests finish, for a part of the grace time."""
-        self.pool.closing = True
+        self.feed(ev.DrainWanted(self._now()))
         active = sum(len(w.requests) for w in self.pool.live())
         if not active:
             return
