@@ -12,13 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import gherkin, oracle
-from tests.support.checklist import BEHAVIOURS, GROUPS
-from tests.support.program import Home
-from tests.support.waiting import eventually
+from rbee_kit import gherkin, oracle
+from rbee_kit.behaviours import BEHAVIOURS, GROUPS
+from rbee_kit.program import Home
+from rbee_kit.waiting import eventually
 
 pytest_plugins = [f"step_defs.{noun}" for noun in ("model", "hive", "worker", "inference", "plugin", "cli")]
 
+SCRIPTED_PLUGINS = Path(__file__).parent / "tests" / "support" / "plugins"
 REAL_HOME = Path.home() / ".rbee"
 SPARE_FDS = 2
 ENDING_S = 2.0
@@ -92,7 +93,9 @@ def tag(nothing_left: str) -> str:
 @pytest.fixture
 def home(request: pytest.FixtureRequest, tmp_path: Path, tag: str) -> Iterator[Home]:
     """An RBEE_HOME of this test's own."""
-    home = Home(tmp_path, tag, plugins=request.node.get_closest_marker("scripted") is not None)
+    home = Home(tmp_path, tag)
+    if request.node.get_closest_marker("scripted") is not None:
+        home.use_plugins_in(SCRIPTED_PLUGINS)
     yield home
     home.close()
     assert not list(tmp_path.rglob("workers.db")), "a registry database was written"

@@ -1,7 +1,7 @@
 """What steps use to drive the real programs."""
 
+from rbee_kit.program import Hive, Home, Program, Result
+from rbee_kit.waiting import eventually
 from tests.support.hub import Hub
-from tests.support.program import Hive, Home, Program, Result
-from tests.support.waiting import eventually
 
 __all__ = ["Hive", "Home", "Hub", "Program", "Result", "eventually"]

@@ -10,8 +10,8 @@ import pytest
 from pytest_bdd.parser import Scenario, ScenarioTemplate
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
 
-from tests.support.checklist import BEHAVIOURS, GROUPS
-from tests.support.gherkin import check_unambiguous, definitions, read, rendered
+from rbee_kit.behaviours import BEHAVIOURS, GROUPS
+from rbee_kit.gherkin import check_unambiguous, definitions, read, rendered
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "features").glob("**/*.feature"))

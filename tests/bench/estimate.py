@@ -16,8 +16,8 @@ import psutil
 
 from rbee_core import wire
 from rbee_core.client import HiveClient
-from tests.support.program import Home
-from tests.support.waiting import eventually
+from rbee_kit.program import Home
+from rbee_kit.waiting import eventually
 
 CONTEXTS = (512, 4096)
 TOLERANCE = 0.25

@@ -9,8 +9,8 @@ import sys
 import uuid
 from pathlib import Path
 
+from rbee_kit import oracle
 from tests.bench.measure import SCRIPTS, Goal, arguments, hive, home, interleaved, report, run
-from tests.support import oracle
 
 PROMPT = "Say hello"
 RBEE = [SCRIPTS / "rbee", "infer", "--chat", "--prompt", PROMPT, "--max-tokens", "16"]

@@ -12,8 +12,8 @@ import pytest
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError
-from tests.support.program import Hive, Home
-from tests.support.waiting import eventually
+from rbee_kit.program import Hive, Home
+from rbee_kit.waiting import eventually
 
 pytestmark = pytest.mark.scripted
 

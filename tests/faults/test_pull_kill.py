@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rbee_core import wire
+from rbee_kit.program import Hive, Home
 from tests.support.hub import Hub
-from tests.support.program import Hive, Home
 
 KILLS = int(os.environ.get("RBEE_TEST_HIVE_KILLS", "10"))
 SIZE = 8_000_000

@@ -9,8 +9,8 @@ import pytest
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError, RemoteError
-from tests.support.program import Hive, Home, Result
-from tests.support.waiting import eventually
+from rbee_kit.program import Hive, Home, Result
+from rbee_kit.waiting import eventually
 
 pytestmark = pytest.mark.scripted
 

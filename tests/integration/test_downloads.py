@@ -17,9 +17,9 @@ import pytest
 from rbee_core import wire
 from rbee_core.client import HiveClient
 from rbee_core.errors import RemoteError
+from rbee_kit.program import Hive, Home
+from rbee_kit.waiting import eventually
 from tests.support.hub import Hub, HubFile
-from tests.support.program import Hive, Home
-from tests.support.waiting import eventually
 
 GGUF = b"GGUF" + random.Random(3).randbytes(3_000_000)
 FILE = "m-Q4_K_M.gguf"

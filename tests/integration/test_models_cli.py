@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import oracle
+from rbee_kit import oracle
+from rbee_kit.program import SCRIPTS, Home
+from rbee_kit.waiting import eventually
 from tests.support.hub import COMMIT, Hub
-from tests.support.program import SCRIPTS, Home
-from tests.support.waiting import eventually
 
 DATA = b"GGUF" + os.urandom(8_000_000)
 REFERENCE = "hf:org/repo"

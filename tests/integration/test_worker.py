@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from rbee_core import wire
-from tests.support.program import Home
-from tests.support.waiting import eventually
+from rbee_kit.program import Home
+from rbee_kit.waiting import eventually
 
 pytestmark = pytest.mark.scripted
 
