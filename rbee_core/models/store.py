@@ -15,6 +15,7 @@ import msgspec
 
 from rbee_core.backend import RemoteModel
 from rbee_core.domain.model_ref import parse
+from rbee_core.errors import InvalidRequest
 from rbee_core.models.paths import safe_child
 
 SUFFIX = ".rbee.json"
@@ -91,13 +92,17 @@ def manifest_of(models_dir: Path, reference: str, local_path: Path) -> tuple[Pat
 
 
 def _read(path: Path) -> Manifest | None:
+    """Return a manifest, None if there is none; one that names files outside its folder counts as unreadable."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        for name in [f.name for f in manifest.files] + [manifest.entry or "x"]:
+            safe_child(path.parent, *name.split("/"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, InvalidRequest):
         log.warning("%s cannot be read; its model is not listed", path)
         return None
+    return manifest
 
 
 def missing(folder: Path, manifest: Manifest) -> list[str]:

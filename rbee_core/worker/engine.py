@@ -161,7 +161,8 @@ class EngineHost:
 
     def _reporter(self, loop: asyncio.AbstractEventLoop) -> Progress:
         def report(fraction: float, detail: str = "") -> bool:
-            progress = wire.LoadProgress(state="loading", fraction=min(max(fraction, 0.0), 1.0), detail=detail)
+            within = fraction if 0.0 <= fraction <= 1.0 else float(fraction > 1.0)  # NaN is no JSON
+            progress = wire.LoadProgress(state="loading", fraction=within, detail=detail)
             loop.call_soon_threadsafe(self._move, progress)
             return not self._closing
 

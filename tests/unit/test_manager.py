@@ -171,6 +171,14 @@ def test_a_module_that_is_not_there_is_named() -> None:
     assert "rbee_no_such_module" in host.reports()[0].failure
 
 
+def test_a_plugin_that_hangs_at_import_is_given_up(install: Install) -> None:
+    hanging = install("hanging", "import threading\nthreading.Event().wait(20)")
+    good = install("good", backends(Fake("one")))
+    host = PluginHost({}, [hanging, good], import_limit_s=0.1)
+    assert "did not end within 0.1 s" in host.reports()[1].failure
+    assert set(host.backends()) == {"one"}
+
+
 def test_the_second_of_one_name_is_ignored_and_said_so(install: Install) -> None:
     first = install("twin", backends(Fake("one")), module="rbee_twin_1")
     second = install("twin", backends(Fake("two")), module="rbee_twin_2")
