@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rbee_core import aio, wire
 from rbee_core.backend import RemoteFile, RemoteModel
-from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled
+from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled, ShuttingDown
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.partial import Progress, disk_errors
@@ -129,6 +129,8 @@ class Downloads:
         try:
             await self._fetch_all(download)
             download.row = await aio.off_loop(self._enter, download)
+        except RequestCanceled:
+            download.error = ShuttingDown(who="hive")  # nobody else cancels: askers come and go
         except RbeeError as error:
             download.error = error
         except Exception as error:

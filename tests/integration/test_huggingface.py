@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 from rbee_core.backend import LocalModel, RemoteModel
 from rbee_core.domain.model_ref import parse
@@ -25,6 +26,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.setenv("HF_ENDPOINT", running.url + "/")
         yield running
+        close_session()  # the library keeps connections for the process's life
 
 
 def resolve(text: str, formats: Sequence[str] = ("gguf", "mlx")) -> LocalModel | RemoteModel:
