@@ -18,6 +18,12 @@ STEP = re.compile(r"\[\s*(\d+)/(\d+)\]")
 KEPT_LINES = 40
 
 
+def say(text):
+    """Show `text` now, on stderr: stdout belongs to the command that the set-up is for."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 def missing():
     """Return a sentence about what this machine lacks, or an empty string."""
     if sys.version_info < MINIMUM:
@@ -48,7 +54,7 @@ def install(python, arguments):
     if process.wait():
         print("\n" + "".join(lines), file=sys.stderr)
         sys.exit("setting up failed: pip ended with %d; its last lines are above." % process.returncode)
-    print("\r\033[K" if sys.stdout.isatty() else "", end="", flush=True)
+    say("\r\033[K" if sys.stderr.isatty() else "")
 
 
 def show(line, shown):
@@ -57,16 +63,16 @@ def show(line, shown):
     if step:
         done, total = int(step.group(1)), int(step.group(2))
         text = "building llama.cpp: %d of %d files" % (done, total)
-        if not sys.stdout.isatty() and done % 25 and done != total:
+        if not sys.stderr.isatty() and done % 25 and done != total:
             return shown
     elif line.startswith(("Collecting ", "Downloading ", "Building wheel", "Installing collected")):
         text = line[:100]
-        if not sys.stdout.isatty() and not line.startswith(("Building wheel", "Installing collected")):
+        if not sys.stderr.isatty() and not line.startswith(("Building wheel", "Installing collected")):
             return shown
     else:
         return shown
     if text != shown:
-        print("\r\033[K%s" % text if sys.stdout.isatty() else text, end="" if sys.stdout.isatty() else "\n", flush=True)
+        say("\r\033[K%s" % text if sys.stderr.isatty() else "%s\n" % text)
     return text
 
 
@@ -81,9 +87,9 @@ def main():
         sys.exit(lack)
     python = os.path.join(options.venv, "bin", "python")
     if not os.path.exists(python):
-        print("creating %s" % options.venv, flush=True)
+        say("creating %s\n" % options.venv)
         subprocess.check_call([sys.executable, "-m", "venv", options.venv])
-    print("installing rbee; the first build of llama-cpp-python takes a few minutes, later ones are cached", flush=True)
+    say("installing rbee; the first build of llama-cpp-python takes a few minutes, later ones are cached\n")
     install(python, ["--editable", ".[%s]" % options.extras])
 
 
