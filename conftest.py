@@ -1,48 +1,43 @@
-"""What holds for every test: nothing may be left over, nothing may be written outside the temporary folders.
+"""What holds for every test here: nothing may be written outside the temporary folders, nothing may stay open.
 
-Also makes feature files collectable (`pytest features/x.feature`, `pytest -m B5.2`) and says which backend and model
-they run with.
+Everything else comes from the kit, which others run without this clone. Features run with llama.cpp on the CPU unless
+told otherwise; with another backend, only the part of the specification that every backend keeps makes sense.
 """
 
 import gc
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from rbee_kit import gherkin, oracle
+from rbee_kit import oracle
 from rbee_kit.behaviours import BEHAVIOURS, GROUPS
+from rbee_kit.gherkin import FeatureFile, part_of
 from rbee_kit.program import Home
-from rbee_kit.waiting import eventually
 
-pytest_plugins = [f"step_defs.{noun}" for noun in ("model", "hive", "worker", "inference", "plugin", "cli")]
+NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine")
+pytest_plugins = ["rbee_kit.plugin", *(f"step_defs.{noun}" for noun in NOUNS)]
 
+BACKEND, MODEL = "llamacpp-cpu", "smollm2"
 SCRIPTED_PLUGINS = Path(__file__).parent / "tests" / "support" / "plugins"
 REAL_HOME = Path.home() / ".rbee"
 SPARE_FDS = 2
-ENDING_S = 2.0
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("rbee")
-    group.addoption("--backend", default="llamacpp-cpu", metavar="NAME", help="The backend that features run with.")
-    group.addoption("--model", default="smollm2", metavar="REF", help="The model that features run with.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.option.backend = config.option.backend or BACKEND
+    config.option.model = config.option.model or MODEL
     config.addinivalue_line("markers", "scripted: runs with the scripted backend of tests/support")
     for name, title in {**GROUPS, **BEHAVIOURS}.items():
         config.addinivalue_line("markers", f"{name}: {title}")
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    return gherkin.FeatureFile.from_parent(parent, path=file_path) if file_path.suffix == ".feature" else None
-
-
-def pytest_bdd_before_scenario(scenario: gherkin.Scenario) -> None:
-    gherkin.check_unambiguous(scenario)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.backend != BACKEND:
+        senseless = [item for item in items if isinstance(item.parent, FeatureFile) and not part_of(item)]
+        items[:] = [item for item in items if item not in senseless]
+        config.hook.pytest_deselected(items=senseless)
 
 
 @pytest.fixture(scope="session")
@@ -52,20 +47,13 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(outside: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Fail a test that leaves processes, zombies, open files or files behind; return its tag."""
-    tag = str(uuid.uuid4())
-    monkeypatch.setenv(oracle.TAG_VARIABLE, tag)
+def nothing_left(leftovers: str, outside: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves open files or files behind, as the kit fails one that leaves processes."""
+    monkeypatch.setenv(oracle.TAG_VARIABLE, leftovers)
     monkeypatch.setenv("HOME", str(outside))
     monkeypatch.setenv("RBEE_HOME", str(outside / "rbee-home"))
     written, open_fds = changed_at(REAL_HOME), psutil.Process().num_fds()
-    yield tag
-    try:
-        eventually(lambda: not oracle.leftovers(tag), ENDING_S, what="no process is left")
-    except AssertionError:
-        left = oracle.leftovers(tag)
-        oracle.kill(tag)
-        pytest.fail(f"left running: {left}")
+    yield
     assert not list(outside.rglob("workers.db")), "a registry database was written"
     assert changed_at(REAL_HOME) == written, f"{REAL_HOME} was written to"
     assert not leaked_fds(open_fds), "files were left open"
@@ -85,34 +73,14 @@ def leaked_fds(before: int) -> list[str]:
 
 
 @pytest.fixture
-def tag(nothing_left: str) -> str:
-    """The tag that every process of this test carries."""
-    return nothing_left
-
-
-@pytest.fixture
-def home(request: pytest.FixtureRequest, tmp_path: Path, tag: str) -> Iterator[Home]:
-    """An RBEE_HOME of this test's own."""
-    home = Home(tmp_path, tag)
+def home(request: pytest.FixtureRequest, home: Home) -> Home:
+    """An RBEE_HOME of this test's own, with the scripted backend if it needs that."""
     if request.node.get_closest_marker("scripted") is not None:
         home.use_plugins_in(SCRIPTED_PLUGINS)
-    yield home
-    home.close()
-    assert not list(tmp_path.rglob("workers.db")), "a registry database was written"
+    return home
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest) -> str:
+def backend(request: pytest.FixtureRequest, backend: str) -> str:
     """The backend that this scenario runs with."""
-    scripted = request.node.get_closest_marker("scripted") is not None
-    return "scripted" if scripted else str(request.config.getoption("--backend"))
-
-
-@pytest.fixture
-def model(pytestconfig: pytest.Config) -> str:
-    """The model that features run with."""
-    return str(pytestconfig.getoption("--model"))
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"rbee: backend {config.getoption('--backend')}, model {config.getoption('--model')}"
+    return "scripted" if request.node.get_closest_marker("scripted") is not None else backend

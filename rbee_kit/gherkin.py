@@ -1,6 +1,7 @@
 """Collects feature files as pytest modules, and knows which step definitions fit a step."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,11 @@ import pytest
 from pytest_bdd import scenario
 from pytest_bdd.feature import get_feature
 from pytest_bdd.parser import Feature, Scenario, Step
+from pytest_bdd.scenario import scenario_wrapper_template_registry
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
+
+MANDATORY = "mandatory"
+CAPABILITY = "capability."
 
 
 class FeatureFile(pytest.Module):
@@ -23,6 +28,29 @@ class FeatureFile(pytest.Module):
             assert not hasattr(module, name), f"{self.path.name}: two scenarios are called {title!r}"
             setattr(module, name, bind(self.path, title))
         return module
+
+
+def collect(path: Path, parent: pytest.Collector) -> pytest.Collector:
+    """Return the collector of a feature file."""
+    collector: pytest.Collector = FeatureFile.from_parent(parent, path=path)  # pyright: ignore[reportUnknownMemberType]
+    return collector
+
+
+def part_of(item: pytest.Item) -> str:
+    """Return the tag that makes `item` a scenario of the backend part, "" for any other test."""
+    return next((m.name for m in item.iter_markers() if m.name == MANDATORY or m.name.startswith(CAPABILITY)), "")
+
+
+def title_of(item: pytest.Item) -> str:
+    """Return the title of a scenario."""
+    template = scenario_wrapper_template_registry.get(item.obj) if isinstance(item, pytest.Function) else None
+    return item.name if template is None else template.name
+
+
+def parts_of(folder: Path) -> Counter[str]:
+    """Return how many scenarios there are of each part of the specification in `folder`, examples counted singly."""
+    scenarios = [s for path in sorted(folder.glob("*.feature")) for s in rendered(read(path))]
+    return Counter(tag for s in scenarios for tag in {*s.tags, *s.feature.tags})
 
 
 def read(path: Path) -> Feature:

@@ -62,6 +62,7 @@ class Program:
 
     @property
     def pid(self) -> int:
+        """Its process."""
         return self._process.pid
 
     @property
@@ -71,9 +72,11 @@ class Program:
 
     @property
     def stderr(self) -> str:
+        """What it has said so far."""
         return self._stderr.read_text(encoding="utf-8", errors="replace")
 
     def running(self) -> bool:
+        """Return whether it still runs."""
         return self._process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
@@ -104,6 +107,7 @@ class Hive:
 
     @property
     def pid(self) -> int:
+        """Its process."""
         return self.program.pid
 
     @property
@@ -113,6 +117,7 @@ class Hive:
 
     @property
     def port(self) -> int:
+        """Where it listens."""
         return self.note["port"]
 
     @functools.cached_property
@@ -145,6 +150,8 @@ class Home:
         self.tag = tag
         self.cleanup = contextlib.ExitStack()
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RBEE_", "PYTEST_", "PYTHON"))}
+        if "PYTHONPATH" in os.environ:  # where a plugin may be that is not installed
+            kept["PYTHONPATH"] = os.environ["PYTHONPATH"]
         self.environment = kept | {
             "HOME": str(folder / "user-home"),
             "RBEE_HOME": str(self.path),

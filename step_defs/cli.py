@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pytest_bdd import given, parsers, then, when
 
-from step_defs.support import Home, Result, eventually
+from step_defs.support import Home, Result
 
 CONFIGURATIONS = {
     "is no TOML": "port = = 1",
@@ -77,8 +77,3 @@ def takes_no_longer(result: Result, seconds: int) -> None:
 @then("nothing is left running")
 def nothing_left_running(home: Home) -> None:
     assert home.processes() == []
-
-
-@then(parsers.parse("nothing is left running within {seconds:d} seconds"))
-def nothing_left_within(home: Home, seconds: int) -> None:
-    eventually(lambda: not home.processes(), seconds, what="no process is left")

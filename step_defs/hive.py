@@ -16,11 +16,6 @@ def no_hive(home: Home) -> None:
     assert home.hive_note() is None
 
 
-@given("a running hive", target_fixture="hive")
-def running_hive(home: Home) -> Hive:
-    return home.start_hive()
-
-
 @given(parsers.parse("a running hive that gives workers {seconds:d} seconds to stop"), target_fixture="hive")
 def hive_with_grace(home: Home, seconds: int) -> Hive:
     home.environment["RBEE_SHUTDOWN_GRACE_S"] = str(seconds)
@@ -116,11 +111,6 @@ def interrupt_hive_twice(hive: Hive) -> Result:
     eventually(lambda: "got SIGINT" in hive.program.stderr, what="the first signal was taken")
     hive.program.signal(signal.SIGINT)
     return hive.program.finish()
-
-
-@when("the hive is killed")
-def kill_hive(hive: Hive) -> None:
-    hive.kill()
 
 
 @given("the hive was restarted", target_fixture="hive")

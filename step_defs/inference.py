@@ -4,15 +4,11 @@ import json
 import re
 import signal
 
-import pytest
 from pytest_bdd import given, parsers, then, when
 
 from rbee_core import wire
+from rbee_kit.asking import PROMPT, UNTIL_KILLED, Asking
 from step_defs.support import Home, Program, Result, eventually
-
-PROMPT = "Once upon a time"
-TOKENS = "8"
-UNTIL_KILLED = "4000"
 
 PHASES = re.compile(
     r"""\[Phase 1\] Skipped \(ephemeral mode\)
@@ -33,34 +29,12 @@ Speed: \d+\.\d\d tokens/sec
 Table = list[list[str]]
 
 
-class Asking:
-    """`rbee infer` with the scenario's model and backend; options given later win."""
-
-    def __init__(self, home: Home, model: str, backend: str) -> None:
-        self._home = home
-        self._options = ["--model", model, "--backend", backend]
-
-    def start(self, *options: str, prompt: str | None = PROMPT, stdin: bytes | None = None) -> Program:
-        given = [] if prompt is None else ["--prompt", prompt]
-        return self._home.start("rbee", "infer", "--max-tokens", TOKENS, *self._options, *given, *options, stdin=stdin)
-
-    def run(self, *options: str, prompt: str | None = PROMPT, stdin: bytes | None = None) -> Result:
-        return self.start(*options, prompt=prompt, stdin=stdin).finish()
-
-
-@pytest.fixture
-def asking(home: Home, model: str, backend: str) -> Asking:
-    """How this scenario asks for text."""
-    return Asking(home, model, backend)
-
-
 def flags(table: Table) -> list[str]:
     """Turn a table of options into a command line."""
     return [word for name, *values in table for word in (f"--{name}", *values)]
 
 
 @given("somebody is receiving its text", target_fixture="program")
-@given("somebody is receiving a long text", target_fixture="program")
 def receiving(asking: Asking) -> Program:
     program = asking.start("--max-tokens", UNTIL_KILLED)
     eventually(lambda: program.stdout or not program.running(), 20, what="the first word")
@@ -162,12 +136,6 @@ def command_ends(program: Program, code: int) -> Result:
 def received_whole(program: Program) -> None:
     assert program.finish().exit_code == 0
     assert len(program.stdout.split()) == 30
-
-
-@then("what was received is kept")
-def received_is_kept(program: Program) -> None:
-    assert program.stdout.split()
-    assert program.stdout.endswith("\n")
 
 
 @then("stdout holds the generated text and nothing else")

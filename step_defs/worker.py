@@ -123,12 +123,6 @@ def no_workers(hive: Hive) -> None:
     assert hive.client.list_workers() == []
 
 
-@then("the hive is alive and has no workers")
-def alive_without_workers(hive: Hive) -> None:
-    assert hive.client.health().status == "alive"
-    eventually(lambda: not hive.client.list_workers(), 2, what="the registry is empty")
-
-
 @then(parsers.re(r"the hive has no workers within (?P<seconds>\d+) seconds"), converters={"seconds": int})
 def no_workers_within(hive: Hive, seconds: int) -> None:
     eventually(lambda: not hive.client.list_workers(), seconds, what="the registry is empty")

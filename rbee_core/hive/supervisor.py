@@ -216,6 +216,7 @@ class Supervisor:
     async def _await_exit(self, worker: Worker, child: Child) -> None:
         await child.wait()
         self._launcher.forget(worker.id, child)
+        log.info("%s: its process ended with %s", worker.id, describe_exit(child.exit))
         tail = logs.tail(worker_log(self._settings.logs_dir, worker.id))
         del self._children[worker.id]
         self.feed(ev.ChildExited(self._now(), worker.id, describe_exit(child.exit), tail))

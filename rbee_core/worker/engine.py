@@ -74,21 +74,24 @@ class Generation:
         async with asyncio.timeout_at(deadline):
             return await self._queue.get()
 
-    def run(self, engine: Engine) -> None:
-        """Produce the events, in the engine thread."""
+    def run(self, engine: Engine) -> Any:
+        """Send the tokens, in the engine thread; return the terminal event, for `finish`."""
         try:
-            for event in self._produce(engine):
-                self._send(event)
+            return self._produce(engine)
         except RbeeError as error:
-            self._send(error.body())
-        except Exception as error:
+            return error.body()
+        except (Exception, SystemExit) as error:
             log.exception("the engine failed in request %s", self.request.request_id)
-            self._send(RbeeError(f"The engine failed: {type(error).__name__}", hint="see the worker's log").body())
+            return RbeeError(f"The engine failed: {type(error).__name__}", hint="see the worker's log").body()
+
+    def finish(self, event: Any) -> None:
+        """Send the terminal event. Who reads it may ask again at once: the slot must be free by then."""
+        self._queue.put_nowait(event)
 
     def _send(self, event: Any) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
-    def _produce(self, engine: Engine) -> Iterator[Any]:
+    def _produce(self, engine: Engine) -> wire.DoneEvent:
         stops, stopped, reason = StopFinder(self.request.stop), False, ""
         tokens = prompt_tokens = first_ms = 0
         events = engine.generate(generate_request(self.request), self.cancel)
@@ -97,7 +100,7 @@ class Generation:
                 text, stopped = stops.feed(event.text)
                 first_ms = first_ms or self._elapsed_ms()
                 if text:
-                    yield wire.TokenEvent(token=text, index=tokens)
+                    self._send(wire.TokenEvent(token=text, index=tokens))
                 tokens += 1
                 reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
             elif isinstance(event, Finished):
@@ -110,8 +113,8 @@ class Generation:
         if not reason:
             raise self._why if self.cancel.is_set() else RbeeError("The engine ended without a reason")
         if not stopped and (rest := stops.rest()):
-            yield wire.TokenEvent(token=rest, index=tokens - 1)
-        yield wire.DoneEvent(
+            self._send(wire.TokenEvent(token=rest, index=tokens - 1))
+        return wire.DoneEvent(
             done=True, total_tokens=tokens, duration_ms=self._elapsed_ms(), finish_reason=reason,
             prompt_tokens=prompt_tokens, first_token_ms=first_ms,
         )  # fmt: skip
@@ -211,13 +214,15 @@ class EngineHost:
         generation = Generation(request, loop)
         self._running[key] = generation
         future = loop.run_in_executor(self._executor, generation.run, self._engine)
-        future.add_done_callback(lambda _: self._free(key))
+        future.add_done_callback(lambda done: self._end(key, generation, done))
         return generation
 
-    def _free(self, key: str) -> None:
+    def _end(self, key: str, generation: Generation, done: "asyncio.Future[Any]") -> None:
         self._running.pop(key, None)
         if not self._running:
             self._idle.set()
+        if not done.cancelled():
+            generation.finish(done.result())
 
     async def idle(self, timeout_s: float) -> None:
         """Wait until nothing runs, or `timeout_s` has passed."""

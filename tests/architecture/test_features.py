@@ -10,13 +10,15 @@ import pytest
 from pytest_bdd.parser import Scenario, ScenarioTemplate
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
 
+from rbee_core.backend.base import CAPABILITIES
+from rbee_kit import checklist
 from rbee_kit.behaviours import BEHAVIOURS, GROUPS
 from rbee_kit.gherkin import check_unambiguous, definitions, read, rendered
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "features").glob("**/*.feature"))
-LINE = re.compile(r"- (✅|❌) (B\d+\.\d) (.+)")
 MAX_STEPS = 8
+CAPABILITY_TAGS = {f"capability.{word}" for word in CAPABILITIES}
 # How it works is not what it does: none of these belongs into a scenario.
 MECHANISMS = re.compile(
     r"https?:|/v1/|127\.0\.0\.1|localhost:|json_|\bJSON\b|\bsleep|\bmock|\bpatch\b|asyncio|\b\w+\(\)|[a-z]+[A-Z]\w+"
@@ -40,19 +42,18 @@ def own_definitions() -> list[StepFunctionContext]:
     return [d for d in step_function_context_registry.values() if d.step_func.__module__ != BUILTIN]
 
 
-def claims() -> dict[str, tuple[str, str]]:
-    lines = (ROOT / "CHECKLIST.md").read_text(encoding="utf-8").splitlines()
-    return {m[2]: (m[1], m[3]) for line in lines if (m := LINE.fullmatch(line))}
+def claims() -> dict[str, checklist.Claim]:
+    return checklist.read((ROOT / "CHECKLIST.md").read_text(encoding="utf-8"))
 
 
 def test_the_checklist_has_every_id_with_its_words() -> None:
-    assert {name: words for name, (_, words) in claims().items()} == BEHAVIOURS
+    assert {name: claim.title for name, claim in claims().items()} == BEHAVIOURS
     assert len(BEHAVIOURS) == 45
 
 
 def test_what_the_checklist_claims_has_a_scenario() -> None:
     proven = {name for template in templates() for name in ids(template)}
-    assert {name for name, (mark, _) in claims().items() if mark == "✅"} == proven
+    assert {name for name, claim in claims().items() if claim.shown} == proven
 
 
 def test_an_id_belongs_to_one_scenario_with_its_words() -> None:
@@ -63,8 +64,8 @@ def test_an_id_belongs_to_one_scenario_with_its_words() -> None:
 
 def test_every_tag_is_known_and_ids_stand_in_their_group() -> None:
     for template in templates():
-        assert template.tags <= BEHAVIOURS.keys() | {"scripted"}, template.name
-        assert template.feature.tags <= GROUPS.keys(), template.feature.filename
+        assert template.tags <= BEHAVIOURS.keys() | CAPABILITY_TAGS | {"scripted"}, template.name
+        assert template.feature.tags <= GROUPS.keys() | {"mandatory"}, template.feature.filename
         assert len(ids(template)) <= 1, template.name
         assert {name.partition(".")[0] for name in ids(template)} <= template.feature.tags, template.name
 

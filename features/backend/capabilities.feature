@@ -1,0 +1,48 @@
+Feature: What a backend declares
+  A capability that is declared is kept; one that is there and not declared is worth a warning.
+
+  @capability.stream
+  Scenario: text comes while it is generated, not at the end
+    Given a running hive
+    And the model is loaded
+    When 64 tokens are asked for
+    Then the text came whole
+    And its first token came in the first half of the time
+
+  @capability.cancel
+  Scenario: a text after a cancelled one is not disturbed
+    Given a running hive
+    And the model is loaded
+    And 16 tokens were asked for
+    And somebody has cancelled a long text
+    When the same text is asked for again
+    Then it is the same text
+
+  @capability.seed
+  Scenario: the same seed gives the same text
+    Given a running hive
+    And the model is loaded
+    When a text is asked for twice with each of the seeds 7, 8, 9
+    Then each seed gave one text
+
+  @capability.seed
+  Scenario: another seed gives another text
+    Given a running hive
+    And the model is loaded
+    When a text is asked for twice with each of the seeds 7, 8, 9
+    Then the seeds did not all give the same text
+
+  @capability.chat
+  Scenario: a conversation goes through the model's template
+    Given a running hive
+    And the model is loaded
+    When the model is asked in a conversation "What is 2 + 2?"
+    Then the text came whole
+    And the conversation took more tokens than the question alone
+
+  @capability.batching
+  Scenario: two texts are generated at a time
+    Given a running hive that lets a worker write 2 texts at a time
+    And the model is loaded
+    When two people ask for a long text
+    Then both receive text while neither has ended

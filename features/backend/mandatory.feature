@@ -1,0 +1,125 @@
+@mandatory
+Feature: What every backend does
+  Whoever registers a backend promises this; rbee builds on it without asking.
+
+  Scenario: a load shows its progress and becomes ready
+    Given a running hive
+    When the model is loaded
+    Then its progress never fell
+    And a load that takes long shows where it is
+    And a text can be had
+
+  Scenario: a model is loaded where the backend says that it runs
+    Given a running hive
+    When the model is loaded
+    Then the worker is on a device of the backend
+    And that device belongs to the accelerator that the backend names
+
+  Scenario: tokens arrive in order, with one last word
+    Given a running hive
+    And the model is loaded
+    When 24 tokens are asked for
+    Then the text came whole
+    And its tokens are numbered in order
+    And it has exactly one last word
+
+  Scenario Outline: no more tokens than asked for
+    Given a running hive
+    And the model is loaded
+    When <tokens> tokens are asked for
+    Then the text came whole
+    And it has at most <tokens> tokens
+    And a text that ended for its length has all <tokens> tokens
+
+    Examples:
+      | tokens |
+      | 1      |
+      | 16     |
+
+  Scenario: tokens are counted truly
+    Given a running hive
+    And the model is loaded
+    When 32 tokens are asked for
+    Then the text came whole
+    And reading it back as a prompt takes about as many tokens as it had
+
+  Scenario: characters of several bytes arrive whole
+    Given a running hive
+    And the model is loaded
+    When a text is asked for that goes on from bees in many scripts
+    Then the text came whole
+    And no character of it is broken
+
+  Scenario: a text ends before a stop string
+    Given a running hive
+    And the model is loaded
+    And 24 tokens were asked for
+    When the same text is asked for up to a word in it
+    Then it is what came before that word
+    And a text can be had
+
+  Scenario Outline: who no longer waits frees the slot within a second
+    Given a running hive
+    And the model is loaded
+    And somebody <waits>
+    When they <leave>
+    Then the slot is free within 1 second
+    And a text can be had
+
+    Examples:
+      | waits                                  | leave         |
+      | is receiving a long text               | cancel        |
+      | is receiving a long text               | are gone      |
+      | waits for a long prompt to be read     | cancel        |
+      | waits for a long prompt to be read     | are gone      |
+
+  Scenario: a prompt longer than the context is refused with both numbers
+    Given a running hive
+    And the model is loaded with a context of 512 tokens
+    When a text is asked for with a prompt of 2000 words
+    Then it is refused because the prompt is too long
+    And the refusal names the tokens of the prompt and the tokens that fit
+    And a text can be had
+
+  Scenario Outline: a model that cannot be loaded is refused and harms nobody
+    Given a running hive
+    And the model's place on the disk is known
+    When a text is asked for of a copy that is <damage>
+    Then it is refused in one sentence
+    And the hive is alive and has no workers
+
+    Examples:
+      | damage                      |
+      | empty                       |
+      | random bytes                |
+      | damaged after its beginning |
+
+  Scenario: a device that is not there is refused
+    Given a running hive
+    When a text is asked for on device 1000
+    Then it is refused in one sentence
+    And the hive is alive and has no workers
+
+  Scenario: a worker that is stopped ends politely and leaves nothing
+    Given a running hive
+    And the model is loaded
+    And 8 tokens were asked for
+    When the worker is stopped, and then the hive
+    Then the worker ended by itself, without an error
+    And nothing is left running within 2 seconds
+
+  Scenario: a worker that dies takes nobody along
+    Given a running hive
+    And the model is loaded
+    And somebody is receiving a long text
+    When the worker's process is killed
+    Then the reader is told that the worker crashed
+    And what was received is kept
+    And the hive is alive and has no workers
+
+  Scenario: no orphan after SIGKILL of the hive
+    Given a running hive
+    And the model is loaded
+    And somebody is receiving a long text
+    When the hive is killed
+    Then nothing is left running within 2 seconds

@@ -1,0 +1,94 @@
+"""Steps about loading a model: one that works, one that cannot, and how its worker ends."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+from pytest_bdd import given, parsers, then, when
+
+from rbee_kit.asking import Asking
+from rbee_kit.damage import damaged
+from rbee_kit.loaded import Loaded, load
+from rbee_kit.program import Hive, Home, Result
+from rbee_kit.waiting import eventually
+
+LONG_LOAD_S = 10.0
+
+
+@given("the model is loaded", target_fixture="loaded")
+@when("the model is loaded", target_fixture="loaded")
+def load_model(hive: Hive, model: str, backend: str) -> Loaded:
+    return load(hive, model, backend)
+
+
+@given(parsers.parse("the model is loaded with a context of {tokens:d} tokens"), target_fixture="loaded")
+def load_with_context(hive: Hive, model: str, backend: str, tokens: int) -> Loaded:
+    return load(hive, model, backend, tokens)
+
+
+@given("the model's place on the disk is known", target_fixture="sound")
+def place_of_model(hive: Hive, model: str, backend: str) -> Path:
+    hive.client.stop_worker(load(hive, model, backend).worker.worker_id)
+    [known] = hive.client.models()
+    return Path(known.local_path)
+
+
+@when(parsers.re(r"a text is asked for of a copy that is (?P<damage>.+)"), target_fixture="result")
+def ask_bad_model(asking: Asking, home: Home, sound: Path, damage: str, pytestconfig: pytest.Config) -> Result:
+    instead = pytestconfig.getoption("--bad-model")
+    return asking.run("--model", instead or str(damaged(sound, home.folder / "damaged", damage)))
+
+
+@when(parsers.parse("a text is asked for on device {number:d}"), target_fixture="result")
+def ask_on_device(asking: Asking, number: int) -> Result:
+    return asking.run("--device", str(number))
+
+
+@when("the worker is stopped, and then the hive")
+def stop_worker_and_hive(hive: Hive, loaded: Loaded) -> None:
+    assert hive.client.stop_worker(loaded.worker.worker_id) == [loaded.worker.worker_id]
+    eventually(lambda: not hive.client.list_workers(), 2, what="the registry is empty")
+    assert hive.stop().exit_code == 0
+
+
+@when("the worker's process is killed")
+def kill_worker(loaded: Loaded) -> None:
+    psutil.Process(loaded.worker.pid).kill()
+
+
+@then("its progress never fell")
+def progress_never_fell(loaded: Loaded) -> None:
+    assert list(loaded.progress) == sorted(loaded.progress)
+    assert loaded.progress[-1] == 1.0
+
+
+@then("a load that takes long shows where it is")
+def long_load_shows(loaded: Loaded) -> None:
+    between = [fraction for fraction in loaded.progress if 0 < fraction < 1]
+    assert between or loaded.load_s < LONG_LOAD_S, f"no progress in {loaded.load_s:.0f} s"
+
+
+@then("the worker is on a device of the backend")
+def on_device(hive: Hive, loaded: Loaded, backend: str) -> None:
+    [info] = [b for b in hive.client.backends() if b.name == backend]
+    assert loaded.worker.device in [device.id for device in info.devices]
+
+
+@then("that device belongs to the accelerator that the backend names")
+def on_accelerator(hive: Hive, loaded: Loaded, backend: str) -> None:
+    [info] = [b for b in hive.client.backends() if b.name == backend]
+    assert loaded.worker.device.partition(":")[0] == info.accelerator
+
+
+@then("it is refused in one sentence")
+def refused_in_one_sentence(result: Result) -> None:
+    assert result.exit_code in (1, 2), f"exit code {result.exit_code}: {result.stdout}{result.stderr}"
+    reasons = [line for line in result.stderr.splitlines() if line.startswith("error: ") or "✗ " in line]
+    assert len(reasons) == 1, result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@then("the worker ended by itself, without an error")
+def ended_by_itself(home: Home, loaded: Loaded) -> None:
+    [line] = [line for line in home.log("hive").splitlines() if f"{loaded.worker.worker_id}: its process ended" in line]
+    assert line.endswith("its process ended with exit code 0"), line

@@ -1,0 +1,158 @@
+"""Steps about one text: asking for it, and what its stream says."""
+
+from pytest_bdd import given, parsers, then, when
+
+from rbee_kit.asking import PROMPT
+from rbee_kit.loaded import WORD, Loaded, Text
+
+BEES = "Grüße, 蜂蜜 🐝🐝🐝 пчела μέλισσα 🐝🐝🐝🐝🐝🐝"
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+MISCOUNTED = 0.25
+SOON_S = 0.2
+
+
+@given(parsers.parse("{tokens:d} tokens were asked for"), target_fixture="earlier")
+@when(parsers.parse("{tokens:d} tokens are asked for"), target_fixture="text")
+def ask_for_text(loaded: Loaded, tokens: int) -> Text:
+    return loaded.ask(prompt=PROMPT, max_tokens=tokens)
+
+
+@when("the same text is asked for again", target_fixture="text")
+def ask_again(loaded: Loaded, earlier: Text) -> Text:
+    return loaded.ask(prompt=PROMPT, max_tokens=earlier.end.total_tokens)
+
+
+@when("the same text is asked for up to a word in it", target_fixture="text")
+def ask_up_to_word(loaded: Loaded, earlier: Text) -> Text:
+    return loaded.ask(prompt=PROMPT, max_tokens=earlier.end.total_tokens, stop=[word_in(earlier)])
+
+
+@when("a text is asked for that goes on from bees in many scripts", target_fixture="text")
+def ask_in_scripts(loaded: Loaded) -> Text:
+    return loaded.ask(prompt=BEES, max_tokens=64)
+
+
+@when(parsers.parse("a text is asked for with a prompt of {words:d} words"), target_fixture="text")
+def ask_with_long_prompt(loaded: Loaded, words: int) -> Text:
+    return loaded.ask(prompt=WORD * words, max_tokens=4)
+
+
+@when(parsers.parse("a text is asked for twice with each of the seeds {seeds}"), target_fixture="texts")
+def ask_with_seeds(loaded: Loaded, seeds: str) -> dict[str, list[str]]:
+    def ask(seed: str) -> str:
+        text = loaded.ask(prompt=PROMPT, max_tokens=12, temperature=1.5, seed=int(seed))
+        assert text.error is None, str(text.error)
+        return text.text
+
+    numbers = seeds.split(", ")
+    first = [ask(seed) for seed in numbers]
+    return {seed: [text, ask(seed)] for seed, text in zip(numbers, first, strict=True)}
+
+
+@when(parsers.parse('the model is asked in a conversation "{question}"'), target_fixture="text")
+def ask_in_conversation(loaded: Loaded, question: str) -> Text:
+    return loaded.ask(messages=[{"role": "user", "content": question}], max_tokens=16)
+
+
+def word_in(text: Text) -> str:
+    """Return a word from the middle of a text."""
+    words = text.text.split()
+    assert words, "the text has no words"
+    return words[len(words) // 2]
+
+
+@then("a text can be had")
+def text_can_be_had(loaded: Loaded) -> None:
+    text = loaded.ask(prompt=PROMPT, max_tokens=4)
+    assert text.end.total_tokens > 0
+
+
+@then("the text came whole")
+def came_whole(text: Text) -> None:
+    assert text.error is None, str(text.error)
+    assert text.end.finish_reason in ("stop", "length")
+
+
+@then("its tokens are numbered in order")
+def numbered(text: Text) -> None:
+    numbers = [token.index for token in text.tokens]
+    assert numbers == sorted(set(numbers))
+    assert all(0 <= number < text.end.total_tokens for number in numbers)
+
+
+@then("it has exactly one last word")
+def one_last_word(text: Text) -> None:
+    assert text.last_words == [text.events[-1]]
+
+
+@then(parsers.parse("it has at most {tokens:d} tokens"))
+def at_most(text: Text, tokens: int) -> None:
+    assert len(text.tokens) <= text.end.total_tokens <= tokens
+
+
+@then(parsers.parse("a text that ended for its length has all {tokens:d} tokens"))
+def length_is_length(text: Text, tokens: int) -> None:
+    assert text.end.finish_reason != "length" or text.end.total_tokens == tokens
+
+
+@then("reading it back as a prompt takes about as many tokens as it had")
+def counted_truly(loaded: Loaded, text: Text) -> None:
+    before, after = loaded.prompt_tokens(PROMPT), loaded.prompt_tokens(PROMPT + text.text)
+    had = text.end.total_tokens
+    tolerance = max(2, had * MISCOUNTED)
+    assert (before, after) == (0, 0) or abs(after - before - had) <= tolerance, (
+        f"{had} tokens were counted as they came, {after - before} as they were read back"
+    )
+
+
+@then("no character of it is broken")
+def whole_characters(text: Text) -> None:
+    # The last one may be: the text ended at a number of tokens, which may be in the middle of a character.
+    assert REPLACED not in text.text.rstrip(REPLACED)
+    assert len(text.text) - len(text.text.rstrip(REPLACED)) <= 1
+
+
+@then("it is what came before that word")
+def before_word(text: Text, earlier: Text) -> None:
+    assert text.end.finish_reason == "stop"
+    assert text.text == earlier.text.partition(word_in(earlier))[0]
+
+
+@then("it is refused because the prompt is too long")
+def prompt_too_long(text: Text) -> None:
+    assert text.error is not None, "it was not refused"
+    assert (text.error.code, text.tokens) == ("PROMPT_TOO_LONG", [])
+
+
+@then("the refusal names the tokens of the prompt and the tokens that fit")
+def both_numbers(loaded: Loaded, text: Text) -> None:
+    assert text.error is not None
+    numbers = text.error.details
+    assert numbers["prompt_tokens"] > numbers["context_tokens"] == loaded.worker.context_tokens
+    assert all(str(number) in str(text.error) for number in numbers.values())
+
+
+@then("its first token came in the first half of the time")
+def first_token_is_early(text: Text) -> None:
+    assert text.arrived_s[0] < text.arrived_s[-1] / 2 or text.arrived_s[-1] < SOON_S
+
+
+@then("it is the same text")
+def same_text(text: Text, earlier: Text) -> None:
+    assert text.text == earlier.text
+
+
+@then("each seed gave one text")
+def each_seed_one_text(texts: dict[str, list[str]]) -> None:
+    assert all(first == second for first, second in texts.values()), texts
+
+
+@then("the seeds did not all give the same text")
+def seeds_differ(texts: dict[str, list[str]]) -> None:
+    assert len({text for pair in texts.values() for text in pair}) > 1, texts
+
+
+@then("the conversation took more tokens than the question alone")
+def template_was_used(loaded: Loaded, text: Text) -> None:
+    alone = loaded.prompt_tokens("What is 2 + 2?")
+    assert text.end.prompt_tokens > alone, f"{text.end.prompt_tokens} and {alone} tokens"

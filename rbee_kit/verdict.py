@@ -1,0 +1,82 @@
+"""What a run of the kit says about a backend: one row a scenario, and the word that follows from them."""
+
+import platform
+from collections.abc import Container, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+from rbee_core import __version__ as rbee_version
+from rbee_core.backend.base import CAPABILITIES
+from rbee_kit import __version__ as kit_version
+from rbee_kit.gherkin import CAPABILITY, MANDATORY
+from rbee_kit.subject import Subject
+
+NO_WIRE = "rbee has no wire for it yet, so nothing can be asked"
+
+Outcome = Literal["passed", "failed", "skipped", "undeclared", "not run"]
+Word = Literal["conforms", "does not conform", "was not fully checked"]
+
+
+@dataclass
+class Row:
+    """One scenario. `part` is its tag; `reason` is empty for one that passed."""
+
+    part: str
+    scenario: str
+    outcome: Outcome = "not run"
+    reason: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All rows of one backend. `complete` is whether every scenario of the kit has one."""
+
+    subject: Subject
+    model: str
+    rows: Sequence[Row]
+    complete: bool = True
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def word(self) -> Word:
+        """The whole in three words."""
+        if any(row.outcome == "failed" for row in self.rows):
+            return "does not conform"
+        enough = ("passed",), ("passed", "skipped", "undeclared")
+        checked = all(row.outcome in enough[row.part != MANDATORY] for row in self.rows)
+        return "conforms" if self.complete and checked else "was not fully checked"
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "backend": self.subject.backend,
+            "model": self.model,
+            "verdict": self.word,
+            "conforms": self.word == "conforms",
+            "capabilities": sorted(self.subject.capabilities),
+            "versions": self.versions,
+            "scenarios": [asdict(row) for row in self.rows],
+        }
+
+
+def without_scenarios(parts: Container[str], subject: Subject) -> list[Row]:
+    """Return a row for each capability that no scenario asks for."""
+    silent = sorted(word for word in CAPABILITIES if CAPABILITY + word not in parts)
+    return [
+        Row(CAPABILITY + word, f"{word}{' (declared)' if word in subject.capabilities else ''}", "skipped", NO_WIRE)
+        for word in silent
+    ]
+
+
+def versions(subject: Subject) -> dict[str, str]:
+    """Return what took part in a run."""
+    return {
+        "kit": kit_version,
+        "rbee": rbee_version,
+        "plugin": subject.package,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "pytest-bdd": version("pytest-bdd"),
+    }
