@@ -1,4 +1,5 @@
 # Two commands: `make infer` sets up and runs one inference; `make test` sets up and runs every check.
+# `make checklist` runs features/ and writes what they show into CHECKLIST.md.
 PYTHON ?= python3
 VENV ?= .venv
 PROMPT ?= Write one sentence about bees.
@@ -6,13 +7,16 @@ PROMPT ?= Write one sentence about bees.
 # What a set-up depends on: when one of these is newer than the stamp, it is done again.
 SOURCES := pyproject.toml rbee_core/__init__.py scripts/setup.py
 
-.PHONY: infer test fast checklist bench clean
+.PHONY: infer test checklist fast clean
 
 infer: $(VENV)/.ready-infer
 	@$(VENV)/bin/rbee infer --chat --max-tokens 64 --prompt "$(PROMPT)"
 
 test: $(VENV)/.ready-test
 	@$(VENV)/bin/python -m nox --session check
+
+checklist: $(VENV)/.ready-test
+	@$(VENV)/bin/python -m nox --session checklist
 
 fast: $(VENV)/.ready-test
 	@$(VENV)/bin/python -m nox --session fast

@@ -29,6 +29,13 @@ def fast(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def check(session: nox.Session) -> None:
-    """Everything: static checks, all tests, and the executable specification on the real model."""
+    """Everything: static checks, all tests, and the executable specification, which CHECKLIST.md is held to."""
     static(session)
-    python(session, "pytest", "tests", "features", "-q", *session.posargs)
+    python(session, "pytest", "tests", "features", "-q", "--rbee-check-checklist", "CHECKLIST.md", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def checklist(session: nox.Session) -> None:
+    """Run the executable specification and write CHECKLIST.md, and a page for people under build/."""
+    pages = ("--rbee-write-checklist", "CHECKLIST.md", "--rbee-report", "build/report.html")
+    python(session, "pytest", "features", "-q", *pages, *session.posargs)

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -102,7 +102,8 @@ def sound_model() -> Path:
 
 
 @given("a hub that has a model", target_fixture="hub")
-def hub_with_model(home: Home, sound_model: Path) -> Iterator[Hub]:
+def hub_with_model(home: Home, sound_model: Path, record_property: Callable[[str, object], None]) -> Iterator[Hub]:
+    record_property("model", HUB_MODEL)
     with Hub() as hub:
         hub.add(HUB_FILE, sound_model.read_bytes())
         home.environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
