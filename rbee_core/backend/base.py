@@ -6,9 +6,10 @@ implement it without reading the hive or the worker.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from rbee_core.domain.model_ref import ModelRef
 
@@ -20,8 +21,7 @@ Role = Literal["system", "user", "assistant"]
 CAPABILITIES = frozenset({"stream", "cancel", "seed", "batching", "chat", "embeddings", "grammar"})
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """One place a worker can run on. `id` is ``cpu``, ``cuda:0``, ``metal`` …; sizes are bytes, None if unknown."""
 
     id: str
@@ -31,8 +31,7 @@ class Device:
     shares_host_memory: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
+class Availability(Struct, frozen=True):
     """Whether a backend can run here; if not, `reason` is half a sentence for a person and `hint` what to do."""
 
     usable: bool
@@ -40,8 +39,7 @@ class Availability:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalModel:
+class LocalModel(Struct, frozen=True):
     """A model on this node's disk: a file or a folder, never to be written by anybody but rbee's transfer.
 
     `format` is a word such as ``gguf`` or ``mlx`` that backends list in `Backend.formats`.
@@ -53,8 +51,7 @@ class LocalModel:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(Struct, frozen=True):
     """One file of a model that has to be fetched: where from, and how to know that it arrived whole.
 
     `name` is relative to the model's folder. `sha256` is 64 lower-case hex digits, None only where the hub has none
@@ -67,11 +64,14 @@ class RemoteFile:
     sha256: str | None = None
     git_sha1: str | None = None
     etag: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    headers: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        """Leave the headers out: they may carry a token."""
+        return f"RemoteFile({self.name!r}, {self.url!r}, {self.size_bytes})"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteModel:
+class RemoteModel(Struct, frozen=True):
     """A model that a source offers and this node does not have. `entry` is the file a backend loads, "" the folder."""
 
     reference: str
@@ -107,8 +107,7 @@ class ModelSource(ABC):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
+class LoadOptions(Struct, frozen=True):
     """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice."""
 
     context_tokens: int | None = None
@@ -116,8 +115,7 @@ class LoadOptions:
     threads: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """Memory a loaded model will take, in bytes, on its device, and the context the numbers are for.
 
     `weights_bytes` counts memory-mapped weights in full.
@@ -134,24 +132,21 @@ class Estimate:
         return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StopPolicy:
+class StopPolicy(Struct, frozen=True):
     """How long to wait for a worker after asking it over HTTP, and after SIGTERM, before SIGKILL. Seconds."""
 
     ask_s: float
     terminate_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One turn of a conversation."""
 
     role: Role
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
+class GenerateRequest(Struct, frozen=True):
     """What to generate from, already checked: exactly one of `prompt` and `messages` is given.
 
     Ranges are rbee's to enforce: temperature 0..2, top_p and min_p 0..1, top_k ≥ 0 (0 = off), repeat_penalty > 0,
@@ -174,22 +169,19 @@ class GenerateRequest:
         return self.prompt if self.prompt is not None else "\n".join(m.content for m in self.messages)
 
 
-@dataclass(frozen=True, slots=True)
-class PromptDone:
+class PromptDone(Struct, frozen=True):
     """The prompt is read. Optional, at most once, before the first `Token`; makes prompt token counts exact."""
 
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """One generated token. `text` holds whole characters only: keep back the bytes of a split one and yield ""."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The engine's last word: ``stop`` at the model's own end, ``length`` when the context or max_tokens is full."""
 
     reason: FinishReason
@@ -198,8 +190,7 @@ class Finished:
 EngineEvent = PromptDone | Token | Finished
 
 
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
+class EngineInfo(Struct, frozen=True):
     """What was really loaded. `slots` requests may be generated at the same time, one `generate` call each.
 
     `accelerator` is where the loaded model reports to be; rbee compares it with what was asked.
@@ -279,6 +270,9 @@ class Backend(ABC):
         Raises `ModelLoadFailed` for a file that cannot be a model of this backend.
         """
         return Estimate(model.size_bytes, 0, 0, options.context_tokens or 0)
+
+    def prepare(self) -> None:  # noqa: B027  # optional: it only saves time
+        """Import the engine and load nothing. Called in a worker process that may come to use this backend."""
 
     def environment(self, device: Device) -> Mapping[str, str]:
         """Return environment variables for a worker on `device`, such as ``CUDA_VISIBLE_DEVICES``."""

@@ -50,15 +50,15 @@ def start_spare(settings: Settings, instance: str) -> Spare | None:
     """Start the process; None if it cannot be, which a real launch will then say."""
     worker_id = new_worker_id()
     try:
-        return Spare(worker_id, start_worker(worker_id, instance=instance, logs_dir=settings.logs_dir))
+        return Spare(worker_id, start_worker(worker_id, "--spare", instance=instance, logs_dir=settings.logs_dir))
     except OSError:
         return None
 
 
-def start_worker(worker_id: str, *, instance: str, logs_dir: Path) -> "subprocess.Popen[bytes]":
+def start_worker(worker_id: str, *options: str, instance: str, logs_dir: Path) -> "subprocess.Popen[bytes]":
     """Start a worker process that waits for its specification. Raises `OSError`."""
     # -P keeps the working directory off sys.path: nothing is ever imported from where the user happens to stand.
-    argv = [sys.executable, "-P", "-m", "rbee_core.worker", "--worker-id", worker_id]
+    argv = [sys.executable, "-P", "-m", "rbee_core.worker", "--worker-id", worker_id, *options]
     return start_process(argv, environment_for(os.environ, instance), worker_log(logs_dir, worker_id))
 
 

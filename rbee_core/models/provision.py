@@ -6,8 +6,9 @@ fetch. What was used is entered in the catalog, and a model that was fetched onc
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from rbee_core import aio
 from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
@@ -60,7 +61,7 @@ class Provisioner:
         if row is not None and (not formats or row.format in formats):
             return LocalModel(row.reference, Path(row.local_path), row.format, row.size_bytes)
         found = await aio.off_loop(self._resolve, ref, formats)
-        return replace(found, reference=name)
+        return msgspec.structs.replace(found, reference=name)
 
     def _resolve(self, ref: ModelRef, formats: Sequence[str]) -> LocalModel | RemoteModel:
         try:

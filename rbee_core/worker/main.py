@@ -38,8 +38,9 @@ def main() -> None:
 def _run() -> None:
     import_aiohttp()
     from rbee_core import wire
-    from rbee_core.worker.program import run
+    from rbee_core.worker.program import prepare, run
 
+    plugins = prepare() if "--spare" in sys.argv else None
     line = sys.stdin.buffer.readline()
     if not line:
         os._exit(lifeline.EXIT_ORPHANED)
@@ -47,4 +48,4 @@ def _run() -> None:
     lifeline.hold(spec.hive_pid, sys.stdin.fileno())
     os.environ.update(spec.environment)  # before an engine is imported, which is when drivers read it
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(run(spec))
+    asyncio.run(run(spec, plugins))

@@ -22,12 +22,30 @@ GRACE_S = 2.0
 log = logging.getLogger("rbee.worker")
 
 
-async def run(spec: wire.WorkerSpec) -> None:
+def prepare() -> PluginHost:
+    """Load the plugins, and import the engine that will most likely be wanted, while nothing is wanted yet.
+
+    That is the best backend that can run here. With more than one device its environment is not known yet, and an
+    engine may read that when it is imported: then nothing is imported.
+    """
+    plugins = PluginHost(os.environ)
+    for backend in plugins.usable_backends()[:1]:
+        devices = plugins.devices(backend)
+        if len(devices) == 1:
+            try:
+                os.environ.update(backend.environment(devices[0]))
+                backend.prepare()
+            except Exception:
+                log.exception("backend %s could not be prepared", backend.name)
+    return plugins
+
+
+async def run(spec: wire.WorkerSpec, plugins: PluginHost | None = None) -> None:
     """Run the worker until it is told to stop."""
     stop_wanted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_wanted.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the hive's to handle
-    host = EngineHost(loader(spec), spec.slots)
+    host = EngineHost(loader(spec, plugins), spec.slots)
     sock = bind("127.0.0.1", 0)
     async with serving(WorkerServer(spec, host, stop_wanted).app(), sock) as port, asyncio.TaskGroup() as tasks:
         load = tasks.create_task(host.load())
@@ -39,11 +57,11 @@ async def run(spec: wire.WorkerSpec) -> None:
     host.release()
 
 
-def loader(spec: wire.WorkerSpec) -> Callable[[Progress], Engine]:
+def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progress], Engine]:
     """Return the function that loads the model, to be called in the engine thread."""
 
     def load(progress: Progress) -> Engine:
-        backend = PluginHost(os.environ).choose(spec.backend, spec.model_format)
+        backend = (plugins or PluginHost(os.environ)).choose(spec.backend, spec.model_format)
         device = next(d for d in backend.devices() if d.id == spec.device)
         model = LocalModel(spec.model_ref, Path(spec.model_path), spec.model_format, spec.model_size_bytes)
         options = LoadOptions(spec.context_tokens, spec.slots, spec.threads)

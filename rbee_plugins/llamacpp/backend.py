@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from importlib import import_module
 from typing import ClassVar
 
 import psutil
@@ -49,6 +49,10 @@ class LlamaCpp(Backend):
         del device
         return {} if os.environ.keys() & _SPIN_VARIABLES else {"GOMP_SPINCOUNT": "1000"}
 
+    def prepare(self) -> None:
+        """Import llama.cpp, which takes a fifth of a second."""
+        import_module("rbee_plugins.llamacpp.engine")
+
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
         """Return what `model` will need, from its header."""
         header = checked_header(model)
@@ -56,7 +60,8 @@ class LlamaCpp(Backend):
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
         need = memory.estimate(header, context, _SLOTS, weights)
-        return replace(need, compute_bytes=need.compute_bytes + self.driver_bytes)
+        compute_bytes = need.compute_bytes + self.driver_bytes
+        return Estimate(need.weights_bytes, need.kv_cache_bytes, compute_bytes, need.context_tokens)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing it loads llama.cpp."""

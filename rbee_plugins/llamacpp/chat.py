@@ -1,7 +1,6 @@
 """Turns a conversation into the prompt text that a model was trained on, with the template from its file."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
@@ -33,7 +32,7 @@ class ChatTemplate:
         try:
             if self._formatter is None:
                 self._formatter = _formats.Jinja2ChatFormatter(self._source, self._eos, self._bos)
-            return str(self._formatter(messages=[asdict(m) for m in messages]).prompt)
+            return str(self._formatter(messages=[{"role": m.role, "content": m.content} for m in messages]).prompt)
         except Exception as error:  # a template may raise whatever it likes
             raise InvalidRequest(
                 f"The model's chat template refused the messages: {shorten(str(error))}",

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from rbee_core.backend import (
     CancelToken,
@@ -60,7 +59,7 @@ class MlxEngine(Engine):
                 hint="send a plain prompt, or use a model that was trained for conversations",
             )
         try:
-            return self._model.chat_tokens([asdict(m) for m in request.messages])
+            return self._model.chat_tokens([{"role": m.role, "content": m.content} for m in request.messages])
         except Exception as error:  # a template may raise whatever it likes
             raise InvalidRequest(
                 f"The model's chat template refused the messages: {shorten(str(error))}",
