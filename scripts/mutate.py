@@ -141,7 +141,9 @@ def environment(folder: Path, copied: Path) -> Path:
     """Make an environment whose rbee is the copy, and return its Python."""
     venv.create(folder, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    (packages / "copy.pth").write_text(f"{copied}\n{sysconfig.get_path('purelib')}\n")
+    # Paths that stand in a .pth file are not searched for further .pth files, so an editable rbee stays out of sight.
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "copy.pth").write_text("\n".join([str(copied), *borrowed]))
     python = folder / "bin" / "python"
     for name, target in tomllib.loads((copied / "pyproject.toml").read_text())["project"]["scripts"].items():
         module, _, function = target.partition(":")
@@ -168,7 +170,7 @@ def try_out(mutation: Mutation, copied: Path, python: Path) -> list[str]:
     cases = list(ET.parse(results).iter("testcase")) if results.exists() else []
     if not cases:
         sys.exit(f"{mutation.name}: nothing ran\n{done.stdout}{done.stderr}")
-    return [case.get("name", "") for case in cases if any(bad.tag in ("failure", "error") for bad in case)]
+    return sorted({case.get("name", "") for case in cases if any(bad.tag in ("failure", "error") for bad in case)})
 
 
 def main() -> None:
