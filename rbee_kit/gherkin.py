@@ -41,10 +41,10 @@ def part_of(item: pytest.Item) -> str:
     return next((m.name for m in item.iter_markers() if m.name == MANDATORY or m.name.startswith(CAPABILITY)), "")
 
 
-def title_of(item: pytest.Item) -> str:
-    """Return the title of a scenario."""
+def place_of(item: pytest.Item) -> tuple[str, int]:
+    """Return the title of a scenario, and the line in which it stands."""
     template = scenario_wrapper_template_registry.get(item.obj) if isinstance(item, pytest.Function) else None
-    return item.name if template is None else template.name
+    return (item.name, 0) if template is None else (template.name, template.line_number)
 
 
 def parts_of(folder: Path) -> Counter[str]:

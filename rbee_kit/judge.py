@@ -14,7 +14,7 @@ import pytest
 
 from rbee_kit import badge, subject, verdict
 from rbee_kit.entry import feature_folder
-from rbee_kit.gherkin import CAPABILITY, MANDATORY, part_of, parts_of, title_of
+from rbee_kit.gherkin import CAPABILITY, MANDATORY, part_of, parts_of, place_of
 from rbee_kit.verdict import Row, Verdict
 
 TITLE = f"rbee conformance kit {verdict.kit_version}"
@@ -49,7 +49,7 @@ class Judge:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Take note of the scenarios to come, and ask the backend what it declares."""
-        self._rows |= {item.nodeid: Row(part, _title(item)) for item in items if (part := part_of(item))}
+        self._rows |= {item.nodeid: _row(item, part) for item in items if (part := part_of(item))}
         if not self._rows:
             return
         backend = str(self._config.getoption("--backend") or "")
@@ -59,14 +59,9 @@ class Judge:
         if self._subject.problem:
             raise pytest.UsageError(self._subject.problem)
 
-    def _deselected(self, item: pytest.Item) -> None:
-        self._rows[item.nodeid] = Row(part_of(item), _title(item))
-
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Remember what was left out: a part of the kit is no verdict."""
-        for item in items:
-            if part_of(item):
-                self._deselected(item)
+        self._rows |= {item.nodeid: _row(item, part) for item in items if (part := part_of(item))}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -105,7 +100,7 @@ class Judge:
         parts = parts_of(feature_folder())
         complete = len(rows) == parts.total()
         rows += verdict.without_scenarios(parts, self._subject)
-        rows.sort(key=lambda row: (row.part != MANDATORY, row.part))
+        rows.sort(key=lambda row: (row.part != MANDATORY, row.part, row.line, row.scenario))
         model = str(self._config.getoption("--model"))
         return Verdict(self._subject, model, rows, complete, verdict.versions(self._subject))
 
@@ -143,9 +138,10 @@ class Judge:
         terminalreporter.write_line(f"{self._subject.backend} with {said.model} {said.word}", **markup)
 
 
-def _title(item: pytest.Item) -> str:
+def _row(item: pytest.Item, part: str) -> Row:
+    title, line = place_of(item)
     _, bracket, example = item.name.partition("[")
-    return f"{title_of(item)} {bracket}{example}".strip()
+    return Row(part, f"{title} {bracket}{example}".strip(), line)
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -11,7 +11,7 @@ from rbee_kit.program import Hive
 from rbee_kit.waiting import eventually
 
 LONGEST_LOAD_S = 1800.0
-LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 5.0
 WORD = "word "
 # A context that this many tokens fit into is long enough to be interrupted in; reading more takes a CPU too long.
 LONG_CONTEXT = 4096
@@ -51,10 +51,13 @@ class Text:
 
 @dataclass
 class Loaded:
-    """A loaded model. `progress` are the fractions seen while it loaded, `load_s` how long that took."""
+    """A loaded model. `progress` are the fractions seen while it loaded, `load_s` how long that took, and `before`
+    the processes that were there without it.
+    """
 
     hive: Hive
     worker: wire.WorkerInfo
+    before: frozenset[int] = frozenset()
     progress: Sequence[float] = field(default_factory=tuple[float, ...])
     load_s: float = 0.0
 
@@ -100,6 +103,7 @@ class Loaded:
 
 def load(hive: Hive, model: str, backend: str, context_tokens: int | None = None) -> Loaded:
     """Load a model and wait until it is ready; an `AssertionError` says why it is not."""
+    before = frozenset(process.pid for process in hive.home.processes())
     started = time.monotonic()
     request = wire.SpawnRequest(model_ref=model, backend=backend, context_tokens=context_tokens)
     worker_id = hive.client.spawn(request).worker_id
@@ -113,4 +117,4 @@ def load(hive: Hive, model: str, backend: str, context_tokens: int | None = None
     worker = eventually(settled, LONGEST_LOAD_S, what="the model is loaded")
     assert worker is not None
     assert worker.state == "idle", f"the worker {worker.state}: {(worker.error or {}).get('message', worker.reason)}"
-    return Loaded(hive, worker, seen, time.monotonic() - started)
+    return Loaded(hive, worker, before, seen, time.monotonic() - started)

@@ -24,6 +24,7 @@ class Row:
 
     part: str
     scenario: str
+    line: int = 0
     outcome: Outcome = "not run"
     reason: str = ""
     duration_s: float = 0.0
@@ -65,7 +66,12 @@ def without_scenarios(parts: Container[str], subject: Subject) -> list[Row]:
     """Return a row for each capability that no scenario asks for."""
     silent = sorted(word for word in CAPABILITIES if CAPABILITY + word not in parts)
     return [
-        Row(CAPABILITY + word, f"{word}{' (declared)' if word in subject.capabilities else ''}", "skipped", NO_WIRE)
+        Row(
+            CAPABILITY + word,
+            f"{word}{' (declared)' if word in subject.capabilities else ''}",
+            outcome="skipped",
+            reason=NO_WIRE,
+        )
         for word in silent
     ]
 

@@ -1,0 +1,113 @@
+"""The kit is worth something only if it fails: each broken backend on the scenario that names its fault."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+PLUGINS = Path(__file__).parent / "plugins"
+TEXT = "die Biene fliegt über blühende Wiesen und sammelt Nektar 🐝 蜂蜜 для улья and brings it home to the hive"
+
+# Which scenario names the fault; a part of its title is enough.
+NAMED_BY = {
+    "ignores-cancel": "who no longer waits frees the slot within a second [is receiving a long text-cancel]",
+    "reads-on": "who no longer waits frees the slot within a second [waits for a long prompt to be read-are gone]",
+    "ignores-seed": "the same seed gives the same text",
+    "leaks-a-child": "a worker that is stopped ends politely and leaves nothing",
+    "dies-on-stop": "a worker that is stopped ends politely and leaves nothing",
+    "never-stops": "a worker that is stopped ends politely and leaves nothing",
+    "splits-characters": "characters of several bytes arrive whole",
+    "yields-pairs": "tokens are counted truly",
+    "ends-early": "no more tokens than asked for [16]",
+    "never-ready": "a load shows its progress and becomes ready",
+    "swallows-errors": "a model that cannot be loaded is refused and harms nobody [random bytes]",
+    "falls-back": "a model is loaded where the backend says that it runs",
+    "holds-back": "text comes while it is generated, not at the end",
+    "cuts-prompts": "a prompt longer than the context is refused with both numbers",
+}
+
+
+@dataclass
+class Run:
+    exit_code: int
+    terminal: str
+    verdict: dict
+    badge: str
+
+    def outcomes(self) -> dict[str, str]:
+        return {row["scenario"]: row["outcome"] for row in self.verdict["scenarios"]}
+
+
+@pytest.fixture
+def kit(tmp_path: Path):
+    """Runs the kit as its users do: from an empty folder, with one command."""
+    model = tmp_path / "meadow.words"
+    model.write_text(TEXT, encoding="utf-8")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(backend: str, *options: str, model: str = f"words:{model}") -> Run:
+        argv = [sys.executable, "-P", "-m", "pytest", "--pyargs", "rbee_kit", "--backend", backend, "--model", model]
+        argv += ["--rbee-verdict", "out/verdict.json", "--rbee-badge", "out/badge.svg", "-p", "no:cacheprovider"]
+        environment = {**os.environ, "PYTHONPATH": str(PLUGINS)}
+        done = subprocess.run(
+            [*argv, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=110, check=False
+        )
+        written = folder / "out" / "verdict.json"
+        verdict = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+        badge = written.with_name("badge.svg").read_text(encoding="utf-8") if verdict else ""
+        return Run(done.returncode, done.stdout + done.stderr, verdict, badge)
+
+    return run
+
+
+def keyword(title: str) -> str:
+    """Return what `-k` selects a scenario by: its function's name, and the words of its example."""
+    scenario, _, example = title.partition(" [")
+    return " and ".join([re.sub(r"[^a-z0-9]+", "_", scenario), *re.findall(r"\w+", example)])
+
+
+def test_a_good_backend_conforms(kit) -> None:
+    run = kit("words")
+    assert run.exit_code == 0, run.terminal
+    assert run.verdict["verdict"] == "conforms"
+    outcomes = run.outcomes()
+    assert set(NAMED_BY.values()) <= {title for title, outcome in outcomes.items() if outcome == "passed"}
+    assert {title for title, outcome in outcomes.items() if outcome not in ("passed", "undeclared")} == {
+        "embeddings", "grammar", "two texts are generated at a time", "a conversation goes through the model's template"
+    }  # fmt: skip
+    assert {"kit", "rbee", "plugin", "python", "platform"} <= run.verdict["versions"].keys()
+    assert run.verdict["versions"]["plugin"] == "rbee-words 1.0"
+    assert "words with words:" in run.terminal
+    assert ET.fromstring(run.badge).get("aria-label") == "rbee kit 1.0.0: words: conforms"
+
+
+@pytest.mark.parametrize("fault", NAMED_BY)
+def test_a_broken_backend_fails_where_its_fault_is_named(kit, fault: str) -> None:
+    run = kit(f"words-{fault}", "-k", keyword(NAMED_BY[fault]), "--load-stall-s", "2")
+    assert run.exit_code == 1, run.terminal
+    assert run.outcomes()[NAMED_BY[fault]] == "failed"
+    assert run.verdict["verdict"] == "does not conform"
+    assert "does not conform" in run.badge
+
+
+def test_what_is_kept_and_not_declared_is_a_warning(kit) -> None:
+    run = kit("words-is-modest", "-k", "seed")
+    assert run.exit_code == 0, run.terminal
+    assert run.outcomes()["the same seed gives the same text"] == "undeclared"
+    assert "UndeclaredCapability: words-is-modest can do seed and does not declare it" in run.terminal
+    assert run.verdict["verdict"] == "was not fully checked"
+
+
+def test_a_backend_that_nobody_brings_is_a_usage_error(kit) -> None:
+    run = kit("quantum")
+    assert run.exit_code == 4
+    assert "no installed plugin brings the backend quantum" in run.terminal
+    assert "words-ignores-cancel" in run.terminal
+    assert run.verdict == {}
