@@ -202,8 +202,9 @@ class NativeModel:
 
         Costs a call into Python for each of about 30 operations a layer: too much for every token.
         """
-        self._abort = _lib.ggml_abort_callback() if is_wanted is None else _abort_callback(is_wanted)
-        _lib.llama_set_abort_callback(self._context, self._abort, None)
+        wanted = _lib.ggml_abort_callback() if is_wanted is None else _abort_callback(is_wanted)
+        _lib.llama_set_abort_callback(self._context, wanted, None)
+        self._abort = wanted  # only now may the former one go: native code held a pointer to it
 
     def sampler(self, steps: Iterable[Step]) -> "Sampler":
         """Build a chain of samplers for one request."""
