@@ -47,6 +47,21 @@ def daemon(*, ephemeral: bool, no_worker: bool, detached: bool, **flags: Any) ->
         click.echo(f"Shut down {count} worker{'' if count == 1 else 's'}.", err=True)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def detect(as_json: bool) -> None:
+    """List what can run models on this machine, and why something cannot."""
+    from rbee_core import wire
+    from rbee_core.backend.describe import as_text, describe_all
+    from rbee_core.backend.manager import PluginHost
+
+    found = describe_all(PluginHost(os.environ))
+    if as_json:
+        click.echo(wire.encode(wire.BackendList(backends=found)))
+    else:
+        click.echo("\n".join(as_text(found)))
+
+
 def _say(error: RbeeError, *, scripted: bool) -> None:
     """Tell whoever started this hive why it ends."""
     if scripted:

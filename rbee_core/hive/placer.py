@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rbee_core import aio, hardware, wire
 from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel
+from rbee_core.backend.describe import describe_all
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import Need, Wanted
 from rbee_core.errors import InvalidRequest, ModelNotFound, PluginFailed, RbeeError
@@ -81,29 +82,9 @@ class Placer:
         context = context_tokens or settings.context_tokens or None
         return LoadOptions(context, settings.slots_per_worker, settings.threads or None)
 
-    def describe(self, backend: Backend) -> wire.BackendInfo:
-        """Return a backend as the wire shows it; slow backends make this slow."""
-        answer = self._plugins.availability(backend)
-        devices: Sequence[Device] = self._plugins.devices(backend) if answer.usable else ()
-        return wire.BackendInfo(
-            name=backend.name,
-            accelerator=backend.accelerator,
-            available=answer.usable,
-            formats=sorted(backend.formats),
-            capabilities=sorted(backend.capabilities),
-            devices=[
-                wire.DeviceInfo(id=d.id, name=d.name, total_bytes=d.total_bytes, free_bytes=d.free_bytes)
-                for d in devices
-            ],
-            reason=answer.reason,
-            hint=answer.hint,
-        )
-
     def describe_all(self) -> list[wire.BackendInfo]:
         """Return every registered backend, best first."""
-        return [
-            self.describe(b) for b in sorted(self._plugins.backends().values(), key=lambda b: (-b.priority, b.name))
-        ]
+        return describe_all(self._plugins)
 
 
 def _estimate(backend: Backend, model: LocalModel, options: LoadOptions) -> Estimate:

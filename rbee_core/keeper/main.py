@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "workers": ("workers", "List, check and shut down a hive's workers."),
     "models": ("models", "Fetch, list, check and remove models."),
     "logs": ("logs", "Show a worker's log."),
+    "backends": ("backends", "List what can run models here, and why something cannot."),
     "plugins": ("plugins", "List the installed plugins and what they bring."),
     "preflight": ("preflight", "Check whether this machine is ready, and say what to do."),
     "doctor": ("preflight", "The same as preflight."),

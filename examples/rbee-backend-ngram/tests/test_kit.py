@@ -1,0 +1,9 @@
+"""The kit that rbee publishes for backends, run on this one."""
+
+import subprocess
+import sys
+
+
+def test_the_contract_is_kept() -> None:
+    kit = ["--pyargs", "rbee_kit", "--backend", "ngram", "--model", "text:bees"]
+    assert subprocess.run([sys.executable, "-m", "pytest", *kit], check=False).returncode == 0
