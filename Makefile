@@ -26,7 +26,7 @@ $(VENV)/.ready-infer: $(SOURCES)
 	@touch $@
 
 $(VENV)/.ready-test: $(SOURCES)
-	@$(PYTHON) scripts/setup.py --venv $(VENV) --extras llamacpp,demo,test,dev
+	@$(PYTHON) scripts/setup.py --venv $(VENV) --extras llamacpp,mlx,demo,kit,test,dev
 	@touch $@
 
 clean:

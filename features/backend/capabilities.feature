@@ -5,7 +5,7 @@ Feature: What a backend declares
   Scenario: text comes while it is generated, not at the end
     Given a running hive
     And the model is loaded
-    When 64 tokens are asked for
+    When 32 tokens are asked for
     Then the text came whole
     And its first token came in the first half of the time
 

@@ -29,7 +29,7 @@ def ask_up_to_word(loaded: Loaded, earlier: Text) -> Text:
 
 @when("a text is asked for that goes on from bees in many scripts", target_fixture="text")
 def ask_in_scripts(loaded: Loaded) -> Text:
-    return loaded.ask(prompt=BEES, max_tokens=64)
+    return loaded.ask(prompt=BEES, max_tokens=32)
 
 
 @when(parsers.parse("a text is asked for with a prompt of {words:d} words"), target_fixture="text")
