@@ -89,13 +89,23 @@ class _Run:
         spawn = build_spawn(self._options, settings)
         request = build_inference(self._options, settings)
         with interrupts() as signals, contextlib.ExitStack() as stack, deadline(request.timeout_s):
-            reach = Reach(self._options["node"], settings, stack, signals, worker=self._options["backend"] is None)
+            backend = self._options["backend"]
+            check = self._check_backend if backend else None
+            reach = Reach(self._options["node"], settings, stack, signals, worker=not backend, check=check)
             mode = "ephemeral" if reach.ephemeral else "persistent"
             self._flow = Flow(spawn, request, self._phases, self._out, mode)
             try:
                 self._flow.run(reach.connect, settings)
             except HiveUnreachable as error:
                 raise reach.explained(error) from error
+
+    def _check_backend(self) -> None:
+        """Refuse a backend that cannot run on this machine, before anything is started for it."""
+        from rbee_core.backend.manager import PluginHost  # costs a start without --backend nothing
+
+        with self._phases.phase("4") as phase:
+            PluginHost(os.environ).choose(self._options["backend"], None)
+        self._phases.forget(phase)
 
     def _failed(self, error: RbeeError) -> RbeeError:
         outcome = self._flow.outcome if self._flow else None

@@ -13,6 +13,7 @@ NAMES = {
     "1": "Worker registry check",
     "2": "Pool preflight",
     "3": "Model provisioning",
+    "4": "Worker preflight",
     "3-5": "Model provisioning, worker preflight and startup",
     "6": "Worker registration",
     "7": "Worker health check",

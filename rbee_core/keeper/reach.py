@@ -1,7 +1,7 @@
 """Reaching the hive of a node, which for this machine may have to be started first and stopped again."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 
 class Reach:
-    """The way to one hive. `ephemeral` is the hive that was started for this command, if one was."""
+    """The way to one hive. `ephemeral` is the hive that was started for this command, if one was.
+
+    `check` runs before a hive is started, and only then: what it raises saves starting one.
+    """
 
     def __init__(
-        self, node: str, settings: Settings, stack: contextlib.ExitStack, signals: Interrupts, *, worker: bool
+        self,
+        node: str,
+        settings: Settings,
+        stack: contextlib.ExitStack,
+        signals: Interrupts,
+        *,
+        worker: bool,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._stack = stack
@@ -29,6 +39,8 @@ class Reach:
         if self._client is not None:
             stack.enter_context(self._client)
             return
+        if check is not None:
+            check()
         self.ephemeral = stack.enter_context(EphemeralHive(settings, worker=worker))
         signals.at_once = self.ephemeral.kill
 
