@@ -92,7 +92,10 @@ def at_most(text: Text, tokens: int) -> None:
 
 @then(parsers.parse("a text that ended for its length has all {tokens:d} tokens"))
 def length_is_length(text: Text, tokens: int) -> None:
-    assert text.end.finish_reason != "length" or text.end.total_tokens == tokens
+    had = text.end.total_tokens
+    assert text.end.finish_reason != "length" or had == tokens, (
+        f"it ended for its length after {had} of {tokens} tokens"
+    )
 
 
 @then("reading it back as a prompt takes about as many tokens as it had")
@@ -108,8 +111,9 @@ def counted_truly(loaded: Loaded, text: Text) -> None:
 @then("no character of it is broken")
 def whole_characters(text: Text) -> None:
     # The last one may be: the text ended at a number of tokens, which may be in the middle of a character.
-    assert REPLACED not in text.text.rstrip(REPLACED)
-    assert len(text.text) - len(text.text.rstrip(REPLACED)) <= 1
+    whole = text.text.rstrip(REPLACED)
+    assert REPLACED not in whole, f"a character is broken: {text.text!r}"
+    assert len(text.text) - len(whole) <= 1, f"the last characters are broken: {text.text!r}"
 
 
 @then("it is what came before that word")
@@ -134,7 +138,8 @@ def both_numbers(loaded: Loaded, text: Text) -> None:
 
 @then("its first token came in the first half of the time")
 def first_token_is_early(text: Text) -> None:
-    assert text.arrived_s[0] < text.arrived_s[-1] / 2 or text.arrived_s[-1] < SOON_S
+    first, last = text.arrived_s[0], text.arrived_s[-1]
+    assert first < last / 2 or last < SOON_S, f"the first token came after {first:.2f} of {last:.2f} s"
 
 
 @then("it is the same text")
@@ -144,12 +149,12 @@ def same_text(text: Text, earlier: Text) -> None:
 
 @then("each seed gave one text")
 def each_seed_one_text(texts: dict[str, list[str]]) -> None:
-    assert all(first == second for first, second in texts.values()), texts
+    assert all(first == second for first, second in texts.values()), f"a seed gave two texts: {texts}"
 
 
 @then("the seeds did not all give the same text")
 def seeds_differ(texts: dict[str, list[str]]) -> None:
-    assert len({text for pair in texts.values() for text in pair}) > 1, texts
+    assert len({text for pair in texts.values() for text in pair}) > 1, f"all seeds gave one text: {texts}"
 
 
 @then("the conversation took more tokens than the question alone")

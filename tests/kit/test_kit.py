@@ -14,22 +14,25 @@ import pytest
 PLUGINS = Path(__file__).parent / "plugins"
 TEXT = "die Biene fliegt über blühende Wiesen und sammelt Nektar 🐝 蜂蜜 для улья and brings it home to the hive"
 
-# Which scenario names the fault; a part of its title is enough.
+WAITS = "who no longer waits frees the slot within a second"
+STOPS = "a worker that is stopped ends politely and leaves nothing"
+
+# Which scenario names the fault, and a part of the reason that it gives.
 NAMED_BY = {
-    "ignores-cancel": "who no longer waits frees the slot within a second [is receiving a long text-cancel]",
-    "reads-on": "who no longer waits frees the slot within a second [waits for a long prompt to be read-are gone]",
-    "ignores-seed": "the same seed gives the same text",
-    "leaks-a-child": "a worker that is stopped ends politely and leaves nothing",
-    "dies-on-stop": "a worker that is stopped ends politely and leaves nothing",
-    "never-stops": "a worker that is stopped ends politely and leaves nothing",
-    "splits-characters": "characters of several bytes arrive whole",
-    "yields-pairs": "tokens are counted truly",
-    "ends-early": "no more tokens than asked for [16]",
-    "never-ready": "a load shows its progress and becomes ready",
-    "swallows-errors": "a model that cannot be loaded is refused and harms nobody [random bytes]",
-    "falls-back": "a model is loaded where the backend says that it runs",
-    "holds-back": "text comes while it is generated, not at the end",
-    "cuts-prompts": "a prompt longer than the context is refused with both numbers",
+    "ignores-cancel": (f"{WAITS} [is receiving a long text-cancel]", "a slot is free"),
+    "reads-on": (f"{WAITS} [waits for a long prompt to be read-are gone]", "busy for"),
+    "ignores-seed": ("the same seed gives the same text", "a seed gave two texts"),
+    "leaks-a-child": (STOPS, "no process of the worker is left"),
+    "dies-on-stop": (STOPS, "ended with exit code 3"),
+    "never-stops": (STOPS, "ended with SIGKILL"),
+    "splits-characters": ("characters of several bytes arrive whole", "a character is broken"),
+    "yields-pairs": ("tokens are counted truly", "tokens were counted as they came"),
+    "ends-early": ("no more tokens than asked for [16]", "after 15 of 16 tokens"),
+    "never-ready": ("a load shows its progress and becomes ready", "stopped making progress"),
+    "swallows-errors": ("a model that cannot be loaded is refused and harms nobody [random bytes]", "exit code 0"),
+    "falls-back": ("a model is loaded where the backend says that it runs", "on cpu instead of cuda"),
+    "holds-back": ("text comes while it is generated, not at the end", "the first token came after"),
+    "cuts-prompts": ("a prompt longer than the context is refused with both numbers", "it was not refused"),
 }
 
 
@@ -40,8 +43,8 @@ class Run:
     verdict: dict
     badge: str
 
-    def outcomes(self) -> dict[str, str]:
-        return {row["scenario"]: row["outcome"] for row in self.verdict["scenarios"]}
+    def rows(self) -> dict[str, tuple[str, str]]:
+        return {row["scenario"]: (row["outcome"], row["reason"]) for row in self.verdict["scenarios"]}
 
 
 @pytest.fixture
@@ -77,9 +80,9 @@ def test_a_good_backend_conforms(kit) -> None:
     run = kit("words")
     assert run.exit_code == 0, run.terminal
     assert run.verdict["verdict"] == "conforms"
-    outcomes = run.outcomes()
-    assert set(NAMED_BY.values()) <= {title for title, outcome in outcomes.items() if outcome == "passed"}
-    assert {title for title, outcome in outcomes.items() if outcome not in ("passed", "undeclared")} == {
+    rows = run.rows()
+    assert {title for title, _ in NAMED_BY.values()} <= {title for title, row in rows.items() if row[0] == "passed"}
+    assert {title for title, row in rows.items() if row[0] == "skipped"} == {
         "embeddings", "grammar", "two texts are generated at a time", "a conversation goes through the model's template"
     }  # fmt: skip
     assert {"kit", "rbee", "plugin", "python", "platform"} <= run.verdict["versions"].keys()
@@ -90,9 +93,11 @@ def test_a_good_backend_conforms(kit) -> None:
 
 @pytest.mark.parametrize("fault", NAMED_BY)
 def test_a_broken_backend_fails_where_its_fault_is_named(kit, fault: str) -> None:
-    run = kit(f"words-{fault}", "-k", keyword(NAMED_BY[fault]), "--load-stall-s", "2")
+    title, why = NAMED_BY[fault]
+    run = kit(f"words-{fault}", "-k", keyword(title), "--load-stall-s", "2")
     assert run.exit_code == 1, run.terminal
-    assert run.outcomes()[NAMED_BY[fault]] == "failed"
+    outcome, reason = run.rows()[title]
+    assert (outcome, why in reason) == ("failed", True), reason
     assert run.verdict["verdict"] == "does not conform"
     assert "does not conform" in run.badge
 
@@ -100,7 +105,7 @@ def test_a_broken_backend_fails_where_its_fault_is_named(kit, fault: str) -> Non
 def test_what_is_kept_and_not_declared_is_a_warning(kit) -> None:
     run = kit("words-is-modest", "-k", "seed")
     assert run.exit_code == 0, run.terminal
-    assert run.outcomes()["the same seed gives the same text"] == "undeclared"
+    assert run.rows()["the same seed gives the same text"] == ("undeclared", "passes: declare it")
     assert "UndeclaredCapability: words-is-modest can do seed and does not declare it" in run.terminal
     assert run.verdict["verdict"] == "was not fully checked"
 

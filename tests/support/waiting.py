@@ -1,3 +1,0 @@
-"""Moved to `rbee_kit.waiting`."""
-
-from rbee_kit.waiting import *  # noqa: F403
