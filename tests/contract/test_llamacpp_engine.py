@@ -117,7 +117,6 @@ def test_a_full_context_ends_with_length(engine, monkeypatch):
     monkeypatch.setattr(engine._model, "is_end", lambda _token: False)
     monkeypatch.setattr(engine._model, "read", lambda _tokens: 0)
     monkeypatch.setattr(engine._model, "step", lambda _token: 0)
-    events(engine, STORY)
     sampler = type("Fixed", (), {"choose": lambda _self: 100, "close": lambda _self: None})
     monkeypatch.setattr(engine._model, "sampler", lambda _steps: sampler())
     answer = events(engine, GenerateRequest(prompt="hello " * 2000))
