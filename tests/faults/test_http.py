@@ -77,7 +77,7 @@ def test_a_client_that_leaves_in_the_middle(home: Home) -> None:
     hive = home.start_hive()
     worker_id = spawn(hive, "tokens=inf;token_ms=10")
     with raw_request(hive, worker_id) as sock:
-        assert b"data: " in eventually(lambda: sock.recv(4096), what="the stream begins")
+        eventually(lambda: b"data: " in sock.recv(4096), what="the stream begins")  # the headers may come alone
         hang_up(sock)
         is_free(hive, worker_id)
     hive.stop()
