@@ -74,9 +74,10 @@ def _magic(path: Path) -> bytes:
 def _describe_folder(path: Path, reference: str) -> LocalModel:
     names = sorted(entry.name for entry in path.iterdir())
     if missing := missing_from_folder(path, names):
-        found = f"it has {', '.join(names[:10])}" if names else "it is empty"
+        # What else lies there is not told: the answer may go to another machine than the folder's.
+        found = "" if names else "; it is empty"
         hint = "name the .gguf file itself" if any(n.lower().endswith(".gguf") for n in names) else ""
-        raise ModelNotFound(reference=reference, why=f"{path} has no {missing}; {found}", hint=hint)
+        raise ModelNotFound(reference=reference, why=f"{path} has no {missing}{found}", hint=hint)
     refuse_code_in(path, reference)
     size = sum((path / name).stat().st_size for name in names if (path / name).is_file())
     return LocalModel(reference, path, "mlx", size)
