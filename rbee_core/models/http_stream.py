@@ -26,10 +26,11 @@ _WATCH_INTERVAL_S = 0.1
 class Stream:
     """An answered request whose body is still to be read."""
 
-    def __init__(self, connection: http.client.HTTPConnection, url: str) -> None:
+    def __init__(self, connection: http.client.HTTPConnection, url: str, sent: Mapping[str, str]) -> None:
         self._connection = connection
         self._response = connection.getresponse()
         self.url = url
+        self.sent_headers = sent
         self.status = self._response.status
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in self._response.getheaders()}
 
@@ -61,13 +62,13 @@ def get(
     """
     first = origin_of(url)
     for _ in range(MAX_REDIRECTS + 1):
-        target = origin_of(url)
-        connection = _connect(target, connect_timeout_s, stall_timeout_s)
+        sent = _headers(headers, private_headers, origin_of(url) == first)
+        connection = connect(url, connect_timeout_s, stall_timeout_s)
         with _watched(connection, cancel):
             stream = None
             try:
-                connection.request("GET", _path(url), headers=_headers(headers, private_headers, target == first))
-                stream = Stream(connection, url)
+                connection.request("GET", path_of(url), headers=sent)
+                stream = Stream(connection, url, sent)
                 location = stream.headers.get("location", "") if 300 <= stream.status < 400 else ""
                 if not location:
                     yield stream
@@ -82,7 +83,8 @@ def _headers(public: Mapping[str, str], private: Mapping[str, str], at_origin: b
     return {"User-Agent": f"rbee/{__version__}", **public, **(private if at_origin else {})}
 
 
-def _path(url: str) -> str:
+def path_of(url: str) -> str:
+    """Return what a request line names: the path with its query."""
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
@@ -104,8 +106,9 @@ def _next_url(first: Origin, url: str, location: str, resolve: Resolver) -> str:
     return target_url
 
 
-def _connect(target: Origin, connect_timeout_s: float, stall_timeout_s: float) -> http.client.HTTPConnection:
-    connection = _connection(target, connect_timeout_s)
+def connect(url: str, connect_timeout_s: float, stall_timeout_s: float) -> http.client.HTTPConnection:
+    """Return an open connection to the server of `url`, through the proxy if there is one. Raises `OSError`."""
+    connection = _connection(origin_of(url), connect_timeout_s)
     try:
         connection.connect()
         connection.sock.settimeout(stall_timeout_s)
@@ -138,18 +141,23 @@ def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
+def hang_up(sock: socket.socket) -> None:
+    """End a connection from another thread than the one that reads it."""
+    # Not SSLSocket.shutdown, which takes the TLS object away from under the reading thread.
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
 @contextmanager
 def _watched(connection: http.client.HTTPConnection, cancel: threading.Event) -> Generator[None]:
     """Shut the socket down when `cancel` is set: nothing else ends a blocked read before its timeout."""
-    sock: socket.socket = connection.sock
+    sock: socket.socket = connection.sock  # http.client forgets it once the answer is the connection's last
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_WATCH_INTERVAL_S):
             if cancel.is_set():
-                # Not SSLSocket.shutdown, which takes the TLS object away from under the reading thread.
-                with suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                hang_up(sock)
                 return
 
     watcher = threading.Thread(target=watch, name="transfer-cancel", daemon=True)

@@ -12,13 +12,14 @@ import random
 import shutil
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rbee_core.backend.base import RemoteFile
 from rbee_core.errors import ChecksumMismatch, DownloadFailed, InsufficientDisk, RequestCanceled
-from rbee_core.models import http_stream
+from rbee_core.models import http_stream, lanes
 from rbee_core.models.partial import CHUNK_BYTES, Partial, Progress, checksum_of, disk_errors, is_right, lock_partial
 from rbee_core.models.redirects import origin_of
 from rbee_core.models.transfer_rules import (
@@ -31,6 +32,8 @@ from rbee_core.models.transfer_rules import (
     can_resume,
     delay_s,
     judge,
+    lanes_may_pay,
+    lanes_pay,
     request_headers,
     retry_after_s,
 )
@@ -55,6 +58,7 @@ class _Job:
     progress: Progress
     options: TransferOptions
     reported_at: float = 0.0
+    lanes_pay: bool = True
 
     def report(self, done_bytes: int) -> None:
         """Pass progress on, ten times a second at most, but never lose the last word."""
@@ -190,17 +194,62 @@ def _receive(job: _Job, partial: Partial) -> None:
         stall_timeout_s=options.stall_timeout_s,
     ) as stream:
         _prepare(job, partial, stream)
-        while data := stream.read(min(CHUNK_BYTES, file.size_bytes - partial.size_bytes + 1)):
-            if partial.size_bytes + len(data) > file.size_bytes:
-                raise _WrongFileError(f"more than the announced {file.size_bytes} bytes")
-            partial.append(data)
-            job.report(partial.size_bytes)
-            if job.cancel.is_set():
-                raise RequestCanceled
+        alone = _read_alone(job, partial, stream)
     if job.cancel.is_set():
         raise RequestCanceled
-    if partial.size_bytes < file.size_bytes:
+    if alone:
+        _read_by_lanes(job, partial, stream, alone)
+    elif partial.size_bytes < file.size_bytes:
         raise _TryAgainError(f"the connection ended at {partial.size_bytes} of {file.size_bytes} bytes")
+
+
+def _read_alone(job: _Job, partial: Partial, stream: http_stream.Stream) -> float:
+    """Take what one connection brings: up to its end, which returns 0, or to where others should be tried beside it.
+
+    That returns the bytes a second of this one.
+    """
+    size, began, first = job.file.size_bytes, time.monotonic(), partial.size_bytes
+    while data := stream.read(min(CHUNK_BYTES, size - partial.size_bytes + 1)):
+        if partial.size_bytes + len(data) > size:
+            raise _WrongFileError(f"more than the announced {size} bytes")
+        _take(job, partial, data)
+        received = partial.size_bytes - first
+        speed = received / (time.monotonic() - began)
+        may_pay = job.lanes_pay and can_resume(partial.etag)
+        if may_pay and lanes_may_pay(speed, received, size - partial.size_bytes, job.options):
+            return speed
+    return 0.0
+
+
+def _read_by_lanes(job: _Job, partial: Partial, stream: http_stream.Stream, alone_bytes_per_s: float) -> None:
+    """Go on from a stream over several connections, for as long as they do well; what is left is the next attempt's.
+
+    They have the trial's length to get up to speed; what ends before a second one is over is not tried again.
+    """
+    options, trial, size = job.options, job.options.trial_bytes, job.file.size_bytes
+    source = lanes.Source(
+        stream.url, stream.sent_headers, partial.etag, size, options.connect_timeout_s, options.stall_timeout_s
+    )
+    job.lanes_pay = False
+    warm = partial.size_bytes + trial
+    began = 0.0
+    with closing(lanes.pieces(source, partial.size_bytes, max(1, trial // 8), job.cancel)) as pieces:
+        for data in pieces:
+            _take(job, partial, data)
+            if partial.size_bytes <= warm:
+                began = time.monotonic()
+            elif partial.size_bytes >= warm + trial:
+                speed = (partial.size_bytes - warm) / (time.monotonic() - began)
+                job.lanes_pay = lanes_pay(speed, alone_bytes_per_s)
+                if not job.lanes_pay:
+                    return
+
+
+def _take(job: _Job, partial: Partial, data: bytes) -> None:
+    partial.append(data)
+    job.report(partial.size_bytes)
+    if job.cancel.is_set():
+        raise RequestCanceled
 
 
 def _prepare(job: _Job, partial: Partial, stream: http_stream.Stream) -> None:

@@ -14,6 +14,9 @@ from rbee_core.errors import AccessDenied, DownloadFailed, ModelNotFound, RbeeEr
 
 # An attempt that brought this much was no failure of the server: a long file on a bad line gets new attempts.
 PROGRESS_RESETS_ATTEMPTS_BYTES = 16 * 1024 * 1024
+# One connection that is this fast has the disk and the hash to wait for: 100 MB/s is what a gigabit brings.
+_FAST_BYTES_PER_S = 100_000_000
+_WORTHWHILE_GAIN = 1.2
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,512}"')
 _RETRIED = frozenset({408, 425, 429})
@@ -30,6 +33,8 @@ class TransferOptions:
     connect_timeout_s: float = 5.0
     stall_timeout_s: float = 60.0
     spare_disk_percent: int = 5
+    trial_bytes: int = 8 * 1024 * 1024
+    """What one connection fetches before others are tried beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +154,14 @@ def retry_after_s(value: str, now: datetime) -> float | None:
     except (ValueError, IndexError):
         return None
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds())
+
+
+def lanes_may_pay(bytes_per_s: float, received_bytes: int, left_bytes: int, options: TransferOptions) -> bool:
+    """Return whether to go on over several connections, after one alone has brought `received_bytes`."""
+    enough = received_bytes >= options.trial_bytes and left_bytes >= 4 * options.trial_bytes
+    return enough and bytes_per_s < _FAST_BYTES_PER_S
+
+
+def lanes_pay(bytes_per_s: float, alone_bytes_per_s: float) -> bool:
+    """Return whether several connections are worth more than the one alone was."""
+    return bytes_per_s >= _WORTHWHILE_GAIN * alone_bytes_per_s

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -421,3 +422,121 @@ def test_where_locks_exclude_nobody_the_file_is_right_all_the_same(
 
     monkeypatch.setattr(fcntl, "flock", no_lock)
     _fetch_together(remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=8_000_000)), target, 3)
+
+
+# Connections of this hub that are slow, and a file that is long for such a trial.
+LANES = replace(QUICK, trial_bytes=200_000)
+SLOW = 1_500_000
+
+
+def pieces(hub: Hub) -> list[str]:
+    return [r for r in ranges(hub) if r and not r.endswith("-")]
+
+
+def transfer_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("transfer")]
+
+
+def test_slow_connections_are_joined_by_others(hub: Hub, target: Path) -> None:
+    hub.token = "hf_secret"
+    seen: list[int] = []
+    published = hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)
+    fetch(remote(hub, published, token="hf_secret"), target, options=LANES, progress=lambda done, _: seen.append(done))
+    assert target.read_bytes() == DATA
+    assert len(pieces(hub)) > 60
+    assert {r.headers["if-range"] for r in hub.gets()[1:]} == {f'"{published.sha256}"'}
+    assert hub.served_bytes <= len(DATA) + LANES.trial_bytes * 5
+    assert seen == sorted(seen)
+    assert seen[-1] == len(DATA)
+    assert transfer_threads() == []
+
+
+def test_lanes_go_where_the_hub_sends_them_without_the_token(hub: Hub, target: Path) -> None:
+    with Hub() as storage:
+        storage.add("o/r/blob", DATA, bytes_per_s=SLOW)
+        published = hub.add("o/r/a.gguf", DATA, redirect=f"{storage.url}/o/r/resolve/main/blob")
+        fetch(remote(hub, published, token="hf_secret"), target, options=LANES)
+        assert target.read_bytes() == DATA
+        assert len(hub.requests) == 1
+        assert len(pieces(storage)) > 60
+        assert not any(r.authorized for r in storage.requests)
+
+
+def test_a_line_that_one_connection_fills_is_left_to_it(hub: Hub, target: Path) -> None:
+    fetch(remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW, one_line=True)), target, options=LANES)
+    assert target.read_bytes() == DATA
+    assert 8 <= len(pieces(hub)) <= 32
+    assert len(ranges(hub)) - len(pieces(hub)) == 2
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"cut_at": HALF},
+        {"cut_at": HALF, "cut_times": 3},
+        {"stall_at": HALF, "stall_times": 1},
+        {"wrong_bytes_times": 1},
+        {"flap_times": 2},
+        {"ranges": False},
+        {"etag": ""},
+    ],
+    ids=str,
+)
+def test_whatever_happens_to_a_lane_the_file_arrives_whole(hub: Hub, target: Path, trouble: dict[str, object]) -> None:
+    fetch(remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW, **trouble)), target, options=LANES)
+    assert target.read_bytes() == DATA
+    assert sorted(p.name for p in target.parent.iterdir()) == ["a.gguf"]
+    assert transfer_threads() == []
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"etag": '"other"'}, {"ranges": False}, {"flap_times": 1}, {"flap_times": 5}, {"gzip_bomb": True}],
+    ids=str,
+)
+def test_a_hub_that_changes_under_the_lanes_is_found_out(hub: Hub, target: Path, trouble: dict[str, object]) -> None:
+    published = hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)
+
+    def change(done: int, _: int) -> None:
+        if done > HALF and trouble:
+            published.knobs = replace(published.knobs, **trouble)
+            trouble.clear()
+
+    if "gzip_bomb" in trouble:
+        with pytest.raises(DownloadFailed):
+            fetch(remote(hub, published), target, options=LANES, progress=change)
+        published.knobs.gzip_bomb = False
+    fetch(remote(hub, published), target, options=LANES, progress=change)
+    assert target.read_bytes() == DATA
+    assert len(pieces(hub)) > 30
+
+
+def test_cancelling_ends_the_lanes_and_keeps_what_they_brought(hub: Hub, target: Path) -> None:
+    published = hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)
+    cancel = threading.Event()
+
+    def progress(done: int, _: int) -> None:
+        if done > HALF:
+            published.knobs.stall_at = 0
+            published.knobs.stall_times = -1
+            cancel.set()
+
+    started = time.monotonic()
+    with pytest.raises(RequestCanceled):
+        fetch(remote(hub, published), target, options=LANES, cancel=cancel, progress=progress)
+    assert time.monotonic() - started < 2
+    assert transfer_threads() == []
+    assert target.with_name("a.gguf.part").stat().st_size > HALF
+
+
+def test_a_disk_that_fills_up_ends_the_lanes(hub: Hub, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if offset > HALF:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(partial.os, "pwrite", full)
+    fails(InsufficientDisk, remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)), target, LANES)
+    assert transfer_threads() == []

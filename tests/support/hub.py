@@ -6,6 +6,7 @@ request. As a process: ``python -m tests.support.hub --file org/repo/name.gguf=P
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -45,6 +46,7 @@ class Knobs:
     redirect: str = ""
     status: int = 0
     bytes_per_s: int = 0
+    one_line: bool = False  # bytes_per_s are what all connections have together
 
 
 @dataclass
@@ -111,6 +113,7 @@ class Hub:
         self.port = port
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self._line = asyncio.Lock()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
 
@@ -230,9 +233,10 @@ class Hub:
             response.enable_chunked_encoding()
         else:
             response.content_length = end - start
-        await response.prepare(request)
-        if request.method == "GET":
-            await self._write(request, response, memoryview(body), start, end, knobs)
+        with contextlib.suppress(ConnectionResetError):  # clients may leave
+            await response.prepare(request)
+            if request.method == "GET":
+                await self._write(request, response, memoryview(body), start, end, knobs)
         return response
 
     async def _write(
@@ -253,7 +257,8 @@ class Hub:
             await response.write(piece)
             request["record"].served_bytes += len(piece)
             if knobs.bytes_per_s:
-                await self._pause(len(piece) / knobs.bytes_per_s)
+                async with self._line if knobs.one_line else contextlib.nullcontext():
+                    await self._pause(len(piece) / knobs.bytes_per_s)
         if cut == limit:
             knobs.cut_times -= 1
             assert request.transport is not None

@@ -16,6 +16,8 @@ from rbee_core.models.transfer_rules import (
     can_resume,
     delay_s,
     judge,
+    lanes_may_pay,
+    lanes_pay,
     request_headers,
     retry_after_s,
 )
@@ -150,3 +152,18 @@ def test_no_address_is_no_place_to_go() -> None:
     assert reach_of([]) == "forbidden"
     assert reach_of(["0.0.0.0"]) == "forbidden"
     assert reach_of(["fe80::1%eth0"]) == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("speed", "received", "left", "expected"),
+    [(10e6, 8, 32, True), (10e6, 7, 32, False), (10e6, 8, 31, False), (99e6, 8, 32, True), (100e6, 8, 99, False)],
+)
+def test_more_connections_are_tried_for_long_files_on_slow_ones(
+    speed: float, received: int, left: int, expected: bool
+) -> None:
+    assert lanes_may_pay(speed, received, left, TransferOptions(trial_bytes=8)) is expected
+
+
+def test_more_connections_are_kept_for_a_fifth_more() -> None:
+    assert lanes_pay(12.0, 10.0)
+    assert not lanes_pay(11.9, 10.0)
