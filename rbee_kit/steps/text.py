@@ -37,16 +37,15 @@ def ask_with_long_prompt(loaded: Loaded, words: int) -> Text:
     return loaded.ask(prompt=WORD * words, max_tokens=4)
 
 
-@when(parsers.parse("a text is asked for twice with each of the seeds {seeds}"), target_fixture="texts")
-def ask_with_seeds(loaded: Loaded, seeds: str) -> dict[str, list[str]]:
-    def ask(seed: str) -> str:
-        text = loaded.ask(prompt=PROMPT, max_tokens=12, temperature=1.5, seed=int(seed))
-        assert text.error is None, str(text.error)
-        return text.text
+@when(parsers.parse("a text is asked for with each of the seeds {seeds}"), target_fixture="texts")
+def ask_with_seeds(loaded: Loaded, seeds: str) -> list[tuple[str, str]]:
+    return [(seed, ask_with_seed(loaded, int(seed))) for seed in seeds.split(", ")]
 
-    numbers = seeds.split(", ")
-    first = [ask(seed) for seed in numbers]
-    return {seed: [text, ask(seed)] for seed, text in zip(numbers, first, strict=True)}
+
+def ask_with_seed(loaded: Loaded, seed: int) -> str:
+    text = loaded.ask(prompt=PROMPT, max_tokens=12, temperature=1.5, seed=seed)
+    assert text.error is None, str(text.error)
+    return text.text
 
 
 @when(parsers.parse('the model is asked in a conversation "{question}"'), target_fixture="text")
@@ -148,13 +147,13 @@ def same_text(text: Text, earlier: Text) -> None:
 
 
 @then("each seed gave one text")
-def each_seed_one_text(texts: dict[str, list[str]]) -> None:
-    assert all(first == second for first, second in texts.values()), f"a seed gave two texts: {texts}"
+def each_seed_one_text(texts: list[tuple[str, str]]) -> None:
+    assert len(set(texts)) == len(dict(texts)), f"a seed gave two texts: {texts}"
 
 
 @then("the seeds did not all give the same text")
-def seeds_differ(texts: dict[str, list[str]]) -> None:
-    assert len({text for pair in texts.values() for text in pair}) > 1, f"all seeds gave one text: {texts}"
+def seeds_differ(texts: list[tuple[str, str]]) -> None:
+    assert len({text for _, text in texts}) > 1, f"all seeds gave one text: {texts}"
 
 
 @then("the conversation took more tokens than the question alone")

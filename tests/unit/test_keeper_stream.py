@@ -26,7 +26,7 @@ def test_events_are_read() -> None:
     assert parser.done
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=30))
 def test_any_split_gives_the_same_events(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]

@@ -44,7 +44,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
             safe_child(tmp_path / "base", *parts)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.one_of(st.text(max_size=20), st.sampled_from(_HOSTILE), st.text("a.-_/\\", max_size=6)), max_size=4))
 def test_whatever_is_let_through_lies_below_the_base(tmp_path: Path, parts: list[str]) -> None:
     try:
