@@ -163,17 +163,24 @@ class HiveClient:
         Raises `RemoteError` for an error before or in the stream, `StreamBroken` for a stream without a terminal
         event, `DeadlineExceeded` when no token came for `token_stall_timeout_s`.
         """
+        for group in self.infer_in_groups(worker_id, request):
+            yield from group
+
+    def infer_in_groups(self, worker_id: str, request: wire.InferenceRequest) -> Generator[list[wire.StreamEvent]]:
+        """Yield the events of `infer`, those together that arrived together."""
         tokens, finished = 0, False
         stall_s = self._settings.token_stall_timeout_s
         path = f"{_worker_path(worker_id)}/inference"
         with self._open_stream("POST", path, stall_s, content=wire.encode(request)) as response:
             try:
-                for event in sse.events(response.iter_raw(), wire.StreamEvent, stall_s):
-                    if event.error is not None:
-                        _raise_remote(event.error, response.status_code)
-                    tokens += event.token is not None
-                    yield event
-                    finished = finished or event.done
+                for group in sse.groups(response.iter_raw(), wire.StreamEvent, stall_s):
+                    error = group[-1].error
+                    if good := group[:-1] if error else group:
+                        tokens += sum(event.token is not None for event in good)
+                        yield good
+                        finished = good[-1].done
+                    if error:
+                        _raise_remote(error, response.status_code)
             except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
                 if finished:
                     return

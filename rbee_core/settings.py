@@ -5,7 +5,6 @@ Order, later wins: the defaults below, `RBEE_HOME/config.toml`, `RBEE_<NAME>` in
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +103,10 @@ def _home(path: str | Path) -> Path:
 def _read_config(home: Path) -> dict[str, Any]:
     path = home / "config.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        import tomllib  # most homes have no such file
+
+        return tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

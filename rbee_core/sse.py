@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Generic, TypeVar
 
 import msgspec
@@ -41,21 +42,27 @@ class EventParser(Generic[T]):
         return events
 
 
-def events(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[T]:
-    """Yield the events as they arrive; bytes that are none, such as keep-alive comments, are no sign of progress.
+def groups(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[list[T]]:
+    """Yield the events as they arrive, those together that arrived together; never an empty list.
 
-    Raises `DeadlineExceeded` after `stall_s` without an event, `ValueError` for what is no event.
+    Bytes that are no event, such as keep-alive comments, are no sign of progress. Raises `DeadlineExceeded` after
+    `stall_s` without an event, `ValueError` for what is no event.
     """
     parser = EventParser(shape)
     last = time.monotonic()
     for chunk in chunks:
         if found := parser.feed(chunk):
-            yield from found
+            yield found
             last = time.monotonic()
         elif time.monotonic() - last > stall_s:
             raise stalled(stall_s)
         if parser.done:
             return
+
+
+def events(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[T]:
+    """Yield the events one by one; raises as `groups` does."""
+    return chain.from_iterable(groups(chunks, shape, stall_s))
 
 
 def stalled(stall_s: float) -> DeadlineExceeded:

@@ -14,6 +14,7 @@ from rbee_core import __version__, settings
 from rbee_core.errors import HomeUnusable, RbeeError
 from rbee_core.hive.spare import start_spare
 from rbee_core.http.quick import import_aiohttp
+from rbee_core.startup import import_quickly
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,6 +71,7 @@ def _say(error: RbeeError, *, scripted: bool) -> None:
 
 
 def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, Any]) -> list[str]:
+    import_quickly()
     private = {"host": "127.0.0.1", "port": 0} if ephemeral else {}
     in_force = settings.load(os.environ, **flags | private)
     prepare(in_force)

@@ -12,6 +12,7 @@ from rbee_core.errors import InvalidRequest
 
 T = TypeVar("T")
 END = b"data: [DONE]\n\n"
+_NEVER_BLOCKS_BYTES = 16 * 1024  # asyncio lets a writer wait from 64 KiB of unsent bytes on
 
 
 async def read_body(request: web.Request, shape: type[T]) -> T:
@@ -51,8 +52,8 @@ class EventStream:
         """Send `data` now."""
         transport = self._request.transport
         try:
-            if transport is None or transport.get_write_buffer_size() == 0:
-                await self.response.write(data)  # cannot block: a deadline would only cost time for every token
+            if transport is None or (transport.get_write_buffer_size() == 0 and len(data) <= _NEVER_BLOCKS_BYTES):
+                await self.response.write(data)  # a deadline would only cost time for every token
             else:
                 async with asyncio.timeout(self._write_timeout_s):
                     await self.response.write(data)

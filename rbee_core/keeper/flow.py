@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BUSY_DELAYS_S = (1.0, 2.0, 4.0)
 CANCEL_PATIENCE_S = 4.0
 PROBE_PATIENCE_S = 2.0
-POLL_FIRST_S, POLL_GROWTH, POLL_LONGEST_S = 0.015, 1.2, 0.25
+POLL_FIRST_S, POLL_GROWTH, POLL_LONGEST_S = 0.01, 1.05, 0.25
 # The hive's own LOADING_TIMEOUT knows more than the keeper's guard, so it is given time to arrive.
 LOAD_SLACK_S = 10.0
 READY = ("idle", "busy")
@@ -222,16 +222,15 @@ class Flow:
         return self._stream(client)
 
     def _stream(self, client: "HiveClient") -> None:
-        outcome, write = self.outcome, self._out.write
-        for event in client.infer(outcome.worker, self._request):
+        outcome = self.outcome
+        for group in client.infer_in_groups(outcome.worker, self._request):
             if not outcome.streaming:
                 outcome.streaming = True
                 self._phases.screen.line("Tokens:")
-            if event.token is not None:
-                outcome.tokens += 1
-                write(event.token)
-            elif event.done:
-                outcome.done = event
+            tokens = [event.token for event in group if event.token is not None]
+            outcome.tokens += len(tokens)
+            self._out.write("".join(tokens))
+            outcome.done = group[-1] if group[-1].done else None
 
     def _cancel(self, client: "HiveClient") -> None:
         with contextlib.suppress(RbeeError):

@@ -21,7 +21,7 @@ def raw_stdout() -> RawIOBase:
 
 
 class TextOut:
-    """Writes tokens to `stream` as UTF-8, each at once. Without a `stream` it keeps them instead."""
+    """Writes text to `stream` as UTF-8, at once. Without a `stream` it keeps them instead."""
 
     def __init__(self, stream: RawIOBase | None) -> None:
         self._stream = stream
@@ -29,7 +29,7 @@ class TextOut:
         self._last = ""
 
     def write(self, text: str) -> None:
-        """Write one token. Raises `BrokenPipeError` when nobody reads any more, `CannotWrite` on other failures."""
+        """Write a piece. Raises `BrokenPipeError` when nobody reads any more, `CannotWrite` on other failures."""
         if not text:
             return
         self._last = text

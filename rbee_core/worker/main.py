@@ -10,6 +10,7 @@ import os
 import sys
 
 from rbee_core.http.quick import import_aiohttp
+from rbee_core.startup import import_quickly
 from rbee_core.worker import lifeline
 
 
@@ -23,6 +24,7 @@ def main() -> None:
     if sys.stdin.isatty():
         sys.exit("llm-worker-rbee is started by rbee-hive; run `rbee infer` or `rbee-hive daemon` instead")
     lifeline.arm()
+    import_quickly()
     code = 1
     try:
         _run()

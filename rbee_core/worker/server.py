@@ -88,7 +88,7 @@ class WorkerServer:
 
 
 async def _send(generation: Generation, stream: EventStream) -> None:
-    async with aclosing(generation.events()) as events:
-        async for event in events:
-            await stream.write(event_bytes(event))
+    async with aclosing(generation.batches()) as batches:
+        async for batch in batches:
+            await stream.write(b"".join(map(event_bytes, batch)))
     await stream.write(END)

@@ -8,16 +8,33 @@ import ctypes
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any, Final, Self
 
 from rbee_core.backend import Accelerator
 from rbee_plugins.llamacpp.sampling import Step
 
-# The package's annotations are loose and partly wrong, and it is an optional dependency: here it is simply untyped.
-_lib: Any = import_module("llama_cpp")
+
+def _bindings() -> Any:
+    """Import the bindings alone: the package's own __init__ brings numpy and much else, a third of a worker's start.
+
+    Untyped: the annotations are loose and partly wrong, and the package is an optional dependency.
+    """
+    spec = None if "llama_cpp" in sys.modules else find_spec("llama_cpp")
+    if spec is None:
+        return import_module("llama_cpp.llama_cpp")
+    sys.modules["llama_cpp"] = module_from_spec(spec)  # made, but not run
+    try:
+        return import_module("llama_cpp.llama_cpp")
+    finally:
+        del sys.modules["llama_cpp"]
+
+
+_lib: Any = _bindings()
 log = logging.getLogger(__name__)
 
 DECODED, NO_ROOM, ABORTED = 0, 1, 2

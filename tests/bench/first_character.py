@@ -8,9 +8,10 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from statistics import median
 
 from rbee_kit import oracle
-from tests.bench.measure import SCRIPTS, Goal, arguments, hive, home, interleaved, report, run
+from tests.bench.measure import SCRIPTS, Goal, arguments, hive, home, interleaved, ratio, report, run
 
 PROMPT = "Say hello"
 RBEE = [SCRIPTS / "rbee", "infer", "--chat", "--prompt", PROMPT, "--max-tokens", "16"]
@@ -42,14 +43,13 @@ def main() -> int:
         endings.clear()
         measures = [cold, warm, other] if options.llm else [cold, warm]
         cold_s, warm_s, *other_s = interleaved(options.rounds, *measures)
-    ending_s = sorted(endings)[len(endings) // 2]
-    numbers = {"rbee, cold: first character, s": cold_s, "rbee, warm: first character, s": warm_s}
-    goals = [Goal("rbee, cold: last character to return", ending_s, 0.5, unit="s")]
+    numbers = {"rbee, cold: first character, s": median(cold_s), "rbee, warm: first character, s": median(warm_s)}
+    goals = [Goal("rbee, cold: last character to return", median(endings), 0.5, unit="s")]
     if other_s:
-        numbers["llm -m SmolLM2: first character, s"] = other_s[0]
+        numbers["llm -m SmolLM2: first character, s"] = median(other_s[0])
         goals += [
-            Goal("cold first character / llm's", cold_s / other_s[0], 0.8),
-            Goal("warm first character / llm's", warm_s / other_s[0], 0.25),
+            Goal("cold first character / llm's", ratio(cold_s, other_s[0]), 0.8),
+            Goal("warm first character / llm's", ratio(warm_s, other_s[0]), 0.25),
         ]
     return report(goals, numbers, as_json=options.json)
 

@@ -84,10 +84,15 @@ def hive(environment: Mapping[str, str]) -> Iterator[None]:
         subprocess.run([SCRIPTS / "rbee", "hive", "stop"], env=environment, check=True, capture_output=True)
 
 
-def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
-    """Return the median of each measure, taken in turns so that a slow minute hits all of them."""
+def interleaved(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Return what each measure gave, taken in turns so that a slow minute hits all of them."""
     taken = [[measure() for measure in measures] for _ in range(rounds)]
-    return [statistics.median(values) for values in zip(*taken, strict=True)]
+    return [list(values) for values in zip(*taken, strict=True)]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios of each round: the machine's mood is the same within one."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:

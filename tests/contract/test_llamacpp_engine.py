@@ -66,7 +66,7 @@ def events(engine, request, cancel=None):
 
 
 def test_a_refused_conversation_is_the_askers_error(engine, monkeypatch):
-    monkeypatch.setattr(engine._chat, "_formatter", None)
+    monkeypatch.setattr(engine._chat, "_template", None)
     monkeypatch.setattr(engine._chat, "_source", "{{ raise_exception('no system role') }}")
     with pytest.raises(InvalidRequest, match="no system role"):
         events(engine, GenerateRequest(messages=QUESTION))

@@ -45,7 +45,7 @@ def generate(client: HiveClient, worker_id: str, events: list[wire.StreamEvent],
 @pytest.mark.parametrize("number", ["SEGV", "ABRT", "KILL"])
 def test_a_crash_in_the_middle_of_a_stream_is_said_at_once(number: str, home: Home) -> None:
     client = home.start_hive().client
-    worker_id = spawn(client, f"tokens=20;token_ms=10;crash_at_token=5:{number}")
+    worker_id = spawn(client, f"tokens=20;token_ms=100;crash_at_token=5:{number}")  # each token goes out by itself
     in_state(client, worker_id, "idle")
     events: list[wire.StreamEvent] = []
     with pytest.raises(RemoteError) as caught:
