@@ -15,6 +15,7 @@ from tests.support.hub import Hub
 
 KILLS = int(os.environ.get("RBEE_TEST_HIVE_KILLS", "10"))
 SIZE = 8_000_000
+LONGEST_PULL_S = 0.3
 REFERENCE = "hf:o/r"
 SLACK_BYTES = 10 * 1024 * 1024
 
@@ -44,15 +45,15 @@ def pull(hive: Hive) -> str:
 def test_no_kill_leaves_a_model_that_is_listed_and_wrong(hub: Hub, home: Home) -> None:
     data, chance = random.Random(5).randbytes(SIZE), random.Random(time.time_ns())
     data = b"GGUF" + data
-    hub.add("o/r/m-Q4_K_M.gguf", data, bytes_per_s=10_000_000)
+    file = hub.add("o/r/m-Q4_K_M.gguf", data, bytes_per_s=int(SIZE / (KILLS * LONGEST_PULL_S)))
     for _ in range(KILLS):
         hive = home.start_hive()
-        check_listed(hive, data)
+        assert not check_listed(hive, data), "the pull was over before the last kill"
         hive.client.download(wire.DownloadRequest(model_ref=REFERENCE))
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, LONGEST_PULL_S))
         hive.kill()
+    file.knobs.bytes_per_s = 0
     hive = home.start_hive()
-    check_listed(hive, data)
 
     assert pull(hive) == "done"
 
