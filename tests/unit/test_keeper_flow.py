@@ -72,12 +72,12 @@ class PlayedHive:
     def worker(self, _worker_id: str) -> wire.WorkerInfo:
         return self.polls.pop(0) if len(self.polls) > 1 else self.polls[0]
 
-    def infer(self, _worker_id: str, request: wire.InferenceRequest) -> Generator[wire.StreamEvent]:
+    def infer_in_groups(self, _worker_id: str, request: wire.InferenceRequest) -> Generator[list[wire.StreamEvent]]:
         self.requests.append(request)
         for item in self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield [item]
 
     def cancel(self, _worker_id: str, request_id: str, **_: Any) -> None:
         self.cancelled.append(request_id)

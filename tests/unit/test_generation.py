@@ -1,0 +1,66 @@
+"""How tokens leave a worker: at once after a pause, together when they follow closely, the last word always last."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rbee_core import wire
+from rbee_core.backend import CancelToken, Engine, EngineEvent, EngineInfo, Finished, GenerateRequest, PromptDone, Token
+from rbee_core.worker.engine import TOGETHER_S, EngineHost
+
+
+class Pacer(Engine):
+    """Yields as many tokens as asked for, `pace_s` apart."""
+
+    def __init__(self, pace_s: float) -> None:
+        self._pace_s = pace_s
+
+    def info(self) -> EngineInfo:
+        return EngineInfo(context_tokens=1000, slots=1)
+
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        yield PromptDone(1)
+        for _ in range(request.max_tokens) if request.max_tokens else itertools.count():
+            if cancel.is_set():
+                return
+            time.sleep(self._pace_s)
+            yield Token("x")
+        yield Finished("length")
+
+
+def batches(pace_s: float, **fields: Any) -> list[list[Any]]:
+    async def collect() -> list[list[Any]]:
+        host = EngineHost(lambda _progress: Pacer(pace_s), 1)
+        await host.load()
+        generation = host.start(wire.InferenceRequest(prompt="x", **fields), "worker-1")
+        return [batch async for batch in generation.batches()]
+
+    return asyncio.run(collect())
+
+
+def test_tokens_that_follow_closely_go_out_together() -> None:
+    found = batches(0.001, max_tokens=100)
+    *tokens, done = [event for batch in found for event in batch]
+    assert [token.index for token in tokens] == list(range(100))
+    assert done.total_tokens == 100
+    assert len(found[0]) < 10, "the first one did not go out at once"
+    assert len(found) < 50
+
+
+def test_a_token_after_a_pause_goes_out_alone() -> None:
+    found = batches(TOGETHER_S * 1.5, max_tokens=4)
+    assert [len(batch) for batch in found][:3] == [1, 1, 1]
+
+
+def test_the_last_word_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee_core.worker.engine.TOGETHER_S", 60)
+    assert batches(0.001, max_tokens=3)[-1][-1].done
+
+
+def test_a_deadline_is_kept_while_tokens_come() -> None:
+    found = batches(0.001, timeout_s=0.2)
+    assert found[-1][0]["error"]["code"] == "DEADLINE_EXCEEDED"
