@@ -14,7 +14,7 @@ from rbee_core import __version__, settings
 from rbee_core.errors import HomeUnusable, RbeeError
 from rbee_core.hive.spare import start_spare
 from rbee_core.http.quick import import_aiohttp
-from rbee_core.startup import import_quickly
+from rbee_core.startup import quick_imports
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,15 +71,15 @@ def _say(error: RbeeError, *, scripted: bool) -> None:
 
 
 def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, Any]) -> list[str]:
-    import_quickly()
     private = {"host": "127.0.0.1", "port": 0} if ephemeral else {}
     in_force = settings.load(os.environ, **flags | private)
     prepare(in_force)
     instance = secrets.token_hex(16)
     spare = start_spare(in_force, instance) if prestart else None
-    import_aiohttp()
-    from rbee_core.hive import logs
-    from rbee_core.hive.daemon import run
+    with quick_imports():
+        import_aiohttp()
+        from rbee_core.hive import logs
+        from rbee_core.hive.daemon import run
 
     logs.start_logging(in_force.logs_dir / "hive.log", in_force.log_limit_bytes, to_stderr=not scripted)
 

@@ -15,7 +15,7 @@ import click
 from rbee_core import __version__
 from rbee_core.errors import RbeeError
 from rbee_core.keeper.interrupt import Interrupted
-from rbee_core.startup import import_quickly
+from rbee_core.startup import quick_imports
 
 EXIT_INTERRUPTED = 130
 PACKAGE = "rbee_core.keeper"
@@ -87,8 +87,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the `rbee` command and exit."""
-    import_quickly()
-    code = run(sys.argv[1:])
+    with quick_imports():  # a keeper imports to its end, and its end is near
+        code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; Python taking itself down needs a moment
     sys.exit(code)
 

@@ -6,8 +6,10 @@ goes on from there. As pieces come in order, the part on disk stays a beginning 
 """
 
 import http.client
+import logging
 import socket
 import threading
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +19,9 @@ from rbee_core.models import http_stream
 LANES = 4
 _WINDOW_PIECES = LANES + 2  # what may be in memory, and so be lost when the process is killed
 _CANCEL_POLL_S = 0.1
+_LEAVE_S = 0.8
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,6 @@ class Source:
     stall_timeout_s: float
 
 
-class _OddAnswerError(Exception):
-    """The server sent something else than the piece."""
-
-
 def pieces(source: Source, start: int, piece_bytes: int, cancel: threading.Event) -> Generator[bytes]:
     """Yield the file from byte `start` on, in pieces; the last one may be shorter.
 
@@ -45,16 +46,21 @@ def pieces(source: Source, start: int, piece_bytes: int, cancel: threading.Event
     `RequestCanceled` soon after `cancel` is set.
     """
     desk = _Desk(source, start, piece_bytes)
-    threads = [threading.Thread(target=desk.work, name=f"transfer-lane-{n}") for n in range(LANES)]
-    for thread in threads:
-        thread.start()
+    # Daemons, as nothing ends a connection that is being made before its timeout.
+    threads = [threading.Thread(target=desk.work, name=f"transfer-lane-{n}", daemon=True) for n in range(LANES)]
     try:
+        for thread in threads:
+            thread.start()
         while data := desk.take(cancel):
             yield data
+    except RuntimeError:
+        return  # the system has no more threads
     finally:
         desk.close()
+        until = time.monotonic() + _LEAVE_S
         for thread in threads:
-            thread.join()
+            if thread.ident:
+                thread.join(max(0.0, until - time.monotonic()))
 
 
 class _Desk:
@@ -66,6 +72,7 @@ class _Desk:
         self._changed = threading.Condition()
         self._asked = self._taken = start
         self._end = source.size_bytes  # nothing from here on will come
+        self._lanes = LANES
         self._arrived: dict[int, bytes] = {}
         self._sockets: set[socket.socket] = set()
 
@@ -93,35 +100,45 @@ class _Desk:
     def work(self) -> None:
         """Fetch pieces until there are no more: the life of one lane."""
         source = self._source
-        while self._asked < self._end:
-            try:
+        try:
+            while self._asked < self._end:
                 connection = http_stream.connect(source.url, source.connect_timeout_s, source.stall_timeout_s)
-            except OSError:
-                self._end_at(self._asked)
-                return
-            sock = connection.sock
-            with self._changed:
-                self._sockets.add(sock)
-            try:
-                self._use(connection)
-            finally:
-                with self._changed:
-                    self._sockets.discard(sock)
-                connection.close()
+                self._use(connection, connection.sock)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the single stream will meet it and say it
+            log.debug("a lane ends: %s", type(error).__name__)
+        finally:
+            self._leave()
 
-    def _use(self, connection: http.client.HTTPConnection) -> None:
+    def _leave(self) -> None:
+        with self._changed:
+            self._lanes -= 1
+            if not self._lanes:
+                self._end_at(self._asked)
+
+    def _use(self, connection: http.client.HTTPConnection, sock: socket.socket) -> None:
         """Fetch pieces for as long as the connection lasts."""
-        reusable = True
-        while reusable and (piece := self._next_piece()):
-            first, length = piece
-            try:
-                data, reusable = self._fetch(connection, first, length)
-            except (OSError, http.client.HTTPException, ValueError, _OddAnswerError):
-                self._end_at(first)
-                return
+        with self._changed:
+            self._sockets.add(sock)
+        try:
+            reusable = True
+            while reusable and (piece := self._next_piece()):
+                reusable = self._bring(connection, *piece)
+        finally:
             with self._changed:
-                self._arrived[first] = data
-                self._changed.notify_all()
+                self._sockets.discard(sock)
+            connection.close()
+
+    def _bring(self, connection: http.client.HTTPConnection, first: int, length: int) -> bool:
+        """Fetch one piece; return whether the connection can bring another."""
+        try:
+            data, reusable = self._fetch(connection, first, length)
+        except BaseException:
+            self._end_at(first)
+            raise
+        with self._changed:
+            self._arrived[first] = data
+            self._changed.notify_all()
+        return reusable
 
     def _next_piece(self) -> tuple[int, int] | None:
         window = _WINDOW_PIECES * self._piece_bytes
@@ -153,6 +170,6 @@ class _Desk:
         )
         data = response.read(length) if right else b""
         if len(data) != length:
-            raise _OddAnswerError
+            raise http.client.HTTPException("another answer than the piece")
         ended = not response.read(1)  # of a chunked body too
         return data, ended and not response.will_close

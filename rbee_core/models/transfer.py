@@ -152,6 +152,8 @@ def _fetch_rest(job: _Job, partial: Partial) -> None:
                     hint="what has arrived is kept; run the command again to go on from there",
                 ) from error
             _pause(job, failures, error.retry_after)
+        else:
+            failures = 0  # it brought all that was left, or enough to try more connections
 
 
 def _pause(job: _Job, failures: int, retry_after: str) -> None:
@@ -204,7 +206,7 @@ def _receive(job: _Job, partial: Partial) -> None:
 
 
 def _read_alone(job: _Job, partial: Partial, stream: http_stream.Stream) -> float:
-    """Take what one connection brings: up to its end, which returns 0, or to where others should be tried beside it.
+    """Take what one connection brings: up to its end, which returns 0, or to where several should be tried.
 
     That returns the bytes a second of this one.
     """
@@ -214,7 +216,7 @@ def _read_alone(job: _Job, partial: Partial, stream: http_stream.Stream) -> floa
             raise _WrongFileError(f"more than the announced {size} bytes")
         _take(job, partial, data)
         received = partial.size_bytes - first
-        speed = received / (time.monotonic() - began)
+        speed = _speed(received, began)
         may_pay = job.lanes_pay and can_resume(partial.etag)
         if may_pay and lanes_may_pay(speed, received, size - partial.size_bytes, job.options):
             return speed
@@ -239,10 +241,13 @@ def _read_by_lanes(job: _Job, partial: Partial, stream: http_stream.Stream, alon
             if partial.size_bytes <= warm:
                 began = time.monotonic()
             elif partial.size_bytes >= warm + trial:
-                speed = (partial.size_bytes - warm) / (time.monotonic() - began)
-                job.lanes_pay = lanes_pay(speed, alone_bytes_per_s)
+                job.lanes_pay = lanes_pay(_speed(partial.size_bytes - warm, began), alone_bytes_per_s)
                 if not job.lanes_pay:
                     return
+
+
+def _speed(received_bytes: int, since: float) -> float:
+    return received_bytes / max(time.monotonic() - since, 1e-6)
 
 
 def _take(job: _Job, partial: Partial, data: bytes) -> None:

@@ -34,7 +34,7 @@ class TransferOptions:
     stall_timeout_s: float = 60.0
     spare_disk_percent: int = 5
     trial_bytes: int = 8 * 1024 * 1024
-    """What one connection fetches before others are tried beside it."""
+    """What one connection fetches before several are tried."""
 
 
 @dataclass(frozen=True, slots=True)

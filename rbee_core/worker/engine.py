@@ -74,7 +74,8 @@ class Generation:
             if self._events:
                 yield self._take()
         except TimeoutError:
-            yield [DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed").body()]
+            passed = DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed").body()
+            yield self._take() if self._ended else [*self._take(), passed]
         finally:
             self.stop(RequestCanceled())
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from rbee_core.http.quick import import_aiohttp
-from rbee_core.startup import import_quickly
+from rbee_core.startup import quick_imports
 from rbee_core.worker import lifeline
 
 
@@ -24,7 +24,6 @@ def main() -> None:
     if sys.stdin.isatty():
         sys.exit("llm-worker-rbee is started by rbee-hive; run `rbee infer` or `rbee-hive daemon` instead")
     lifeline.arm()
-    import_quickly()
     code = 1
     try:
         _run()
@@ -38,11 +37,12 @@ def main() -> None:
 
 
 def _run() -> None:
-    import_aiohttp()
-    from rbee_core import wire
-    from rbee_core.worker.program import prepare, run
+    with quick_imports():
+        import_aiohttp()
+        from rbee_core import wire
+        from rbee_core.worker.program import prepare, run
 
-    plugins = prepare() if "--spare" in sys.argv else None
+        plugins = prepare() if "--spare" in sys.argv else None
     line = sys.stdin.buffer.readline()
     if not line:
         os._exit(lifeline.EXIT_ORPHANED)

@@ -41,6 +41,8 @@ class ChatTemplate:
                 bos_token=self._bos,
                 eos_token=self._eos,
                 add_generation_prompt=True,
+                tools=None,  # templates ask `is not none`, which what is missing is not
+                documents=None,
             )
         except Exception as error:  # a template may raise whatever it likes
             raise InvalidRequest(
@@ -73,9 +75,15 @@ class _GenerationBlock(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Not Jinja's own filter, which escapes for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Not Jinja's own filter, which escapes for HTML. Only what templates use: other options of json call code."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(why: str) -> NoReturn:

@@ -14,6 +14,7 @@ EXPENSIVE = frozenset(
         "importlib.metadata",
         "jinja2",
         "llama_cpp",
+        "llama_cpp.llama_cpp",
         "mlx",
         "msgspec",
         "numpy",

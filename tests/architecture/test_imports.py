@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for package in ("rbee_core", "rbee_plugins") for path in (ROOT / package).rglob("*.py"))
-ENGINES = frozenset({"llama_cpp", "mlx", "mlx_lm", "numpy", "jinja2", "huggingface_hub"})
+ENGINES = frozenset({"llama_cpp", "llama_cpp.llama_cpp", "mlx", "mlx_lm", "numpy", "jinja2", "huggingface_hub"})
 
 MODULES_AFTER = "import sys; sys.path[:] = [p for p in sys.path if p]; {code}; print(*sys.modules, sep='\\n')"
 

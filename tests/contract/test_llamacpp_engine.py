@@ -155,9 +155,10 @@ path, context = Path(sys.argv[1]), int(sys.argv[2])
 model, options = LocalModel("m", path, "gguf", path.stat().st_size), LoadOptions(context_tokens=context)
 backend = LlamaCppCpu()
 estimate = backend.estimate(model, options).total_bytes
-assert "llama_cpp" not in sys.modules and "numpy" not in sys.modules
+assert not {"llama_cpp", "llama_cpp.llama_cpp", "numpy"} & set(sys.modules)
 before = psutil.Process().memory_info().rss
 engine = backend.load(model, backend.devices()[0], options, lambda fraction, detail="": True)
+assert not {"llama_cpp", "numpy"} & set(sys.modules), "the bindings alone are enough"
 list(engine.generate(GenerateRequest(prompt="hello " * 520, max_tokens=2), threading.Event()))
 print(json.dumps([estimate, psutil.Process().memory_info().rss - before]))
 """

@@ -2,15 +2,18 @@
 
 import json
 import os
+import pwd
 import re
 import shlex
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
 from rbee_core.keeper import plugin_template
+from rbee_kit import oracle
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs/tutorial/a-backend-in-thirty-minutes.md"
@@ -45,6 +48,11 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
+def caches() -> str:
+    """Return where pip keeps what it has downloaded, also when a test has set another HOME."""
+    return str(Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache"))
+
+
 class Installed:
     """The folder of somebody who follows the tutorial on a new machine; `printed` is what the session showed.
 
@@ -62,6 +70,7 @@ class Installed:
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "VIRTUAL"))}
         self._environment |= {"RBEE_HOME": str(folder / "home"), "PATH": path}
         self._environment |= {"PIP_CONSTRAINT": str(constraints), "PIP_FIND_LINKS": links}
+        self._environment |= {"HOME": str(folder), "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or caches()}
         self.printed = self._run("bash", "-c", as_script(TUTORIAL_STEPS))
 
     def install(self, *packages: Path | str) -> None:
@@ -72,9 +81,10 @@ class Installed:
         return self._run(str(self.bin / program), *arguments)
 
     def _run(self, *argv: str) -> str:
+        tag = str(uuid.uuid4())
         done = subprocess.run(
             argv,
-            env=self._environment,
+            env=self._environment | {oracle.TAG_VARIABLE: tag},
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -82,6 +92,7 @@ class Installed:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        assert not oracle.processes(tag)
         return done.stdout
 
     def backend_names(self) -> set[str]:

@@ -463,9 +463,10 @@ def test_lanes_go_where_the_hub_sends_them_without_the_token(hub: Hub, target: P
 
 
 def test_a_line_that_one_connection_fills_is_left_to_it(hub: Hub, target: Path) -> None:
-    fetch(remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW, one_line=True)), target, options=LANES)
+    slower = replace(LANES, trial_bytes=380_000)  # a moment's pause of this machine must not look like a gain
+    fetch(remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=700_000, one_line=True)), target, options=slower)
     assert target.read_bytes() == DATA
-    assert 8 <= len(pieces(hub)) <= 32
+    assert 8 <= len(pieces(hub)) <= 28
     assert len(ranges(hub)) - len(pieces(hub)) == 2
 
 
@@ -475,8 +476,6 @@ def test_a_line_that_one_connection_fills_is_left_to_it(hub: Hub, target: Path) 
         {"cut_at": HALF},
         {"cut_at": HALF, "cut_times": 3},
         {"stall_at": HALF, "stall_times": 1},
-        {"wrong_bytes_times": 1},
-        {"flap_times": 2},
         {"ranges": False},
         {"etag": ""},
     ],
@@ -511,20 +510,42 @@ def test_a_hub_that_changes_under_the_lanes_is_found_out(hub: Hub, target: Path,
     assert len(pieces(hub)) > 30
 
 
+def test_wrong_bytes_of_a_lane_are_fetched_once_more(hub: Hub, target: Path) -> None:
+    published = hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)
+    seen = [0]
+
+    def damage(done: int, _: int) -> None:
+        """Damage what the lanes bring, until the file starts over."""
+        starts_over = sorted(seen) != seen or done < seen[-1]
+        published.knobs.wrong_bytes_times = -1 if done > HALF // 2 and not starts_over else 0
+        seen.append(done)
+
+    fetch(remote(hub, published), target, options=LANES, progress=damage)
+    assert target.read_bytes() == DATA
+    assert ranges(hub).count(None) == 2
+
+
 def test_cancelling_ends_the_lanes_and_keeps_what_they_brought(hub: Hub, target: Path) -> None:
     published = hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)
-    cancel = threading.Event()
+    cancel, cancelled = threading.Event(), []
+
+    def stop() -> None:
+        cancelled.append(time.monotonic())
+        cancel.set()
+
+    timer = threading.Timer(0.3, stop)
 
     def progress(done: int, _: int) -> None:
-        if done > HALF:
-            published.knobs.stall_at = 0
-            published.knobs.stall_times = -1
-            cancel.set()
+        if done > HALF and published.knobs.bytes_per_s == SLOW:
+            published.knobs.bytes_per_s = 1  # the lanes are waiting when the timer ends
+            timer.start()
 
-    started = time.monotonic()
     with pytest.raises(RequestCanceled):
-        fetch(remote(hub, published), target, options=LANES, cancel=cancel, progress=progress)
-    assert time.monotonic() - started < 2
+        fetch(
+            remote(hub, published), target, options=replace(LANES, stall_timeout_s=60), cancel=cancel, progress=progress
+        )
+    assert time.monotonic() - cancelled[0] < 1.5
+    timer.join()
     assert transfer_threads() == []
     assert target.with_name("a.gguf.part").stat().st_size > HALF
 

@@ -29,7 +29,8 @@ def render(source: str, messages: list[Message] = TALK) -> str:
         ("{{ messages[0].content | tojson }}", '"hi <b>"'),
         ("{% generation %}{{ messages[1].content }}{% endgeneration %}.", "ho."),
         ("{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "user"),
-        ("{% if add_generation_prompt %}go{% endif %}{% if tools %}no{% endif %}", "go"),
+        ("{% if add_generation_prompt %}go{% endif %}{% if tools is not none %}no{% endif %}", "go"),
+        ("{% if documents is not none %}no{% endif %}.", "."),
         ("{{ strftime_now('%Y') }}", str(datetime.now().astimezone().year)),
     ],
 )
@@ -46,6 +47,7 @@ def test_what_templates_are_written_with(source: str, expected: str) -> None:
         "{{ ''.__class__ }}{{ cycler.__init__.__globals__.os.getpid() }}",
         "{% include '/etc/passwd' %}",
         "{{ 1 / 0 }}",
+        "{{ messages[0] | tojson(default=cycler) }}",
         "{% endfor %}",
         "",
     ],

@@ -153,7 +153,8 @@ for _ in range(2):
     except BackendNotAvailable as error:
         print(error)
     slowest = time.perf_counter() - started
-print(not {"llama_cpp", "mlx.core", "mlx_lm", "numpy", "transformers"} & set(sys.modules), slowest < 0.05)
+engines = {"llama_cpp", "llama_cpp.llama_cpp", "mlx.core", "mlx_lm", "numpy", "transformers"}
+print(not engines & set(sys.modules), slowest < 0.05)
 """
 
 
