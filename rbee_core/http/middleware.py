@@ -3,6 +3,7 @@
 Each is built from plain values by the composition root; neither knows the application behind it.
 """
 
+import errno
 import hashlib
 import hmac
 import logging
@@ -29,6 +30,7 @@ from rbee_core.http.stream import ReaderGoneError
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 OPEN_PATHS = frozenset({"/v1/health"})
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | Non
 def envelope(body_limit_bytes: int) -> Any:
     """Build the middleware that turns everything raised into the error envelope.
 
-    What is no `RbeeError` is our bug: the client gets an id that is in the log, and nothing else.
+    What is no `RbeeError`, nor a shortage of the system's, is our bug: the client gets an id that is in the log.
     """
 
     @web.middleware
@@ -62,13 +64,22 @@ def envelope(body_limit_bytes: int) -> Any:
             return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes))
         except web.HTTPException as error:
             return _http_error(request, error)
-        except Exception:
-            error_id = secrets.token_hex(6)
-            log.exception("error %s in %s %s", error_id, request.method, request.path)
-            hint = f"please report it with the log's lines around {error_id}"
-            return error_response(RbeeError("rbee has a bug", hint=hint, error_id=error_id))
+        except Exception as error:  # noqa: BLE001  # the edge: whatever is left is told and logged
+            return _unforeseen(request, error)
 
     return middleware
+
+
+def _unforeseen(request: web.Request, error: Exception) -> web.Response:
+    """Answer what no code here raised on purpose."""
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
+        log.warning("%s %s: %s", request.method, request.path, error)
+        hint = "try again when less runs here, or raise the limits that `ulimit -a` shows"
+        return error_response(RbeeError(f"The system refused: {error.strerror}", hint=hint))
+    error_id = secrets.token_hex(6)
+    log.error("error %s in %s %s", error_id, request.method, request.path, exc_info=error)
+    hint = f"please report it with the log's lines around {error_id}"
+    return error_response(RbeeError("rbee has a bug", hint=hint, error_id=error_id))
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:

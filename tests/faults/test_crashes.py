@@ -1,6 +1,7 @@
 """Workers that crash, hang, abort, flood their log or fill the hive's patience: the hive names it and lives on."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -295,3 +296,28 @@ def write_plugin(folder: Path) -> None:
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rbee-hostile\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[rbee]\nhostile = rbee_hostile\n")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+def test_short_of_file_descriptors_a_spawn_is_refused_at_any_point(home: Home) -> None:
+    hive = home.start_hive()
+    client = hive.client
+    client.stop_worker(spawn(client, "tokens=1"))  # the plugins are loaded
+    before = resource.prlimit(hive.pid, resource.RLIMIT_NOFILE)
+    taken = psutil.Process(hive.pid).num_fds()
+    refusals: list[RemoteError] = []
+    worker_id = ""
+    while not worker_id:
+        resource.prlimit(hive.pid, resource.RLIMIT_NOFILE, (taken + len(refusals), before[1]))
+        try:
+            worker_id = spawn(client, "tokens=1")
+        except RemoteError as error:
+            refusals.append(error)
+            resource.prlimit(hive.pid, resource.RLIMIT_NOFILE, before)
+            assert client.list_workers() == []
+    resource.prlimit(hive.pid, resource.RLIMIT_NOFILE, before)
+    in_state(client, worker_id, "idle")
+    assert len(refusals) > 2
+    assert all(str(error) for error in refusals)
+    hive.stop()
+    assert "Traceback" not in home.log("hive")
