@@ -47,6 +47,7 @@ class LlamaCppEngine(Engine):
         self._model = model
         self._chat = chat
         self._info = info
+        self._held: list[int] = []  # the tokens whose computed state the context holds
 
     def info(self) -> EngineInfo:
         """Return what was loaded."""
@@ -64,7 +65,7 @@ class LlamaCppEngine(Engine):
         sampler = self._model.sampler(sampling.chain(request, self._model.vocabulary_size))
         try:
             self._model.abort_when(cancel.is_set)
-            if self._prefill(prompt, cancel):
+            if self._prefill(prompt, cancel, reuse=request.seed is None and request.temperature > 0):
                 yield PromptDone(len(prompt))
                 yield from self._decode(sampler, limit, cancel)
         finally:
@@ -90,17 +91,26 @@ class LlamaCppEngine(Engine):
         written = bool(bos) and text.startswith(bos)
         return self._model.tokenize(text, add_special=self._model.adds_bos() and not written)
 
-    def _prefill(self, prompt: list[int], cancel: CancelToken) -> bool:
-        """Compute the prompt from an empty cache; return False if that was cancelled."""
-        self._model.clear()
-        for start in range(0, len(prompt), BATCH_TOKENS):
+    def _prefill(self, prompt: list[int], cancel: CancelToken, *, reuse: bool) -> bool:
+        """Compute the prompt; return False if that was cancelled.
+
+        With `reuse`, what it shares with the last request is not computed again: a conversation goes on without its
+        beginning being read anew. Not for those who expect the same text again, as how tokens are grouped shows in
+        the last bits of the result.
+        """
+        kept = shared(self._held, prompt[:-1]) if reuse else 0
+        kept = kept if self._model.keep(kept) else 0
+        self._held = prompt[:kept]
+        for start in range(kept, len(prompt), BATCH_TOKENS):
             if cancel.is_set():
                 return False
-            status = self._model.read(prompt[start : start + BATCH_TOKENS])
+            chunk = prompt[start : start + BATCH_TOKENS]
+            status = self._model.read(chunk)
             if status == native.ABORTED:
                 return False
             if status == native.NO_ROOM:
                 raise PromptTooLong(prompt_tokens=len(prompt), context_tokens=self._info.context_tokens)
+            self._held += chunk
         return True
 
     def _decode(self, sampler: native.Sampler, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
@@ -120,6 +130,8 @@ class LlamaCppEngine(Engine):
             yield Token(decode(model.piece(token), index == limit))
             if index < limit:
                 status = self._first_step(token) if index == 1 else model.step(token)
+                if status == native.DECODED:
+                    self._held.append(token)
             if status == native.ABORTED:
                 return
             if status == native.NO_ROOM:
@@ -133,6 +145,12 @@ class LlamaCppEngine(Engine):
         if time.monotonic() - started < _SLOW_STEP_S:
             self._model.abort_when(None)
         return status
+
+
+def shared(tokens: list[int], others: list[int]) -> int:
+    """Return how many tokens both begin with."""
+    pairs = zip(tokens, others, strict=False)
+    return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(tokens), len(others)))
 
 
 def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings, progress: Progress) -> LlamaCppEngine:

@@ -195,9 +195,17 @@ class NativeModel:
             size = _lib.llama_token_to_piece(self._vocabulary, token, self._piece, -size, 0, False)
         return self._piece.raw[:size]
 
-    def clear(self) -> None:
-        """Forget all tokens."""
-        _lib.llama_memory_clear(_lib.llama_get_memory(self._context), False)
+    def keep(self, count: int) -> bool:
+        """Forget all but the first `count` tokens; return False where that cannot be done, and all are forgotten.
+
+        Memories with a window have lost their beginning, recurrent ones cannot go back.
+        """
+        memory = _lib.llama_get_memory(self._context)
+        whole = count > 0 and _lib.llama_memory_seq_pos_min(memory, 0) == 0
+        if whole and _lib.llama_memory_seq_rm(memory, 0, count, -1):
+            return True
+        _lib.llama_memory_clear(memory, False)
+        return False
 
     def read(self, tokens: Sequence[int]) -> int:
         """Compute a chunk of prompt, at most one batch. Returns `DECODED`, `NO_ROOM` or `ABORTED`."""

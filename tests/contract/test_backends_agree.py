@@ -19,7 +19,7 @@ def logit_margins(engine, prompt: str, steps: int) -> list[float]:
     from rbee_plugins.llamacpp.native import _lib
 
     model, margins = engine._model, []
-    model.clear()
+    model.keep(0)
     model.abort_when(None)
     model.read(model.tokenize(prompt, add_special=True))
     for _ in range(steps):

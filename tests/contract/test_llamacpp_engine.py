@@ -75,6 +75,59 @@ def test_a_refused_conversation_is_the_askers_error(engine, monkeypatch):
         events(engine, GenerateRequest(messages=QUESTION))
 
 
+ALPHABET = "The alphabet: A, B, C, D, E, F, G,"
+SURE = {"max_tokens": 4, "temperature": 0.01}  # as good as greedy, without being that
+
+
+@pytest.fixture
+def read(engine, monkeypatch):
+    """The tokens that were computed as prompts."""
+    seen: list[int] = []
+    real = engine._model.read
+    monkeypatch.setattr(engine._model, "read", lambda tokens: seen.extend(tokens) or real(tokens))
+    return seen
+
+
+def written(engine, prompt, **wanted):
+    return "".join(
+        e.text for e in events(engine, GenerateRequest(prompt=prompt, **SURE | wanted)) if isinstance(e, Token)
+    )
+
+
+def test_what_a_prompt_shares_with_the_last_request_is_not_computed_again(engine, read):
+    first = written(engine, ALPHABET, seed=1)
+    whole = list(read)
+    read.clear()
+    assert written(engine, ALPHABET) == first
+    assert read == whole[-1:]
+    read.clear()
+    longer = ALPHABET + first + " and so on to"
+    tokens = engine._model.tokenize(longer, add_special=True)
+    again = written(engine, longer)
+    assert len(read) < len(tokens) // 2
+    assert written(engine, longer, seed=1) == again
+    assert read[-len(tokens) :] == tokens
+
+
+@pytest.mark.parametrize("fixed", [{"seed": 5}, {"temperature": 0}])
+def test_who_wants_the_same_text_again_has_all_of_the_prompt_computed(engine, read, fixed):
+    for _ in range(2):
+        written(engine, ALPHABET, **fixed)
+    assert read[: len(read) // 2] == read[len(read) // 2 :]
+
+
+def test_another_prompt_after_a_cancelled_one_is_not_disturbed(engine):
+    expected = written(engine, ALPHABET, seed=1)
+    stopped = GenerateRequest(prompt=ALPHABET + " hello" * 900, max_tokens=4)
+    assert events(engine, stopped, CancelAtCall(60)) == []
+    assert written(engine, ALPHABET) == expected
+    story = engine.generate(GenerateRequest(prompt=ALPHABET, max_tokens=50), threading.Event())
+    for _ in range(9):
+        next(story)
+    story.close()
+    assert written(engine, ALPHABET) == expected
+
+
 def test_cancel_ends_a_long_prompt_within_its_first_chunk(engine):
     cancel = CancelAtCall(60)
     assert events(engine, GenerateRequest(prompt="hello " * 2000), cancel) == []
