@@ -1,5 +1,6 @@
 """Clients that leave, stall, or get half a stream: the engine stops, the slot is free, nobody is misled."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from aiohttp import web
 
 from rbee_core import wire
 from rbee_core.errors import RemoteError
+from rbee_core.http.listen import bind, serving
+from rbee_core.http.stream import EventStream, ReaderGoneError
 from rbee_kit.program import Hive, Home
 from rbee_kit.waiting import eventually
 
@@ -171,3 +175,30 @@ def test_a_body_that_never_comes_does_not_hold_up_the_end(home: Home) -> None:
         started = time.monotonic()
         assert hive.stop().exit_code == 0
         assert time.monotonic() - started < 4
+
+
+def test_one_large_write_to_a_client_that_never_reads_has_a_deadline() -> None:
+    async def write() -> float:
+        gave_up: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            stream = EventStream(request, write_timeout_s=0.3)
+            await stream.start()
+            began = time.monotonic()
+            with pytest.raises(ReaderGoneError):
+                await stream.write(bytes(64 * 1024 * 1024))
+            gave_up.set_result(time.monotonic() - began)
+            return stream.response
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        async with serving(app, bind("127.0.0.1", 0)) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            try:
+                async with asyncio.timeout(5):
+                    return await gave_up
+            finally:
+                writer.transport.abort()
+
+    assert 0.2 < asyncio.run(write()) < 5

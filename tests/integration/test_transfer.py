@@ -25,7 +25,7 @@ from rbee_core.errors import (
     RbeeError,
     RequestCanceled,
 )
-from rbee_core.models import http_stream, partial
+from rbee_core.models import http_stream, lanes, partial, transfer
 from rbee_core.models.transfer import fetch
 from rbee_core.models.transfer_rules import TransferOptions
 from tests.support.hub import Hub, HubFile
@@ -561,3 +561,23 @@ def test_a_disk_that_fills_up_ends_the_lanes(hub: Hub, target: Path, monkeypatch
     monkeypatch.setattr(partial.os, "pwrite", full)
     fails(InsufficientDisk, remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=SLOW)), target, LANES)
     assert transfer_threads() == []
+
+
+def test_outages_do_not_add_up_over_a_long_file(hub: Hub, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that ends inside the lanes raises nothing; it brought enough to start counting again."""
+    attempt, turns = transfer._attempt, iter(range(100))
+
+    def flaky(*job: object) -> None:
+        if next(turns) % 2 == 0:
+            raise transfer._TryAgainError("an outage")
+        attempt(*job)
+
+    def lanes_end_early(source: lanes.Source, start: int, piece_bytes: int, _: object) -> Iterator[bytes]:
+        yield from (DATA[at : at + piece_bytes] for at in range(start, start + 400_000, piece_bytes))
+
+    monkeypatch.setattr(transfer, "_attempt", flaky)
+    monkeypatch.setattr(lanes, "pieces", lanes_end_early)
+    options = replace(LANES, attempts=2, trial_bytes=100_000)
+    fetch(remote(hub, hub.add("o/r/a.gguf", DATA, bytes_per_s=4_000_000)), target, options=options)
+    assert target.read_bytes() == DATA
+    assert next(turns) >= 6

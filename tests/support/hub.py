@@ -100,6 +100,9 @@ class Request:
         return "authorization" in self.headers
 
 
+RECORD = web.RequestKey("record", Request)
+
+
 class Hub:
     """Use as a context manager; everything may be changed while it runs."""
 
@@ -170,8 +173,8 @@ class Hub:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         headers = {k.lower(): v for k, v in request.headers.items()}
-        request["record"] = Request(request.method, request.path, headers)
-        self.requests.append(request["record"])
+        request[RECORD] = Request(request.method, request.path, headers)
+        self.requests.append(request[RECORD])
         return await handler(request)
 
     def _refusal(self, request: web.Request, repo: str) -> web.Response | None:
@@ -255,7 +258,7 @@ class Hub:
         for at in range(start, limit, step):
             piece = body[at : min(at + step, limit)]
             await response.write(piece)
-            request["record"].served_bytes += len(piece)
+            request[RECORD].served_bytes += len(piece)
             if knobs.bytes_per_s:
                 async with self._line if knobs.one_line else contextlib.nullcontext():
                     await self._pause(len(piece) / knobs.bytes_per_s)
