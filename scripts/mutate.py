@@ -35,14 +35,14 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "an ephemeral hive is not stopped",
-        "rbee_core/keeper/ephemeral.py",
+        "rbee_core/keeper/hives/ephemeral.py",
         "    def __exit__(self, *_: object) -> None:\n        self.stop()",
         "    def __exit__(self, *_: object) -> None:\n        pass",
         ("-m", "B11"),
     ),
     Mutation(
         "a worker's note is called workers.db",
-        "rbee_core/hive/home.py",
+        "rbee_core/home.py",
         'return settings.run_dir / f"{worker_id}.json"',
         'return settings.run_dir / "workers.db"',
         ("-m", "B3.5 or B7.3 or B9.1"),
@@ -70,7 +70,7 @@ MUTATIONS = (
     ),
     Mutation(
         "health has no version",
-        "rbee_core/hive/routes.py",
+        "rbee_core/hive/api/workers.py",
         'wire.Health(status="alive", version=__version__,',
         'wire.Health(status="alive", version="",',
         ("-m", "B5.2 or B7.2"),

@@ -12,19 +12,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from rbee_core import __version__, aio
+from rbee_core import __version__, aio, home
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest
-from rbee_core.hive import home, logs
-from rbee_core.hive.guard import Guard
-from rbee_core.hive.launcher import Launcher
-from rbee_core.hive.link import WorkerLink
-from rbee_core.hive.model_routes import ModelRoutes
-from rbee_core.hive.placer import Placer
-from rbee_core.hive.relay import Relay
-from rbee_core.hive.routes import HiveRoutes
-from rbee_core.hive.spare import Spare, environment_for
+from rbee_core.hive.api.models import ModelRoutes
+from rbee_core.hive.api.workers import HiveRoutes
+from rbee_core.hive.processes import logs
+from rbee_core.hive.processes.guard import Guard
+from rbee_core.hive.processes.launcher import Launcher
+from rbee_core.hive.processes.start import Spare, environment_for
+from rbee_core.hive.resolver import Placer
+from rbee_core.hive.serving import Relay
 from rbee_core.hive.supervisor import Supervisor
+from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.http.listen import bind, serving
 from rbee_core.models import downloads
 from rbee_core.models.catalog import Catalog
@@ -80,7 +80,7 @@ async def _serve(
     options = TransferOptions(
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )  # fmt: skip
-    async with WorkerLink(settings) as link, downloads.running(catalog, settings.models_dir, options) as fetching:
+    async with WorkerClient(settings) as link, downloads.running(catalog, settings.models_dir, options) as fetching:
         guard.start()
         launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}", spare)
         provisioner = Provisioner(catalog, plugins.sources(), settings.models, fetching, settings.models_dir)

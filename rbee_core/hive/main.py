@@ -12,9 +12,8 @@ import click
 
 from rbee_core import __version__, settings
 from rbee_core.errors import HomeUnusable, RbeeError
-from rbee_core.hive.spare import start_spare
-from rbee_core.http.quick import import_aiohttp
-from rbee_core.startup import quick_imports
+from rbee_core.hive.processes.start import start_spare
+from rbee_core.imports import import_aiohttp, quick_imports
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,8 +52,8 @@ def daemon(*, ephemeral: bool, no_worker: bool, detached: bool, **flags: Any) ->
 def detect(as_json: bool) -> None:
     """List what can run models on this machine, and why something cannot."""
     from rbee_core import wire
-    from rbee_core.backend.describe import as_text, describe_all
     from rbee_core.backend.manager import PluginHost
+    from rbee_core.inventory import as_text, describe_all
 
     found = describe_all(PluginHost(os.environ))
     if as_json:
@@ -78,8 +77,8 @@ def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, An
     spare = start_spare(in_force, instance) if prestart else None
     with quick_imports():
         import_aiohttp()
-        from rbee_core.hive import logs
         from rbee_core.hive.daemon import run
+        from rbee_core.hive.processes import logs
 
     logs.start_logging(in_force.logs_dir / "hive.log", in_force.log_limit_bytes, to_stderr=not scripted)
 

@@ -19,12 +19,12 @@ from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
 from rbee_core.domain.worker import RequestId, Secret, Ticket, Worker, WorkerId
 from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
-from rbee_core.hive import logs
-from rbee_core.hive.launcher import Launcher
-from rbee_core.hive.link import WorkerLink
-from rbee_core.hive.placer import Placer
-from rbee_core.hive.process import Child, describe_exit
-from rbee_core.hive.spare import worker_log
+from rbee_core.hive.processes import logs
+from rbee_core.hive.processes.child import Child, describe_exit
+from rbee_core.hive.processes.launcher import Launcher
+from rbee_core.hive.processes.start import worker_log
+from rbee_core.hive.resolver import Placer
+from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.settings import Settings
 
 TICK_S = 0.5
@@ -36,7 +36,7 @@ class Supervisor:
     """The pool with hands. Public methods belong to the event loop's thread; `run` must be running."""
 
     def __init__(
-        self, settings: Settings, plugins: PluginHost, placer: Placer, launcher: Launcher, link: WorkerLink
+        self, settings: Settings, plugins: PluginHost, placer: Placer, launcher: Launcher, link: WorkerClient
     ) -> None:
         self._settings = settings
         self._plugins = plugins

@@ -21,10 +21,10 @@ from rbee_core.errors import (
     VersionMismatch,
     WorkerCrashed,
 )
+from rbee_core.keeper.fetching import provision
 from rbee_core.keeper.interrupt import Interrupted, deadline_passed
-from rbee_core.keeper.output import CannotWrite, TextOut
-from rbee_core.keeper.phases import PhaseLog
-from rbee_core.keeper.provision import provision
+from rbee_core.keeper.screen.output import CannotWrite, TextOut
+from rbee_core.keeper.screen.phases import PhaseLog
 from rbee_core.settings import Settings
 
 if TYPE_CHECKING:

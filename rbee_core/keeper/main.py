@@ -14,11 +14,11 @@ import click
 
 from rbee_core import __version__
 from rbee_core.errors import RbeeError
+from rbee_core.imports import quick_imports
 from rbee_core.keeper.interrupt import Interrupted
-from rbee_core.startup import quick_imports
 
 EXIT_INTERRUPTED = 130
-PACKAGE = "rbee_core.keeper"
+PACKAGE = "rbee_core.keeper.commands"
 
 # name: (module, help). The help stands here so that listing the commands imports none of them.
 COMMANDS: Mapping[str, tuple[str, str]] = {

@@ -2,7 +2,7 @@
 
 The kernel's parent-death signal misses a parent that died before it was armed, so the parent's pid is compared
 afterwards. The pipe on stdin works where the kernel has no such signal, but its reader cannot run while a native
-library holds the interpreter lock. The hive's guardian process (`rbee_core.hive.guardian`) covers what is left:
+library holds the interpreter lock. The hive's guardian (`rbee_core.hive.processes.guardian`) covers what is left:
 stopped and stuck workers, and their children.
 """
 

@@ -9,8 +9,7 @@ import logging
 import os
 import sys
 
-from rbee_core.http.quick import import_aiohttp
-from rbee_core.startup import quick_imports
+from rbee_core.imports import import_aiohttp, quick_imports
 from rbee_core.worker import lifeline
 
 

@@ -58,7 +58,7 @@ def test_help_and_version_import_nothing_expensive(argument: str) -> None:
 def test_infer_help_imports_no_engine_no_server_and_no_http_client() -> None:
     modules = imported_by("infer", "--help")
 
-    assert "rbee_core.keeper.infer" in modules
+    assert "rbee_core.keeper.commands.infer" in modules
     assert modules & (EXPENSIVE - {"msgspec"}) == set()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee_core.keeper import plugin_template
+from rbee_core.keeper.commands import plugin_template
 from rbee_kit import oracle
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from rbee_core import home
 from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
-from rbee_core.hive import home
 from rbee_core.hive.main import prepare
-from rbee_core.settings import Settings
+from rbee_core.settings import INSTANCE_VARIABLE, Settings
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print(flush=True); time.sleep(600)"]
 INSTANCE = "0123456789abcdef" * 2
@@ -34,7 +34,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start_one(instance: str = "", argv: list[str] = SLEEP) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, home.INSTANCE_VARIABLE: instance}
+        environment = {**os.environ, INSTANCE_VARIABLE: instance}
         process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, start_new_session=True)
         started.append(process)
         assert process.stdout is not None

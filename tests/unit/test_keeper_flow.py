@@ -12,9 +12,9 @@ from rbee_core.client import HiveClient
 from rbee_core.errors import LoadingTimeout, RbeeError, RemoteError, StreamBroken, VersionMismatch
 from rbee_core.keeper.flow import Flow, compatible
 from rbee_core.keeper.interrupt import Interrupted
-from rbee_core.keeper.output import TextOut
-from rbee_core.keeper.phases import PhaseLog
-from rbee_core.keeper.render import Screen
+from rbee_core.keeper.screen.output import TextOut
+from rbee_core.keeper.screen.phases import PhaseLog
+from rbee_core.keeper.screen.render import Screen
 from rbee_core.settings import Settings
 
 MODEL = "pkg:demo/demo.gguf"

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from rbee_core.keeper.progress import Lines, showing, time_words
-from rbee_core.keeper.render import Screen
+from rbee_core.keeper.screen.progress import Lines, showing, time_words
+from rbee_core.keeper.screen.render import Screen
 
 
 class Terminal(io.StringIO):

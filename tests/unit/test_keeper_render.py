@@ -3,10 +3,10 @@
 import io
 
 from rbee_core.errors import RbeeError
-from rbee_core.keeper.output import TextOut
-from rbee_core.keeper.phases import PhaseLog
-from rbee_core.keeper.render import Screen, wants_colour
-from rbee_core.keeper.show import plain_columns
+from rbee_core.keeper.screen.output import TextOut
+from rbee_core.keeper.screen.phases import PhaseLog
+from rbee_core.keeper.screen.render import Screen, wants_colour
+from rbee_core.keeper.screen.show import plain_columns
 
 
 class Terminal(io.StringIO):

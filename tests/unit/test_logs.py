@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_core.hive import logs
+from rbee_core.hive.processes import logs
 
 
 @given(st.text())

@@ -1,0 +1,1 @@
+"""The hive's HTTP routes: reading requests, asking, shaping answers. Decides nothing."""

@@ -1,0 +1,130 @@
+"""The hive's routes about models: listing, showing, downloading with progress, removing."""
+
+from aiohttp import web
+
+from rbee_core import aio, wire
+from rbee_core.backend import LocalModel
+from rbee_core.domain.pool import Pool
+from rbee_core.errors import InvalidRequest, RouteNotFound
+from rbee_core.hive.resolver import Placer
+from rbee_core.http.middleware import json_response
+from rbee_core.http.stream import read_body, send_events
+from rbee_core.models.catalog import Catalog, CatalogRow
+from rbee_core.models.downloads import Downloads
+from rbee_core.models.maintenance import is_missing
+from rbee_core.models.provision import Provisioner
+from rbee_core.settings import Settings
+
+
+class ModelRoutes:
+    """One hive's model routes. Reads the pool to see who holds a model."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        catalog: Catalog,
+        provisioner: Provisioner,
+        placer: Placer,
+        downloads: Downloads,
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._catalog = catalog
+        self._provisioner = provisioner
+        self._placer = placer
+        self._downloads = downloads
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the route table."""
+        return [
+            web.get("/v1/models/list", self.list_models),
+            web.get("/v1/models/show", self.show),
+            web.post("/v1/models/download", self.download),
+            web.get("/v1/models/download/progress", self.progress),
+            web.delete("/v1/models/{reference:.+}", self.remove),
+        ]
+
+    def canonical(self, reference: str) -> str:
+        """Return the spelling under which a model's workers are registered."""
+        return self._provisioner.canonical(reference)
+
+    async def check(self) -> None:
+        """Raise what a spawn would raise if the catalog cannot be used."""
+        await aio.off_loop(self._catalog.rows)
+
+    async def list_models(self, request: web.Request) -> web.Response:
+        """List the catalog."""
+        del request
+        return json_response(wire.ModelList(models=await aio.off_loop(self._describe_all)))
+
+    def _describe_all(self) -> list[wire.ModelInfo]:
+        folder = self._settings.models_dir
+        return [_describe(row, missing=is_missing(row, folder)) for row in self._catalog.rows()]
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Show a model on this node and what a worker for it would need."""
+        query = request.query
+        context = query.get("context_tokens", "")
+        if context and not (context.isascii() and context.isdigit() and 0 < int(context[:12]) < 1 << 24):
+            raise InvalidRequest("context_tokens must be a number of tokens, 1 or more")
+        if not query.get("model"):
+            raise InvalidRequest("Name a model: ?model=REFERENCE")
+        backend = query.get("backend") or None
+        model, place = await self._placer.show(query["model"], backend, int(context) if context else None)
+        estimate = place.estimate
+        return json_response(
+            wire.ModelDetails(
+                reference=model.reference,
+                local_path=str(model.path),
+                format=model.format,
+                size_bytes=model.size_bytes,
+                backend=place.wanted.backend,
+                device=place.device.id,
+                context_tokens=estimate.context_tokens,
+                weights_bytes=estimate.weights_bytes,
+                kv_cache_bytes=estimate.kv_cache_bytes,
+                compute_bytes=estimate.compute_bytes,
+                total_bytes=estimate.total_bytes,
+                available_bytes=place.available_bytes,
+                fits=estimate.total_bytes <= place.available_bytes,
+            )
+        )
+
+    async def download(self, request: web.Request) -> web.Response:
+        """Have a model on this node; answers at once, the progress route follows it."""
+        wanted = await read_body(request, wire.DownloadRequest)
+        found = await self._provisioner.begin(wanted.model_ref, self._placer.formats(wanted.backend))
+        if isinstance(found, LocalModel):
+            size = found.size_bytes
+            there = wire.DownloadProgress(
+                id="", reference=found.reference, state="done", done_bytes=size, total_bytes=size, file=found.path.name
+            )
+            return json_response(there)
+        return json_response(found.progress(), status=202)
+
+    async def progress(self, request: web.Request) -> web.StreamResponse:
+        """Stream a download's progress up to its end."""
+        download = self._downloads.find(request.query.get("id", ""))
+        if download is None:
+            raise RouteNotFound("There is no such download", hint="ask for the model again")
+        return await send_events(request, download.watch(), self._settings.write_timeout_s)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Forget a model, and remove its files if rbee fetched them."""
+        name = self.canonical(request.match_info["reference"])
+        users = [w.id for w in self._pool.live() if w.wanted.model_ref == name]
+        freed = await self._provisioner.remove(name, users)
+        return json_response(wire.RemovedModel(reference=name, freed_bytes=freed))
+
+
+def _describe(row: CatalogRow, *, missing: bool) -> wire.ModelInfo:
+    return wire.ModelInfo(
+        reference=row.reference,
+        provider=row.provider,
+        local_path=row.local_path,
+        size_bytes=row.size_bytes,
+        downloaded_at_unix=row.downloaded_at_unix,
+        format=row.format,
+        status="missing" if missing else "ok",
+    )

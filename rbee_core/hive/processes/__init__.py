@@ -1,0 +1,1 @@
+"""Processes of one hive: how each is started, watched, guarded, ended and logged."""

@@ -1,0 +1,105 @@
+"""Launching a worker: its process, registration with the guardian, its note, and its specification."""
+
+import contextlib
+import logging
+import os
+import threading
+
+from rbee_core import home, wire
+from rbee_core.backend import Backend
+from rbee_core.domain.worker import Worker, WorkerId
+from rbee_core.hive.processes import start
+from rbee_core.hive.processes.child import Child
+from rbee_core.hive.processes.guard import Guard
+from rbee_core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Launcher:
+    """Starts workers for one hive. `hive_url` is where they call back; `ready` is a process started in advance."""
+
+    def __init__(
+        self, settings: Settings, guard: Guard, instance: str, hive_url: str, ready: start.Spare | None
+    ) -> None:
+        self._settings = settings
+        self._guard = guard
+        self._instance = instance
+        self._hive_url = hive_url
+        self._spare = ready
+        self._spare_child = self._adopt(ready.worker_id, Child(ready.process)) if ready else None
+
+    def next_id(self) -> WorkerId:
+        """Return the id for the next worker."""
+        return WorkerId(self._spare.worker_id if self._spare else start.new_worker_id())
+
+    def launch(self, worker: Worker, backend: Backend) -> Child:
+        """Start the worker's process and hand it its specification.
+
+        Raises `OSError`, or what the backend raises; then there is no process. One that dies before it has its
+        specification is reported by its exit, as any other is.
+        """
+        # The kernel ties the parent-death signal to the launching thread, so it must be the one that lives longest.
+        assert threading.current_thread() is threading.main_thread()
+        device = next(d for d in backend.devices() if d.id == worker.wanted.device)
+        specification = self._specification(worker, dict(backend.environment(device)))
+        child = self._take_spare(worker.id)
+        if child is None:
+            process = start.start_worker(worker.id, instance=self._instance, logs_dir=self._settings.logs_dir)
+            child = self._adopt(worker.id, Child(process))
+        with contextlib.suppress(BrokenPipeError):
+            child.write(wire.encode(specification) + b"\n")
+        return child
+
+    def _take_spare(self, worker_id: str) -> Child | None:
+        if self._spare is None or self._spare.worker_id != worker_id:
+            return None
+        child, self._spare, self._spare_child = self._spare_child, None, None
+        return child
+
+    def _adopt(self, worker_id: str, child: Child) -> Child:
+        """Make sure that the process does not outlive this hive, before it gets anything to do."""
+        self._guard.add(child.pid)
+        hive = {f"hive_{key}": value for key, value in home.identity(os.getpid()).items()}
+        note = home.identity(child.pid) | {"instance": self._instance} | hive
+        try:
+            home.write_note(home.worker_note(self._settings, worker_id), note)
+        except OSError as error:  # a full disk; guardian and kernel do without the note
+            log.warning("cannot note the process of %s: %s", worker_id, error.strerror)
+        return child
+
+    def forget(self, worker_id: str, child: Child) -> None:
+        """Drop what was noted about a process that is gone."""
+        self._guard.remove(child.pid)
+        home.worker_note(self._settings, worker_id).unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """End the spare process, if nobody took it."""
+        if self._spare and self._spare_child:
+            worker_id, child = self._spare.worker_id, self._spare_child
+            self._spare = self._spare_child = None
+            await child.end(ask_s=0.0, terminate_s=0.0)
+            self.forget(worker_id, child)
+            start.worker_log(self._settings.logs_dir, worker_id).unlink(missing_ok=True)
+
+    def _specification(self, worker: Worker, environment: dict[str, str]) -> wire.WorkerSpec:
+        settings, wanted = self._settings, worker.wanted
+        return wire.WorkerSpec(
+            worker_id=worker.id,
+            secret=str(worker.secret),
+            hive_url=self._hive_url,
+            hive_pid=os.getpid(),
+            model_ref=wanted.model_ref,
+            model_path=wanted.path,
+            model_format=wanted.format,
+            model_size_bytes=wanted.size_bytes,
+            backend=wanted.backend,
+            device=wanted.device,
+            environment=environment,
+            slots=settings.slots_per_worker,
+            context_tokens=wanted.context_tokens,
+            threads=settings.threads or None,
+            body_limit_bytes=settings.body_limit_bytes,
+            write_timeout_s=settings.write_timeout_s,
+            connect_timeout_s=settings.connect_timeout_s,
+        )

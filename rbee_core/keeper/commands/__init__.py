@@ -1,0 +1,1 @@
+"""The subcommands of `rbee`, one module each, imported when it runs."""

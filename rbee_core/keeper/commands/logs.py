@@ -1,0 +1,73 @@
+"""`rbee logs WORKER`: a worker's log, from its hive, or from the file that it left on this machine."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rbee_core.errors import RbeeError, WorkerNotFound
+from rbee_core.keeper.hives import address
+from rbee_core.settings import Settings, load
+
+if TYPE_CHECKING:
+    from rbee_core.client import HiveClient
+
+FOLLOW_POLL_S = 0.25
+LIVE = ("loading", "idle", "busy", "stopping")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@click.command("logs")
+@click.argument("worker")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the worker ends.")
+@click.option("--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Where it runs.")
+def logs(worker: str, follow: bool, node: str) -> None:
+    """Show a worker's log.
+
+    Also that of a worker which has ended, even if no hive runs any more.
+    """
+    if not _ID.fullmatch(worker):
+        raise WorkerNotFound(worker_id=worker)
+    settings = load(os.environ)
+    for line in _lines(worker, follow, node, settings):
+        click.echo(line)
+
+
+def _lines(worker: str, follow: bool, node: str, settings: Settings) -> Iterator[str]:
+    """Ask the hive; where this machine's hive is not running or has forgotten the worker, read the file."""
+    try:
+        with address.connect(node, settings) as client:
+            yield from from_hive(client, worker, follow=follow)
+    except RbeeError as error:
+        forgotten = isinstance(error, address.NoHive) or error.code == "WORKER_NOT_FOUND"
+        path = settings.logs_dir / f"{worker}.log"
+        if not (forgotten and address.is_local(node) and path.is_file()):
+            raise
+        yield from from_file(path)
+
+
+def from_hive(client: "HiveClient", worker: str, *, follow: bool) -> Iterator[str]:
+    """Yield the log lines that the hive has; with `follow`, until the worker has ended."""
+    offset = 0
+    while True:
+        # The state is asked first: what an ending worker wrote last is then in the log that is read after it.
+        ended = not follow or client.worker(worker).state not in LIVE
+        page = client.worker_log(worker, offset)
+        yield from page.lines
+        if page.offset > offset:
+            offset = page.offset
+        elif ended:
+            return
+        else:
+            time.sleep(FOLLOW_POLL_S)
+
+
+def from_file(path: Path) -> Iterator[str]:
+    """Yield the lines of a log file, without control characters that would reach the terminal."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            yield "".join(c if c.isprintable() or c == "\t" else "�" for c in line.rstrip("\r\n"))

@@ -1,0 +1,153 @@
+"""`rbee models`: bringing models to a node, looking at them, checking them, and removing them."""
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rbee_core import wire
+from rbee_core.keeper.commands import model_checks
+from rbee_core.keeper.fetching import provision
+from rbee_core.keeper.hives import address
+from rbee_core.keeper.hives.open import hive_of
+from rbee_core.keeper.infer_options import canonical_model
+from rbee_core.keeper.screen.render import screen_for
+from rbee_core.keeper.screen.show import date_words, show_json, show_table, size_words
+from rbee_core.settings import DEFAULT_MODEL, load
+
+if TYPE_CHECKING:
+    from rbee_core.client import HiveClient
+
+HEADERS = ("REFERENCE", "FORMAT", "SIZE", "PROVIDER", "SINCE", "STATUS", "PATH")
+
+node_option = click.option(
+    "--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Whose models."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+backend_option = click.option("--backend", metavar="NAME", help="The backend that is to run it.")
+
+
+@click.group("models")
+def models() -> None:
+    """Fetch, list, check and remove models."""
+
+
+models.add_command(model_checks.verify)
+models.add_command(model_checks.prune)
+
+
+@models.command("pull")
+@click.argument("model", default=DEFAULT_MODEL, metavar="[MODEL]")
+@backend_option
+@node_option
+@json_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool) -> None:
+    """Have a model on the node; without MODEL, the test model.
+
+    One that is there already is not fetched again. What an interrupted pull fetched is kept, and the next one goes
+    on from there; a hive that runs in the background goes on by itself.
+    """
+    settings = load(os.environ)
+    request = wire.build(wire.DownloadRequest, model_ref=canonical_model(model, settings), backend=backend)
+    started = time.monotonic()
+    with hive_of(node, settings) as client:
+        found = provision(client, request, screen_for(json=as_json, quiet=quiet))
+        path = _path_of(client, found.reference)
+    if as_json:
+        facts = {"reference": found.reference, "size_bytes": found.size_bytes, "local_path": path}
+        took = {"fetched": found.fetched, "note": found.note, "duration_ms": round((time.monotonic() - started) * 1000)}
+        show_json(facts | took)
+    else:
+        click.echo(f"{found.reference} is {'here now' if found.fetched else 'here'}: {path}")
+
+
+def _path_of(client: "HiveClient", reference: str) -> str:
+    return next((row.local_path for row in client.models() if row.reference == reference), "")
+
+
+@models.command("list")
+@node_option
+@json_option
+def list_models(node: str, as_json: bool) -> None:
+    """List the models that the node has."""
+    with hive_of(node, load(os.environ)) as client:
+        found = client.models()
+    if as_json:
+        show_json({"models": found})
+    elif not found:
+        click.echo("No models yet: `rbee models pull` brings the test model")
+    else:
+        show_table(HEADERS, [_row(model) for model in found])
+
+
+def _row(model: wire.ModelInfo) -> list[str]:
+    return [
+        model.reference,
+        model.format or "-",
+        size_words(model.size_bytes),
+        model.provider,
+        date_words(model.downloaded_at_unix),
+        model.status,
+        model.local_path,
+    ]
+
+
+@models.command("show")
+@click.argument("model", metavar="MODEL")
+@backend_option
+@click.option("--context", type=click.IntRange(1), metavar="N", help="Tokens of context to reckon with.")
+@node_option
+@json_option
+def show(model: str, backend: str | None, context: int | None, node: str, as_json: bool) -> None:
+    """Show a model, the memory that a worker for it needs, and whether it fits."""
+    settings = load(os.environ)
+    reference = canonical_model(model, settings)
+    with hive_of(node, settings) as client:
+        found = client.show_model(reference, backend=backend, context_tokens=context)
+    if as_json:
+        show_json(found)
+        return
+    for name, value in _facts(found):
+        click.echo(f"{name + ':':<17}{value}")
+
+
+def _facts(model: wire.ModelDetails) -> list[tuple[str, Any]]:
+    verdict = "✓ fits" if model.fits else "✗ does not fit: use a smaller quantisation or context, or stop a worker"
+    return [
+        ("Reference", model.reference),
+        ("Path", model.local_path),
+        ("Format", f"{model.format}, {size_words(model.size_bytes)} on disk"),
+        ("Backend", f"{model.backend}, device {model.device}"),
+        ("Context", f"{model.context_tokens} tokens"),
+        ("Weights", size_words(model.weights_bytes)),
+        ("KV cache", size_words(model.kv_cache_bytes)),
+        ("Compute buffers", size_words(model.compute_bytes)),
+        ("Memory needed", f"{size_words(model.total_bytes)} of {size_words(model.available_bytes)}: {verdict}"),
+    ]
+
+
+@models.command("rm")
+@click.argument("references", nargs=-1, required=True, metavar="MODEL...")
+@node_option
+@json_option
+def remove(references: tuple[str, ...], node: str, as_json: bool) -> None:
+    """Forget models, and delete the files that rbee fetched.
+
+    Files of others (a path, a Python package, the Hugging Face cache) stay where they are.
+    """
+    settings = load(os.environ)
+    wanted = [canonical_model(reference, settings) for reference in references]
+    with hive_of(node, settings) as client:
+        removed = [_remove(client, reference, quiet=as_json) for reference in wanted]
+    if as_json:
+        show_json({"removed": removed})
+
+
+def _remove(client: "HiveClient", reference: str, *, quiet: bool) -> wire.RemovedModel:
+    gone = client.remove_model(reference)
+    freed = f"Removed {gone.reference}: {size_words(gone.freed_bytes)} freed"
+    if not quiet:
+        click.echo(freed if gone.freed_bytes else f"Forgot {gone.reference}; its files are not rbee's and stay")
+    return gone

@@ -1,0 +1,171 @@
+"""`rbee preflight` and `rbee doctor`: is this machine ready? Looks only; starts no hive and imports no engine."""
+
+import errno
+import logging
+import os
+import shutil
+import socket
+import stat
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rbee_core import hardware
+from rbee_core.backend.manager import PluginHost
+from rbee_core.domain import model_ref
+from rbee_core.domain.preflight import BackendFact, Check, Facts, PortState, checks, passed
+from rbee_core.errors import RbeeError
+from rbee_core.keeper.hives import address
+from rbee_core.keeper.screen.render import wants_colour
+from rbee_core.keeper.screen.show import show_json
+from rbee_core.settings import DEFAULT_MODEL, Settings, load
+
+MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": None}
+COMPILERS = {"cc": ("cc", "gcc", "clang"), "c++": ("c++", "g++", "clang++")}
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.command("preflight")
+@json_option
+def preflight(as_json: bool) -> int:
+    """Check whether this machine is ready, and say what to do.
+
+    ✓ is fine, ! works but could be better, - is not for this machine, ✗ has to be mended first and makes the exit
+    code 1. Changes nothing.
+    """
+    return _answer(as_json)
+
+
+@click.command("doctor")
+@json_option
+def doctor(as_json: bool) -> int:
+    """The same as preflight."""
+    return _answer(as_json)
+
+
+def _answer(as_json: bool) -> int:
+    # The report names broken plugins; Python's last-resort handler would print them a second time.
+    logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
+    answers = checks(collect(load(os.environ)))
+    if as_json:
+        show_json({"ok": passed(answers), "checks": answers})
+    else:
+        for answer in answers:
+            _show(answer)
+        click.echo("\nReady." if passed(answers) else "\nNot ready: mend what is marked ✗.")
+    return 0 if passed(answers) else 1
+
+
+def _show(answer: Check) -> None:
+    mark = MARKS[answer.status]
+    if wants_colour(sys.stdout, os.environ):
+        mark = click.style(mark, fg=COLOURS[answer.status])
+    click.echo(f"{mark} {answer.name}: {answer.detail}")
+    if answer.hint:
+        click.echo(f"    → {answer.hint}")
+
+
+def collect(settings: Settings) -> Facts:
+    """Return the facts about this machine."""
+    import psutil
+
+    plugins = PluginHost(os.environ)
+    host = psutil.virtual_memory()
+    backends = tuple(_backend(plugins, name) for name in sorted(plugins.backends()))
+    model, path, model_error, model_hint = _default_model(plugins, settings)
+    return Facts(
+        python=sys.version_info[:3],
+        compilers=tuple(kind for kind, names in COMPILERS.items() if any(map(shutil.which, names))),
+        llamacpp_installed=find_spec("llama_cpp") is not None,
+        broken_plugins=tuple((r.name, r.failure) for r in plugins.reports() if r.failure),
+        backends=backends,
+        model=model,
+        model_path=path,
+        model_error=model_error,
+        model_hint=model_hint,
+        memory_available_bytes=hardware.available_memory_bytes(),
+        memory_total_bytes=host.total,
+        **_home(settings.home),
+        **_catalog(settings),
+        **_port(settings),
+    )
+
+
+def _backend(plugins: PluginHost, name: str) -> BackendFact:
+    backend = plugins.backends()[name]
+    answer = plugins.availability(backend)
+    devices = tuple(f"{d.id} ({d.name})" for d in plugins.devices(backend)) if answer.usable else ()
+    return BackendFact(name=name, usable=answer.usable, devices=devices, reason=answer.reason, hint=answer.hint)
+
+
+def _default_model(plugins: PluginHost, settings: Settings) -> tuple[str, str, str, str]:
+    """Return the default model's reference, path, what keeps it from being found, and what to do."""
+    try:
+        reference = model_ref.parse(DEFAULT_MODEL, settings.models)
+        source = plugins.sources().get(reference.scheme)
+        if source is None:
+            return str(reference), "", f"no plugin knows {reference.scheme}:", "`rbee plugins` lists plugins"
+        if reference.scheme not in ("pkg", "file"):  # others may ask the network
+            return str(reference), "fetched at first use", "", ""
+        found: Any = source.resolve(reference, ())
+        return str(reference), str(found.path), "", ""
+    except RbeeError as error:
+        return DEFAULT_MODEL, "", error.message, error.hint
+
+
+def _home(home: Path) -> dict[str, Any]:
+    there = next((p for p in (home, *home.parents) if p.exists()), Path("/"))
+    exists, error = there == home, ""
+    if not there.is_dir():
+        error = f"{there} is no folder"
+    elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        error = "it cannot be read and written" if exists else f"it cannot be made in {there}"
+    folders = [p for p in (home, home / "models", home / "logs", home / "run") if exists and p.is_dir()]
+    closed = next((p for p in folders if not os.access(p, os.R_OK | os.W_OK | os.X_OK)), None)
+    if closed is not None and not error:
+        error = f"{closed.name} cannot be read and written"
+    shared = exists and bool(stat.S_IMODE(home.stat().st_mode) & 0o077)
+    return {
+        "home": str(home),
+        "home_exists": exists,
+        "home_error": error,
+        "home_open_to_others": shared,
+        "disk_free_bytes": shutil.disk_usage(there).free,
+    }
+
+
+def _catalog(settings: Settings) -> dict[str, Any]:
+    from rbee_core.models.catalog import inspect
+
+    try:
+        return {"catalog_models": inspect(settings.catalog_path), "catalog_error": ""}
+    except RbeeError as error:
+        return {"catalog_models": None, "catalog_error": error.message}
+
+
+def _port(settings: Settings) -> dict[str, Any]:
+    noted = address.read_run_file(settings)
+    if noted is not None and noted.port == settings.port:
+        return {"port": settings.port, "port_state": "ours", "port_detail": f"pid {noted.pid}"}
+    state, detail = _listen(settings.host, settings.port)
+    return {"port": settings.port, "port_state": state, "port_detail": detail}
+
+
+def _listen(host: str, port: int) -> tuple[PortState, str]:
+    """Try the port the way the hive will, and let go of it."""
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        return "taken" if taken else "unusable", (error.strerror or str(error)).lower()
+    return "free", ""

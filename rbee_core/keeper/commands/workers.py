@@ -1,0 +1,104 @@
+"""`rbee workers list|health|shutdown`: the workers of a hive."""
+
+import os
+
+import click
+
+from rbee_core import wire
+from rbee_core.errors import RbeeError
+from rbee_core.keeper.hives import address
+from rbee_core.keeper.screen.show import show_json, show_table, size_words
+from rbee_core.settings import load
+
+ILL = ("crashed", "failed")
+LIST_HEADERS = ("WORKER", "STATE", "MODEL", "BACKEND", "DEVICE", "SLOTS", "MEMORY", "IDLE")
+HEALTH_HEADERS = ("WORKER", "HEALTH", "STATE", "SLOTS", "IDLE", "DETAIL")
+
+node_option = click.option(
+    "--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Whose workers."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("workers")
+def workers() -> None:
+    """List, check and shut down a hive's workers."""
+
+
+@workers.command("list")
+@node_option
+@json_option
+def list_workers(node: str, as_json: bool) -> None:
+    """List the live workers."""
+    with address.connect(node, load(os.environ)) as client:
+        found = client.list_workers()
+    if as_json:
+        show_json({"workers": found})
+    elif not found:
+        click.echo("No workers are running")
+    else:
+        show_table(LIST_HEADERS, [_list_row(worker) for worker in found])
+
+
+@workers.command("health")
+@click.argument("worker_ids", nargs=-1, metavar="[WORKER]...")
+@node_option
+@json_option
+def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
+    """Check the workers; exit code 1 if one of them crashed, failed or does not respond."""
+    with address.connect(node, load(os.environ)) as client:
+        ids = worker_ids or tuple(worker.worker_id for worker in client.list_workers())
+        found = [client.worker(worker_id) for worker_id in ids]
+    if as_json:
+        show_json({"workers": [{**wire.to_builtins(worker), "healthy": is_healthy(worker)} for worker in found]})
+    elif not found:
+        click.echo("No workers are running")
+    else:
+        show_table(HEALTH_HEADERS, [_health_row(worker) for worker in found])
+    return 0 if all(is_healthy(worker) for worker in found) else 1
+
+
+@workers.command("shutdown")
+@click.argument("worker_ids", nargs=-1, metavar="[WORKER]...")
+@click.option("--all", "everyone", is_flag=True, help="All of them.")
+@node_option
+def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:
+    """Shut down workers and free their memory; the hive goes on."""
+    if bool(worker_ids) == everyone:
+        raise click.UsageError("Name workers, or give --all.")
+    code = 0
+    with address.connect(node, load(os.environ)) as client:
+        for worker_id in worker_ids or [worker.worker_id for worker in client.list_workers()]:
+            try:
+                client.stop_worker(worker_id)
+            except RbeeError as error:
+                click.echo(f"error: {error.message}", err=True)
+                code = error.exit_code
+            else:
+                click.echo(f"Shut down {worker_id}")
+    return code
+
+
+def is_healthy(worker: wire.WorkerInfo) -> bool:
+    """Whether a worker is in order; one that was stopped on purpose is."""
+    return worker.state not in ILL and worker.error is None
+
+
+def _list_row(worker: wire.WorkerInfo) -> list[str]:
+    return [
+        worker.worker_id,
+        worker.state,
+        worker.model_ref,
+        worker.backend,
+        worker.device,
+        f"{worker.active}/{worker.slots}",
+        size_words(worker.reserved_bytes),
+        f"{worker.idle_s:.0f} s",
+    ]
+
+
+def _health_row(worker: wire.WorkerInfo) -> list[str]:
+    said = str((worker.error or {}).get("message", "")) or worker.reason or worker.detail
+    verdict = "ok" if is_healthy(worker) else "ill"
+    idle = f"{worker.idle_s:.0f} s"
+    return [worker.worker_id, verdict, worker.state, f"{worker.active}/{worker.slots}", idle, said]

@@ -1,0 +1,131 @@
+"""What `rbee infer` refuses before anything is started, and what it sends."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from rbee_core.errors import InvalidRequest, PayloadTooLarge
+from rbee_core.keeper.infer_options import build_inference, build_spawn, canonical_model, read_prompt
+from rbee_core.settings import Settings
+
+SETTINGS = Settings(home=Path("/nowhere"))
+NOTHING_GIVEN: dict[str, Any] = {
+    **dict.fromkeys(("system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")),
+    **dict.fromkeys(("backend", "device", "context", "timeout")),
+    "model": "smollm2",
+    "prompt": "Hello",
+    "chat": False,
+    "stop": (),
+}
+
+
+def options(**given: Any) -> dict[str, Any]:
+    return {**NOTHING_GIVEN, **given}
+
+
+def test_plain_prompt_is_sent_as_it_is() -> None:
+    request = build_inference(options(prompt=" Once ", seed=7, stop=("\n",), timeout=3.0), SETTINGS)
+
+    assert (request.prompt, request.messages) == (" Once ", None)
+    assert (request.seed, request.stop, request.timeout_s) == (7, ["\n"], 3.0)
+
+
+def test_chat_sends_messages() -> None:
+    request = build_inference(options(chat=True), SETTINGS)
+
+    assert request.prompt is None
+    assert [(m.role, m.content) for m in request.messages or ()] == [("user", "Hello")]
+
+
+def test_system_message_implies_chat() -> None:
+    request = build_inference(options(system="Be brief"), SETTINGS)
+
+    assert [m.role for m in request.messages or ()] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"temperature": float("nan")}, "--temperature"),
+        ({"temperature": 2.1}, "--temperature"),
+        ({"temperature": -0.1}, "--temperature"),
+        ({"top_p": 1.5}, "--top-p"),
+        ({"min_p": float("inf")}, "--min-p"),
+        ({"top_k": -1}, "--top-k"),
+        ({"repeat_penalty": 0.0}, "--repeat-penalty"),
+        ({"seed": -1}, "--seed"),
+        ({"seed": 1 << 32}, "--seed"),
+        ({"max_tokens": 0}, "--max-tokens"),
+        ({"timeout": 0.0}, "--timeout"),
+        ({"timeout": float("nan")}, "--timeout"),
+        ({"stop": ("",)}, "--stop"),
+        ({"prompt": " \n"}, "prompt is empty"),
+        ({"prompt": " \n", "chat": True}, "prompt is empty"),
+        ({"prompt": "\udcff"}, "--prompt"),
+        ({"system": "\udcff"}, "--system"),
+    ],
+)
+def test_what_cannot_work_is_a_usage_error_that_names_the_option(given: dict[str, Any], names: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        build_inference(options(**given), SETTINGS)
+
+    assert names in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [({"device": -1}, "--device"), ({"context": 0}, "--context"), ({"backend": "x" * 65}, "--backend")],
+)
+def test_bad_placement_is_refused_too(given: dict[str, Any], names: str) -> None:
+    with pytest.raises(InvalidRequest, match=names):
+        build_spawn(options(**given), SETTINGS)
+
+
+def test_alias_is_resolved() -> None:
+    assert canonical_model("smollm2", SETTINGS) == SETTINGS.models["smollm2"]
+
+
+def test_path_is_made_absolute_where_it_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert canonical_model("sub/../model.gguf", SETTINGS) == f"file:{tmp_path / 'model.gguf'}"
+    assert canonical_model("~/model.gguf", SETTINGS) == f"file:{Path.home() / 'model.gguf'}"
+    assert canonical_model("file:///m/a.gguf", SETTINGS) == "file:/m/a.gguf"
+
+
+@pytest.mark.parametrize("model", ["", "no such alias", "hf:..", "a\nb", "x" * 2000])
+def test_bad_model_reference_is_refused(model: str) -> None:
+    with pytest.raises(InvalidRequest):
+        canonical_model(model, SETTINGS)
+
+
+class Keyboard(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_prompt_is_read_from_a_pipe_without_its_last_newline() -> None:
+    assert read_prompt(io.BytesIO("Grüße\n\n".encode()), 100, forced=False) == "Grüße\n"
+
+
+def test_person_at_the_keyboard_is_not_made_to_wait() -> None:
+    with pytest.raises(click.UsageError, match="no prompt"):
+        read_prompt(Keyboard(), 100, forced=False)
+    with pytest.raises(click.UsageError):
+        read_prompt(None, 100, forced=True)
+    assert read_prompt(Keyboard(b"typed"), 100, forced=True) == "typed"
+
+
+def test_endless_stdin_is_not_read_to_its_end() -> None:
+    with Path(os.devnull.replace("null", "zero")).open("rb") as endless, pytest.raises(PayloadTooLarge):
+        read_prompt(endless, 1000, forced=False)
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not UTF-8"):
+        read_prompt(io.BytesIO(b"ab\xff"), 100, forced=False)
