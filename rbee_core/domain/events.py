@@ -1,8 +1,10 @@
 """Everything that can happen to the pool. `at` is monotonic seconds; the pool has no other clock."""
 
+from typing import Literal
+
 from msgspec import Struct
 
-from rbee_core.domain.worker import Need, RequestId, Secret, Ticket, Wanted, WorkerId
+from rbee_core.domain.worker import Demand, Need, Recipe, RequestId, Secret, Ticket, Wanted, WorkerId
 from rbee_core.errors import RbeeError
 
 
@@ -17,6 +19,71 @@ class WorkerWanted(Struct, frozen=True):
     worker_id: WorkerId
     secret: Secret
     host_memory: bool = True
+
+
+Until = Literal["bound", "ready", "slot"]
+
+
+class RequestWanted(Struct, frozen=True, kw_only=True):
+    """Somebody wants a worker, up to the moment that `until` names: its address, its model, or one of its slots.
+
+    Exactly one of `demand` and `worker_id` is given. `client` names who asks: clients take turns. `request_id` names a
+    request that will generate, and is empty for the others. `queue` says whether it waits while all slots are taken.
+    """
+
+    at: float
+    ticket: Ticket
+    client: str
+    demand: Demand | None = None
+    worker_id: WorkerId | None = None
+    request_id: RequestId = RequestId("")
+    until: Until = "slot"
+    queue: bool = True
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """What a demand means on this node, and what the system reports as free now in `recipe.memory`.
+
+    `worker_id` and `secret` are used if a worker is launched for it.
+    """
+
+    at: float
+    demand: Demand
+    recipe: Recipe
+    available_bytes: int
+    worker_id: WorkerId
+    secret: Secret
+
+
+class Unresolvable(Struct, frozen=True):
+    """A demand means nothing on this node, or nothing that works."""
+
+    at: float
+    demand: Demand
+    error: RbeeError
+
+
+class PinWanted(Struct, frozen=True):
+    """Somebody asks to keep this worker, or no longer: a pinned one is stopped neither for room nor for being idle."""
+
+    at: float
+    worker_id: WorkerId
+    pinned: bool
+
+
+class ModelRemovalWanted(Struct, frozen=True):
+    """Somebody wants to remove a model's files. Answered at once; no worker for it starts until `ModelRemoved`."""
+
+    at: float
+    ticket: Ticket
+    reference: str
+
+
+class ModelRemoved(Struct, frozen=True):
+    """The removal that `ticket` was answered for is over, however it went."""
+
+    at: float
+    ticket: Ticket
 
 
 class TicketDropped(Struct, frozen=True):

@@ -1,9 +1,20 @@
 """Everything the pool can ask of the outside world."""
 
+from typing import Literal
+
 from msgspec import Struct
 
-from rbee_core.domain.worker import Ticket, WorkerId
+from rbee_core.domain.worker import Demand, Reason, Ticket, WorkerId, WorkerState
 from rbee_core.errors import RbeeError
+
+
+class Resolve(Struct, frozen=True):
+    """Find out what `demand` means here, fetching its model if needed; answer with `Resolved` or `Unresolvable`.
+
+    Never asked for twice at once for one demand. What it finds is used for this one decision.
+    """
+
+    demand: Demand
 
 
 class Launch(Struct, frozen=True):
@@ -38,11 +49,52 @@ class Answer(Struct, frozen=True):
     worker_id: WorkerId
 
 
+class Grant(Struct, frozen=True):
+    """Tell the holder of `ticket` that a slot of `worker_id` is its own.
+
+    It holds the slot until `RequestEnded` or `TicketDropped`.
+    """
+
+    ticket: Ticket
+    worker_id: WorkerId
+
+
+class Waiting(Struct, frozen=True):
+    """What a ticket waits for, and its place among those who wait for the same, from 1.
+
+    `progress` is the loaded fraction, 0..1, where it waits for the model.
+    """
+
+    position: int
+    for_what: Literal["a slot", "the model", "memory"]
+    progress: float = 0.0
+
+
+class Tell(Struct, frozen=True):
+    """Tell the holder of `ticket` how its waiting goes. Said again when that changes."""
+
+    ticket: Ticket
+    waiting: Waiting
+
+
 class Refuse(Struct, frozen=True):
     """Tell the holder of `ticket` why there is no worker."""
 
     ticket: Ticket
     error: RbeeError
+
+
+class Changed(Struct, frozen=True):
+    """Make known that a worker's state changed; `before` is None for a new worker.
+
+    `for_whom` names the client or the model that caused it, where one did. The worker's record holds the rest.
+    """
+
+    worker_id: WorkerId
+    before: WorkerState | None
+    after: WorkerState
+    reason: Reason
+    for_whom: str = ""
 
 
 class Announce(Struct, frozen=True):

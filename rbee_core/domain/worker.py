@@ -41,6 +41,30 @@ STARTING = frozenset({WorkerState.LAUNCHING, WorkerState.LOADING})
 ENDED = frozenset({WorkerState.UNLOADED, WorkerState.EVICTED, WorkerState.CRASHED, WorkerState.FAILED})
 
 
+class Reason(StrEnum):
+    """Why a worker changed its state."""
+
+    WANTED = "wanted"
+    """Somebody wanted a model that no worker held."""
+    BOUND = "bound"
+    """It listens and loads."""
+    LOADED = "loaded"
+    REQUEST = "request"
+    """It was given a request."""
+    DONE = "done"
+    """Its last request ended."""
+    ASKED = "asked to stop"
+    MAKE_ROOM = "to make room"
+    """Its memory is needed for another model."""
+    IDLE = "idle for too long"
+    SHUTDOWN = "the hive is shutting down"
+    NOT_LAUNCHED = "could not be launched"
+    NOT_LOADED = "could not be loaded"
+    STALLED = "made no progress"
+    NOT_ANSWERING = "stopped answering"
+    EXITED = "its process ended"
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """Memory a worker will take, in bytes: `mapped` stays reclaimable (memory-mapped weights), `private` does not."""
@@ -65,6 +89,43 @@ class Wanted:
     backend: str
     device: str
     context_tokens: int | None = None
+
+
+HOST = "host"
+"""The memory of every device that shares the host's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a client asks for, unresolved. `reference` is canonical, `device` an index of the backend's devices.
+
+    What is None is chosen when the demand is resolved.
+    """
+
+    reference: str
+    backend: str | None = None
+    device: int | None = None
+    context_tokens: int | None = None
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A demand resolved: all that a worker is made from. Two equal ones are served by one worker.
+
+    `path` is on this node's disk. `memory` is `HOST` for every device that shares the host's, else the device's id.
+    """
+
+    reference: str
+    path: str
+    format: str
+    size_bytes: int
+    backend: str
+    device: str
+    need: Need = field(compare=False)
+    memory: str = HOST
+    context_tokens: int | None = None
+    slots: int = 1
 
 
 @dataclass(slots=True)
