@@ -81,7 +81,7 @@ ROUTE = re.compile(r"""web\.(get|post|put|delete)\(\s*(?:"([^"]+)"|(\w+))""")
 def test_every_route_of_the_hive_is_documented() -> None:
     page = (REFERENCE / "http.md").read_text(encoding="utf-8")
     found: set[str] = set()
-    for path in (ROOT / "rbee_core/hive").glob("*routes.py"):
+    for path in (ROOT / "rbee_core/hive/api").glob("*.py"):
         text = path.read_text(encoding="utf-8")
         constants = dict(re.findall(r'^([A-Z_]+) = "([^"]+)"', text, re.MULTILINE))
         found |= {f"{verb.upper()} {route or constants[name]}" for verb, route, name in ROUTE.findall(text)}
