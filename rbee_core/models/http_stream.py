@@ -6,20 +6,21 @@ keeps up with curl while hashing, where httpx reaches a third of that. Knows not
 
 import base64
 import http.client
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import certifi
 
 from rbee_core import __version__
+from rbee_core.backend.redirects import MAX_REDIRECTS, Origin, Resolver, next_url, origin_of, resolve_addresses
 from rbee_core.errors import DownloadFailed
-from rbee_core.models.redirects import Origin, Resolver, may_follow, origin_of, resolve_addresses
 
-MAX_REDIRECTS = 5
 _WATCH_INTERVAL_S = 0.1
 
 
@@ -75,7 +76,7 @@ def get(
                     return
             finally:
                 (stream or connection).close()
-        url = _next_url(first, url, location, resolve)
+        url = next_url(first, url, location, resolve)
     raise DownloadFailed(f"The hub redirected more than {MAX_REDIRECTS} times", hint="try again later")
 
 
@@ -87,23 +88,6 @@ def path_of(url: str) -> str:
     """Return what a request line names: the path with its query."""
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-def _next_url(first: Origin, url: str, location: str, resolve: Resolver) -> str:
-    target_url = ""
-    try:
-        target_url = urljoin(url, location)
-        target = origin_of(target_url)
-        allowed = may_follow(first, target, resolve)
-    except ValueError:
-        target, allowed = None, False
-    if not allowed:
-        where = f"{target.scheme}://{target.host}:{target.port}" if target else "something that is no web address"
-        raise DownloadFailed(
-            f"The hub at {first.host} redirects to {where}, which rbee does not follow",
-            hint="downloads go to https on public addresses only; is HF_ENDPOINT right?",
-        )
-    return target_url
 
 
 def connect(url: str, connect_timeout_s: float, stall_timeout_s: float) -> http.client.HTTPConnection:
@@ -124,7 +108,7 @@ def connect(url: str, connect_timeout_s: float, stall_timeout_s: float) -> http.
 def _connection(target: Origin, timeout_s: float) -> http.client.HTTPConnection:
     if target.scheme == "http":
         return http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
-    context = httpx.create_ssl_context()
+    context = _trusted()
     proxy = "" if proxy_bypass(target.host) else getproxies().get("https", "")
     if not proxy:
         return http.client.HTTPSConnection(target.host, target.port, timeout=timeout_s, context=context)
@@ -132,6 +116,12 @@ def _connection(target: Origin, timeout_s: float) -> http.client.HTTPConnection:
     through = http.client.HTTPSConnection(parts.hostname or "", parts.port or 8080, timeout=timeout_s, context=context)
     through.set_tunnel(target.host, target.port, _proxy_headers(parts.username, parts.password))
     return through
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trust the authorities that the user names, the way OpenSSL and Python's HTTP clients do, else Mozilla's."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
 
 
 def _proxy_headers(user: str | None, password: str | None) -> dict[str, str]:

@@ -6,7 +6,6 @@ always re-read before it is trusted: the process that wrote it may have been kil
 
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import stat
@@ -15,11 +14,11 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from rbee_core.backend.base import RemoteFile
+from rbee_core.backend.files import checksum_of, new_digest
 from rbee_core.errors import DownloadFailed, HomeUnusable, InsufficientDisk, RequestCanceled
 
 CHUNK_BYTES = 2 * 1024 * 1024
@@ -31,34 +30,11 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTS
 Progress = Callable[[int, int], None]
 
 
-class Digest(Protocol):
-    """A hash under way, as hashlib makes them."""
-
-    def update(self, data: bytes, /) -> None:
-        """Add the next bytes."""
-
-    def hexdigest(self) -> str:
-        """Return what the bytes so far amount to, in lower-case hex."""
-        ...
-
-
 class _Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str
     etag: str
     checksum: str
     size_bytes: int
-
-
-def checksum_of(file: RemoteFile) -> str:
-    """Return the digest that `file` must have; "" when its source announced none."""
-    return file.sha256 or file.git_sha1 or ""
-
-
-def new_digest(file: RemoteFile) -> Digest:
-    """Return the hash that `checksum_of` is a result of: SHA-256, or SHA-1 the way git names a blob."""
-    if file.sha256:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
 
 
 def is_right(path: Path, file: RemoteFile, cancel: threading.Event) -> bool:

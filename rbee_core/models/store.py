@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from rbee_core.backend import RemoteModel
+from rbee_core.backend.files import checksum_of, new_digest
 from rbee_core.domain.model_ref import parse
 from rbee_core.errors import InvalidRequest
 from rbee_core.models.paths import safe_child
@@ -125,12 +126,12 @@ def damaged(folder: Path, manifest: Manifest, progress: Callable[[int], None]) -
 def _is_right(path: Path, file: ManifestFile, progress: Callable[[int], None]) -> bool:
     if _size(path) != file.size_bytes:
         return False
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
+    digest = new_digest(file)
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
             progress(len(chunk))
-    return digest.hexdigest() == (file.sha256 or file.git_sha1)
+    return digest.hexdigest() == checksum_of(file)
 
 
 def remove(models_dir: Path, manifest_file: Path, manifest: Manifest) -> int:

@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rbee_core.backend.base import RemoteFile
+from rbee_core.backend.files import checksum_of
+from rbee_core.backend.redirects import origin_of
 from rbee_core.errors import ChecksumMismatch, DownloadFailed, InsufficientDisk, RequestCanceled
 from rbee_core.models import http_stream, lanes
-from rbee_core.models.partial import CHUNK_BYTES, Partial, Progress, checksum_of, disk_errors, is_right, lock_partial
-from rbee_core.models.redirects import origin_of
+from rbee_core.models.partial import CHUNK_BYTES, Partial, Progress, disk_errors, is_right, lock_partial
 from rbee_core.models.transfer_rules import (
     PROGRESS_RESETS_ATTEMPTS_BYTES,
     Again,

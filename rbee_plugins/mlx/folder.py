@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from rbee_core.backend import LocalModel
+from rbee_core.backend.files import CONFIGS, code_named_in
 from rbee_core.errors import ModelLoadFailed, shorten
 
 MAX_JSON_BYTES = 64 * 1024 * 1024  # an index of many shards, a vocabulary beside it
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-
-# Configurations that mlx-lm or transformers read and that could name Python code, and the keys that do
-# (mlx-lm ran `model_file` without asking: CVE-2026-5843).
-CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
-CODE_KEYS = ("auto_map", "model_file")
 
 _GLOB_CHARACTERS = frozenset("*?[")
 _DTYPE_BYTES: Mapping[str, int] = {
@@ -97,20 +93,12 @@ def _object(data: bytes, what: str, model: LocalModel) -> dict[str, Any]:
 
 
 def _refuse_code(content: Mapping[str, Any], file: str, model: LocalModel) -> None:
-    pending: list[Any] = [content]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            mapping = cast("dict[str, Any]", value)
-            if key := next((k for k in CODE_KEYS if mapping.get(k)), None):
-                raise ModelLoadFailed(
-                    reference=model.reference,
-                    why=f"it brings its own code ({key} in {file}), and rbee runs no code from models",
-                    hint="use a GGUF version of it, or one that a library supports by itself",
-                )
-            pending.extend(mapping.values())
-        elif isinstance(value, list):
-            pending.extend(cast("list[Any]", value))
+    if key := code_named_in(content):
+        raise ModelLoadFailed(
+            reference=model.reference,
+            why=f"it brings its own code ({key} in {file}), and rbee runs no code from models",
+            hint="use a GGUF version of it, or one that a library supports by itself",
+        )
 
 
 def _tensor_sizes(path: Path, model: LocalModel) -> tuple[int, int]:

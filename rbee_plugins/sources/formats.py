@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from rbee_core.backend import LocalModel
+from rbee_core.backend.files import CONFIGS, code_named_in
 from rbee_core.errors import InvalidRequest, ModelNotFound
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
-# Files that may name Python code to be loaded with a model.
-CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
 _MAX_PARTS = 999
-_CODE_KEYS = ("auto_map", "model_file")
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
 
 
@@ -129,18 +127,10 @@ def refuse_code_in(folder: Path, reference: str) -> None:
 
 
 def refuse_code(config: Mapping[str, Any], *, reference: str = "", file: str = "config.json") -> None:
-    """Raise `InvalidRequest` if `config` names Python code that a loader would run (mlx-lm, CVE-2026-5843)."""
-    pending: list[Any] = [config]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, Mapping):
-            mapping = cast("Mapping[str, Any]", value)
-            if key := next((k for k in _CODE_KEYS if mapping.get(k)), None):
-                raise InvalidRequest(
-                    f"Model {reference} brings its own code ({key} in {file}), and rbee runs no code from models",
-                    hint="use a GGUF version of it",
-                    reference=reference,
-                )
-            pending.extend(mapping.values())
-        elif isinstance(value, list):
-            pending.extend(cast("list[Any]", value))
+    """Raise `InvalidRequest` if `config` names Python code that a loader would run."""
+    if key := code_named_in(config):
+        raise InvalidRequest(
+            f"Model {reference} brings its own code ({key} in {file}), and rbee runs no code from models",
+            hint="use a GGUF version of it",
+            reference=reference,
+        )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteFile, RemoteModel
+from rbee_core.backend.files import CONFIGS
 from rbee_core.errors import AccessDenied, DownloadFailed, ModelNotFound, RbeeError
 from rbee_plugins.sources import formats as on_disk
 from rbee_plugins.sources.selection import Choice, choose, gguf_entries, quant_of
@@ -196,6 +197,6 @@ def _translate(error: Exception, settings: _Settings, reference: ModelRef) -> tu
 def _refuse_code(files: Sequence[RemoteFile], reference: ModelRef) -> None:
     """Read the configurations before anything is fetched: what they name would run at the first load."""
     for file in files:
-        if file.name in on_disk.CONFIGS:
+        if file.name in CONFIGS:
             config = on_disk.parse_object(read_small(file, limit_bytes=on_disk.MAX_JSON_BYTES))
             on_disk.refuse_code(config, reference=str(reference), file=file.name)

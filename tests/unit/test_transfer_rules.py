@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from rbee_core.backend.base import RemoteFile
+from rbee_core.backend.redirects import distance_of, may_follow, origin_of
 from rbee_core.errors import AccessDenied, DownloadFailed, ModelNotFound
-from rbee_core.models.redirects import may_follow, origin_of, reach_of
 from rbee_core.models.transfer_rules import (
     Again,
     Body,
@@ -149,9 +149,9 @@ def test_other_schemes_have_no_origin(url: str) -> None:
 
 
 def test_no_address_is_no_place_to_go() -> None:
-    assert reach_of([]) == "forbidden"
-    assert reach_of(["0.0.0.0"]) == "forbidden"
-    assert reach_of(["fe80::1%eth0"]) == "forbidden"
+    assert distance_of([]) == "forbidden"
+    assert distance_of(["0.0.0.0"]) == "forbidden"
+    assert distance_of(["fe80::1%eth0"]) == "forbidden"
 
 
 @pytest.mark.parametrize(

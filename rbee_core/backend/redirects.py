@@ -1,7 +1,8 @@
 """Where a redirect may lead: the rule that keeps a hub, or whoever answers for it, out of the local network.
 
-Pure but for `resolve_addresses`. Names are resolved before a connection is made; that the address could change in
-between is borne, because the target must be https and so prove its name.
+Everything that fetches a model's files keeps to it. Pure but for `resolve_addresses`. Names are resolved before a
+connection is made; that the address could change in between is borne, because the target must be https and so prove
+its name.
 """
 
 import ipaddress
@@ -9,9 +10,12 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-Reach = Literal["public", "private", "loopback", "forbidden"]
+from rbee_core.errors import DownloadFailed
+
+MAX_REDIRECTS = 5
+Distance = Literal["public", "private", "loopback", "forbidden"]
 Resolver = Callable[[str, int], Sequence[str]]
 
 
@@ -32,15 +36,15 @@ def origin_of(url: str) -> Origin:
     return Origin(parts.scheme, parts.hostname.lower(), parts.port or (443 if parts.scheme == "https" else 80))
 
 
-def reach_of(addresses: Sequence[str]) -> Reach:
+def distance_of(addresses: Sequence[str]) -> Distance:
     """Return how far `addresses` lie; the most dangerous one decides."""
-    kinds: set[Reach] = {_reach_of_one(address) for address in addresses}
+    kinds: set[Distance] = {_distance_of_one(address) for address in addresses}
     if len(kinds) == 1:
         return kinds.pop()
     return "forbidden"
 
 
-def _reach_of_one(address: str) -> Reach:
+def _distance_of_one(address: str) -> Distance:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
@@ -64,9 +68,30 @@ def may_follow(first: Origin, target: Origin, resolve: Resolver) -> bool:
     """
     if target == first:
         return True
-    reach = reach_of(resolve(target.host, target.port))
-    if reach == "public":
+    distance = distance_of(resolve(target.host, target.port))
+    if distance == "public":
         return target.scheme == "https"
-    if reach == "forbidden" or (target.scheme == "http" and first.scheme == "https"):
+    if distance == "forbidden" or (target.scheme == "http" and first.scheme == "https"):
         return False
-    return reach == reach_of(resolve(first.host, first.port))
+    return distance == distance_of(resolve(first.host, first.port))
+
+
+def next_url(first: Origin, url: str, location: str, resolve: Resolver = resolve_addresses) -> str:
+    """Return where the redirect `location` of `url` leads, in a request that began at `first`.
+
+    Raises `DownloadFailed` for a place that must not be asked, `OSError` for a name without an address.
+    """
+    target_url = ""
+    try:
+        target_url = urljoin(url, location)
+        target = origin_of(target_url)
+        allowed = may_follow(first, target, resolve)
+    except ValueError:
+        target, allowed = None, False
+    if not allowed:
+        where = f"{target.scheme}://{target.host}:{target.port}" if target else "something that is no web address"
+        raise DownloadFailed(
+            f"The hub at {first.host} redirects to {where}, which rbee does not follow",
+            hint="downloads go to https on public addresses only; is HF_ENDPOINT right?",
+        )
+    return target_url
