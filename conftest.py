@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from rbee_kit import oracle
-from rbee_kit.behaviours import BEHAVIOURS, GROUPS
 from rbee_kit.gherkin import FeatureFile, part_of
 from rbee_kit.program import Home
+from rbee_report.behaviours import BEHAVIOURS, GROUPS
 
 NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine")
-pytest_plugins = ["rbee_kit.plugin", *(f"step_defs.{noun}" for noun in NOUNS)]
+pytest_plugins = ["rbee_kit.plugin", "rbee_report.plugin", *(f"step_defs.{noun}" for noun in NOUNS)]
 
 BACKEND, MODEL = "llamacpp-cpu", "smollm2"
 SCRIPTED_PLUGINS = Path(__file__).parent / "tests" / "support" / "plugins"

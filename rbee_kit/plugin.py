@@ -18,7 +18,6 @@ from rbee_kit.waiting import eventually
 
 pytest_plugins = [
     "rbee_kit.judge",
-    "rbee_kit.report_plugin",
     "rbee_kit.steps.hive",
     "rbee_kit.steps.model",
     "rbee_kit.steps.text",

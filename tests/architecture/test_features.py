@@ -11,9 +11,9 @@ from pytest_bdd.parser import Scenario, ScenarioTemplate
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
 
 from rbee_core.backend.base import CAPABILITIES
-from rbee_kit import checklist
-from rbee_kit.behaviours import BEHAVIOURS, GROUPS
 from rbee_kit.gherkin import check_unambiguous, definitions, read, rendered
+from rbee_report import checklist
+from rbee_report.behaviours import BEHAVIOURS, GROUPS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "features").glob("**/*.feature"))

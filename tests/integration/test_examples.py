@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import uuid
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,10 @@ class Installed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.bin = folder / "rbee-backend-ngram/.venv/bin"
-        wheel = build_wheel(folder / "dist")
+        self.wheel = build_wheel(folder / "dist")
         constraints = folder / "constraints.txt"
-        constraints.write_text(f"rbee=={wheel.name.split('-')[1]}\n")
-        links = f"{wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}"
+        constraints.write_text(f"rbee=={self.wheel.name.split('-')[1]}\n")
+        links = f"{self.wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}"
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "VIRTUAL"))}
         self._environment |= {"RBEE_HOME": str(folder / "home"), "PATH": path}
@@ -160,11 +161,21 @@ def test_a_generated_package_passes_the_kit(installed: Installed) -> None:
     installed.run("python", "-m", "pytest", *command)
 
 
+@pytest.mark.timeout(600)
+def test_the_kit_in_the_wheel_has_its_verdict_and_not_the_report_of_this_clone(installed: Installed) -> None:
+    packages = {name.partition("/")[0] for name in zipfile.ZipFile(installed.wheel).namelist()}
+    assert {name for name in packages if not name.endswith(".dist-info")} == {"rbee_core", "rbee_kit", "rbee_plugins"}
+    options = installed.run("python", "-m", "pytest", "--pyargs", "rbee_kit", "--help")
+    assert "--rbee-verdict" in options
+    assert "--rbee-report" not in options
+    assert "--rbee-check-checklist" not in options
+
+
 IMPORTED = re.compile(r"^\s*(?:from|import) (rbee_\w+(?:\.\w+)?)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("src/**/*.py")), ids=lambda p: str(p.relative_to(EXAMPLES)))
 def test_examples_see_only_what_plugins_may_see(path: Path) -> None:
-    allowed = ("rbee_core.backend", "rbee_core.errors", "rbee_core.domain", f"{path.parent.name}")
+    allowed = ("rbee_core.backend", "rbee_core.errors", f"{path.parent.name}")
     found = IMPORTED.findall(path.read_text(encoding="utf-8"))
     assert [name for name in found if not name.startswith(allowed)] == []

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rbee_kit import checklist
-from rbee_kit.behaviours import BEHAVIOURS
-from rbee_kit.report import Metrics, Outcome, Report, Scenario
-from rbee_kit.report_html import page
-from rbee_kit.report_metrics import read
+from rbee_report import checklist
+from rbee_report.behaviours import BEHAVIOURS
+from rbee_report.metrics import read
+from rbee_report.page import page
+from rbee_report.report import Metrics, Outcome, Report, Scenario
 
 ROOT = Path(__file__).parents[2]
 METRICS = Metrics(tokens=64, tokens_per_s=41.26, first_token_ms=56, load_ms=470, total_ms=2100, model="m")
@@ -134,7 +134,7 @@ import pytest
 from pytest_bdd import given, parsers, then
 from rbee_kit.gherkin import FeatureFile
 
-pytest_plugins = ["rbee_kit.report_plugin"]
+pytest_plugins = ["rbee_report.plugin"]
 
 def pytest_addoption(parser):
     parser.addoption("--backend", default="no-such-backend")

@@ -1,7 +1,7 @@
 """The pytest plugin: watches scenarios run, then writes the report and CHECKLIST.md, or holds a CHECKLIST.md to it.
 
 Built on pytest's own hooks, so that skipped, deselected and broken scenarios are in it too. Loaded with
-``pytest_plugins = ["rbee_kit.report_plugin"]``.
+``pytest_plugins = ["rbee_report.plugin"]``.
 """
 
 import json
@@ -15,11 +15,11 @@ from typing import Any, cast
 import pytest
 
 from rbee_core import __version__
-from rbee_kit import checklist
-from rbee_kit.report import Report
-from rbee_kit.report_html import page
-from rbee_kit.report_metrics import measure
-from rbee_kit.report_scenarios import Watcher
+from rbee_report import checklist
+from rbee_report.metrics import measure
+from rbee_report.page import page
+from rbee_report.report import Report
+from rbee_report.scenarios import Watcher
 
 WATCHED = ("backend", "model")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rbee_kit.behaviours import BEHAVIOURS
+from rbee_report.behaviours import BEHAVIOURS
 
 Outcome = Literal["passed", "failed", "skipped", "not run"]
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped", "not run")

@@ -8,8 +8,8 @@ import pytest
 from pytest_bdd.parser import ScenarioTemplate
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
-from rbee_kit.behaviours import BEHAVIOURS
-from rbee_kit.report import Outcome, Scenario
+from rbee_report.behaviours import BEHAVIOURS
+from rbee_report.report import Outcome, Scenario
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_CHARACTERS = 20_000

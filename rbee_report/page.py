@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import groupby
 
-from rbee_kit.behaviours import BEHAVIOURS, GROUPS
-from rbee_kit.report import OUTCOMES, Behaviour, Metrics, Report, Scenario
+from rbee_report.behaviours import BEHAVIOURS, GROUPS
+from rbee_report.report import OUTCOMES, Behaviour, Metrics, Report, Scenario
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --card: #fff; --ink: #22201c; --faint: #6f6a61; --line: #e4e0d7;

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rbee_kit.report import Metrics
+from rbee_report.report import Metrics
 
 TOKENS = 64
 PATIENCE_S = 120.0

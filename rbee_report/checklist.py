@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from rbee_kit.behaviours import BEHAVIOURS, GROUPS
-from rbee_kit.report import Behaviour, Metrics, Report
+from rbee_report.behaviours import BEHAVIOURS, GROUPS
+from rbee_report.report import Behaviour, Metrics, Report
 
 SHOWN, NOT_SHOWN = "✅", "❌"
 ROW = re.compile(rf"^\| ({SHOWN}|{NOT_SHOWN}) \| (B\d+\.\d) \| (.*?) \|", re.MULTILINE)
