@@ -331,6 +331,14 @@ def decode(data: bytes, shape: type[T]) -> T:
         raise InvalidRequest(f"Invalid request: {error}") from None
 
 
+def check(text: str, shape: Any) -> str:
+    """Return `text`, a part of a path, if it has the shape. Raises `InvalidRequest`."""
+    try:
+        return msgspec.convert(text, shape)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"Invalid request: {error}") from None
+
+
 def build(shape: type[T], **fields: Any) -> T:
     """Build a request from loose values with the same checks as `decode`. Raises `InvalidRequest`."""
     try:

@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation(
         "a shutdown asks no worker",
         "rbee_core/hive/supervisor.py",
-        "            await self._link.ask_to_stop(worker)",
+        "            await self._link.ask_to_stop(worker, within_s)",
         "            pass",
         ("-m", "B8.2"),
     ),

@@ -1,7 +1,7 @@
 """The root of the error tree, the error of the other side, and what all errors use."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 
 class RbeeError(Exception):
@@ -21,6 +21,13 @@ class RbeeError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __copy__(self) -> Self:
+        """Return the same error as another object: one that is raised in two tasks would mix up their tracebacks."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.__cause__ = self.__cause__
+        return twin
 
     def body(self) -> dict[str, Any]:
         """Return the error as the wire's `{"error": {code, message, details}}` object."""

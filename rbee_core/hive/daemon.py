@@ -22,7 +22,7 @@ from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import Spare, environment_for
 from rbee_core.hive.resolver import Placer
-from rbee_core.hive.serving import Relay
+from rbee_core.hive.serving import Serving
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.http.listen import bind, serving
@@ -86,9 +86,9 @@ async def _serve(
         provisioner = Provisioner(catalog, plugins.sources(), settings.models, fetching, settings.models_dir)
         placer = Placer(settings, plugins, provisioner)
         supervisor = Supervisor(settings, plugins, placer, launcher, link)
-        relay = Relay(settings, supervisor, link)
+        answers = Serving(settings, supervisor, link)
         models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, placer, fetching)
-        routes = HiveRoutes(settings, supervisor, relay, plugins, placer, models, stop_wanted)
+        routes = HiveRoutes(settings, supervisor, answers, plugins, placer, models, stop_wanted)
         try:
             async with serving(routes.app(), sock), asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(guard.keep())

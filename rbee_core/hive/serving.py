@@ -1,45 +1,112 @@
-"""Relaying one inference stream from a worker to a client, so that it always ends in exactly one terminal event.
+"""Serving: opens a worker's answer to one request, and hands it on raw or as events.
 
-Bytes are passed on unread but for the end mark: what a token costs here is paid for every token of every request.
+It alone knows how a stream can break, and turns every way into one typed error. Raw bytes are passed on undecoded:
+what a token costs here is paid for every token of every request.
 """
 
-import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
 import msgspec
-from aiohttp import web
 
-from rbee_core import wire
+from rbee_core import sse, wire
 from rbee_core.domain.worker import Worker
-from rbee_core.errors import DeadlineExceeded, RbeeError, RemoteError, WorkerCrashed
+from rbee_core.errors import DeadlineExceeded, RbeeError, RemoteError, StreamBroken, WorkerCrashed
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.worker_client import WorkerClient
-from rbee_core.http.middleware import error_response
-from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes
+from rbee_core.http.stream import END, event_bytes
 from rbee_core.settings import Settings
 
 CRASH_SETTLE_S = 2.0
+_EVENT_END = b"\n\n"
+
+# Takes what was raised while reading, None if the stream just ended; returns what that means.
+Explain = Callable[[Exception | None], Awaitable[RbeeError]]
 
 
-class Relay:
-    """Relays for one hive."""
+class Answer:
+    """A worker's answer, being read: either `raw` or `events`, once."""
+
+    def __init__(self, worker: Worker, response: aiohttp.ClientResponse, explain: Explain) -> None:
+        self.worker = worker
+        self._response = response
+        self._explain = explain
+
+    async def raw(self) -> AsyncGenerator[bytes]:
+        """Yield the answer in our own format, undecoded; its last event says how it ended, then comes the end mark."""
+        try:
+            async for whole in self._whole_events():
+                yield whole
+        except RbeeError as error:
+            yield event_bytes(error.body()) + END
+
+    async def events(self) -> AsyncGenerator[wire.StreamEvent]:
+        """Yield token events, then the one that is `done`. Raises what the answer ended with instead."""
+        parser, tokens = sse.EventParser(wire.StreamEvent), 0
+        async for whole in self._whole_events():
+            try:
+                events = parser.feed(whole)
+            except ValueError as error:
+                raise StreamBroken(tokens=tokens, why="the worker sent what is no event") from error
+            for event in events:
+                if event.error:
+                    raise _remote(event.error, 502)
+                tokens += event.token is not None
+                yield event
+
+    async def _whole_events(self) -> AsyncGenerator[bytes]:
+        """Yield what arrives, cut behind its last whole event: half a one would swallow what is said after it.
+
+        Raises for a stream that ends without its end mark.
+        """
+        rest, ended = b"", False
+        try:
+            async for chunk in self._response.content.iter_any():
+                data = rest + chunk if rest else chunk
+                cut = data.rfind(_EVENT_END) + len(_EVENT_END)
+                whole, rest = (data[:cut], data[cut:]) if cut >= len(_EVENT_END) else (b"", data)
+                if whole:
+                    ended = whole.endswith(END)
+                    yield whole
+                elif len(rest) > sse.EVENT_LIMIT_BYTES:
+                    break
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if not ended:
+                raise await self._explain(error) from error
+        if not ended:
+            raise await self._explain(None)
+
+
+class Serving:
+    """Opens answers for one hive."""
 
     def __init__(self, settings: Settings, supervisor: Supervisor, link: WorkerClient) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._link = link
 
-    async def run(self, request: web.Request, worker_id: str, wanted: wire.InferenceRequest) -> web.StreamResponse:
-        """Serve one request on one worker. The worker's own refusals pass through unchanged."""
-        request_id = wanted.request_id or ""
+    @asynccontextmanager
+    async def open(self, worker_id: str, request: wire.InferenceRequest) -> AsyncGenerator[Answer]:
+        """Yield the answer once a worker has taken `request`; leaving the block ends the request.
+
+        Raises what the worker refuses it with, unchanged.
+        """
+        request_id = request.request_id or ""
         worker = self._supervisor.begin(worker_id, request_id)
-        stream = EventStream(request, self._settings.write_timeout_s)
+
+        async def explain(error: Exception | None) -> RbeeError:
+            return await self._why_it_broke(worker, error)
+
         try:
-            return await self._relay(worker, wanted, stream)
-        except ReaderGoneError:
-            return stream.response
-        except RbeeError as error:
-            return await _finish(stream, error)
+            try:
+                response = await self._send(worker, request)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise await explain(error) from error
+            async with response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                yield Answer(worker, response, explain)
         finally:
             self._supervisor.end(worker_id, request_id)
 
@@ -47,58 +114,32 @@ class Relay:
         """Tell the worker that nobody wants this request any more."""
         await self._link.cancel(worker, request_id)
 
-    async def _relay(self, worker: Worker, wanted: wire.InferenceRequest, stream: EventStream) -> web.StreamResponse:
+    async def _send(self, worker: Worker, request: wire.InferenceRequest) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=self._settings.connect_timeout_s, sock_read=self._settings.token_stall_timeout_s
         )
-        url, body = f"{worker.url}/v1/inference", wire.encode(wanted)
-        try:
-            session = self._link.session
-            async with session.post(url, data=body, headers=self._link.headers(worker), timeout=timeout) as answer:
-                if answer.status != 200:
-                    raise await _refusal(answer)
-                await stream.start()
-                if await _pass_on(answer, stream):
-                    return stream.response
-        except TimeoutError as error:
+        url, headers = f"{worker.url}/v1/inference", self._link.headers(worker)
+        return await self._link.session.post(url, data=wire.encode(request), headers=headers, timeout=timeout)
+
+    async def _why_it_broke(self, worker: Worker, error: Exception | None) -> RbeeError:
+        """Return what a break means, waiting a moment for the worker's exit to be seen."""
+        if isinstance(error, TimeoutError):
             limit_s = self._settings.token_stall_timeout_s
             hint = "a slow machine needs a larger token_stall_timeout_s"
-            raise DeadlineExceeded(f"Worker {worker.id} sent no token for {limit_s:g} s", hint=hint) from error
-        except aiohttp.ClientError as error:
-            raise await self._why_it_broke(worker) from error
-        raise await self._why_it_broke(worker)
-
-    async def _why_it_broke(self, worker: Worker) -> RbeeError:
-        """Return the error for a stream that ended early, waiting a moment for the worker's exit to be seen."""
+            return DeadlineExceeded(f"Worker {worker.id} sent no token for {limit_s:g} s", hint=hint)
         ended = await self._supervisor.gone(worker.id, CRASH_SETTLE_S)
         if ended is None or not ended.error:
-            reason = ended.reason if ended else "its connection broke"
-            return WorkerCrashed(worker_id=worker.id, exit=reason)
-        known = ended.error
-        return RemoteError(code=known["code"], message=known["message"], http_status=502, details=known["details"])
+            return WorkerCrashed(worker_id=worker.id, exit=ended.reason if ended else "its connection broke")
+        return _remote(msgspec.convert(ended.error, wire.ErrorObject), 502)
 
 
-async def _pass_on(answer: aiohttp.ClientResponse, stream: EventStream) -> bool:
-    """Copy the stream; return whether its end mark came."""
-    tail = b""
-    async for chunk in answer.content.iter_any():
-        await stream.write(chunk)
-        tail = (tail + chunk)[-len(END) :]
-    return tail == END
-
-
-async def _refusal(answer: aiohttp.ClientResponse) -> RbeeError:
+async def _refusal(response: aiohttp.ClientResponse) -> RbeeError:
     try:
-        body = msgspec.json.decode(await answer.read(), type=wire.ErrorBody).error
-    except msgspec.MsgspecError:
-        return RbeeError(f"The worker answered with status {answer.status}")
-    return RemoteError(code=body.code, message=body.message, http_status=answer.status, details=body.details)
+        error = msgspec.json.decode(await response.read(), type=wire.ErrorBody).error
+    except (msgspec.MsgspecError, aiohttp.ClientError, TimeoutError):
+        return RbeeError(f"The worker answered with status {response.status}")
+    return _remote(error, response.status)
 
 
-async def _finish(stream: EventStream, error: RbeeError) -> web.StreamResponse:
-    """Say `error` in whichever form is still possible."""
-    if not stream.response.prepared:
-        return error_response(error)
-    with contextlib.suppress(ReaderGoneError):
-        await stream.write(event_bytes(error.body()) + END)
-    return stream.response
+def _remote(error: wire.ErrorObject, http_status: int) -> RemoteError:
+    return RemoteError(code=error.code, message=error.message, http_status=http_status, details=error.details)

@@ -9,6 +9,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Coroutine
+from copy import copy
 from typing import Any
 
 from rbee_core import aio, wire
@@ -19,7 +20,7 @@ from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
 from rbee_core.domain.worker import RequestId, Secret, Ticket, Worker, WorkerId
 from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
-from rbee_core.hive.processes import logs
+from rbee_core.hive.processes import logs, stop
 from rbee_core.hive.processes.child import Child, describe_exit
 from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import worker_log
@@ -190,7 +191,7 @@ class Supervisor:
         if future is None or future.done():
             return
         if isinstance(answer, RbeeError):
-            future.set_exception(answer)
+            future.set_exception(copy(answer))
         else:
             future.set_result(answer)
 
@@ -251,18 +252,20 @@ class Supervisor:
         child = self._children.get(worker.id)
         if child is None:
             return
-        grace_s = 0.0 if force else self._settings.shutdown_grace_s
-        policy = self._stop_policy(worker, StopPolicy(ask_s=grace_s * 0.5, terminate_s=grace_s * 0.2))
-        if asked := bool(worker.url) and not force:
-            await self._link.ask_to_stop(worker)
-        await child.end(policy.ask_s if asked else 0.0, 0.0 if force else policy.terminate_s)
 
-    def _stop_policy(self, worker: Worker, recommended: StopPolicy) -> StopPolicy:
+        async def ask(within_s: float) -> None:
+            await self._link.ask_to_stop(worker, within_s)
+
+        policy = stop.AT_ONCE if force else self._stop_policy(worker)
+        await stop.stop(child, policy, ask if worker.url and not force else None)
+
+    def _stop_policy(self, worker: Worker) -> StopPolicy:
+        usual = stop.recommended(self._settings.shutdown_grace_s)
         try:
-            return self._backend(worker).stop_policy(recommended)
+            return stop.bounded(self._backend(worker).stop_policy(usual), usual)
         except Exception:  # a stranger's code may raise anything
-            log.exception("backend %s has no stop policy; using the recommended one", worker.wanted.backend)
-            return recommended
+            log.exception("backend %s has no usable stop policy; taking the usual one", worker.wanted.backend)
+            return usual
 
     async def _force(self, force: asyncio.Event) -> None:
         """Once `force` is set, kill: somebody pressed Ctrl+C again."""
@@ -277,7 +280,7 @@ class Supervisor:
         if not active:
             return
         log.info("waiting for %d running requests; press Ctrl+C again to stop now", active)
-        deadline = self._now() + self._settings.shutdown_grace_s * 0.3
+        deadline = self._now() + self._settings.shutdown_grace_s * stop.DRAIN_SHARE
         while any(w.requests for w in self.pool.live()) and self._now() < deadline and not force.is_set():
             await aio.sleep(0.02)
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -66,11 +67,9 @@ class WorkerClient:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def ask_to_stop(self, worker: Worker) -> None:
+    async def ask_to_stop(self, worker: Worker, within_s: float) -> None:
         """Ask the worker to stop; whether it does is seen by its exit."""
-        if not worker.url:
-            return
-        timeout = aiohttp.ClientTimeout(total=self._settings.connect_timeout_s)
+        timeout = aiohttp.ClientTimeout(total=max(within_s, 0.001))  # aiohttp takes 0 for no limit
         try:
             url = f"{worker.url}/v1/shutdown"
             async with self.session.post(url, headers=self.headers(worker), timeout=timeout) as response:
@@ -81,7 +80,7 @@ class WorkerClient:
     async def cancel(self, worker: Worker, request_id: str) -> None:
         """Tell the worker that nobody wants this request any more."""
         try:
-            url = f"{worker.url}/v1/inference/{request_id}"
+            url = f"{worker.url}/v1/inference/{quote(request_id, safe='')}"
             async with self.session.delete(url, headers=self.headers(worker)) as response:
                 await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:

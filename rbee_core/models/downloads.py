@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from pathlib import Path
 
 from rbee_core import aio, wire
@@ -84,7 +85,7 @@ class Download:
         async for _ in self.watch():
             pass
         if self.error is not None:
-            raise self.error
+            raise copy(self.error)
         assert self.row is not None
         return self.row
 

@@ -116,7 +116,15 @@ def test_a_client_that_never_reads(home: Home) -> None:
     assert "Traceback" not in home.log("hive") + home.log(worker_id)
 
 
-@pytest.mark.parametrize("script", ["tokens=3", "tokens=9;crash_at_token=3:SEGV", "tokens=inf;token_ms=10"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "tokens=3",
+        "tokens=9;token_ms=100;crash_at_token=3:SEGV",
+        "tokens=9;token_ms=100;half_event_at_token=3",
+        "tokens=inf;token_ms=10",
+    ],
+)
 def test_every_stream_has_exactly_one_last_word(script: str, home: Home) -> None:
     hive = home.start_hive()
     worker_id = spawn(hive, script)
@@ -129,6 +137,15 @@ def test_every_stream_has_exactly_one_last_word(script: str, home: Home) -> None
     last_words = [e for e in map(json.loads, events[:-1]) if "done" in e or "error" in e]
     assert len(last_words) == 1
     assert json.loads(events[-2]) == last_words[0]
+
+
+def test_a_worker_that_dies_within_an_event_is_told_as_a_crash(home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=9;half_event_at_token=2;token_ms=100")
+    with pytest.raises(RemoteError) as caught:
+        list(hive.client.infer(worker_id, wire.InferenceRequest(prompt="hello")))
+    assert caught.value.code == "WORKER_CRASHED"
+    assert "SIGKILL" in caught.value.message
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -171,3 +172,61 @@ def test_a_worker_killed_while_the_hive_stops_does_not_confuse_it(home: Home) ->
     eventually(lambda: "scripted: asked to stop" in home.log(worker_id), what="the worker was asked")
     process.kill()
     assert hive.program.finish(5).exit_code == 0
+
+
+BROKEN_PLUGIN = """
+import os, time
+from rbee_core.backend import StopPolicy, hookimpl
+from rbee_scripted import ScriptedBackend
+
+class Broken(ScriptedBackend):
+    name = "broken"
+
+    def stop_policy(self, recommended):
+        return eval(os.environ["STOP_POLICY"])
+
+@hookimpl
+def rbee_register_backends(register):
+    register(Broken())
+"""
+METADATA = "Metadata-Version: 2.1\nName: rbee-broken\nVersion: 1.0\n"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "None",
+        "1 / 0",
+        "StopPolicy(float('inf'), float('inf'))",
+        "StopPolicy(0.1, float('inf'))",
+        "StopPolicy(-1, -1)",
+        "StopPolicy(float('nan'), float('nan'))",
+        "StopPolicy('soon', 'later')",
+    ],
+)
+def test_a_broken_stop_policy_holds_up_nothing(policy: str, home: Home, tmp_path: Path) -> None:
+    info = tmp_path / "rbee_broken-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "rbee_broken.py").write_text(BROKEN_PLUGIN)
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text("[rbee]\nbroken = rbee_broken\n")
+    home.use_plugins_in(tmp_path)
+    home.environment |= {"STOP_POLICY": policy, "RBEE_SHUTDOWN_GRACE_S": "1"}
+    hive = home.start_hive()
+    reference = "scripted:ignore_shutdown=1;ignore_term=1"
+    for tokens in range(2):
+        hive.client.spawn(wire.SpawnRequest(model_ref=f"{reference};tokens={tokens}", backend="broken"))
+    worker_id = hive.client.list_workers()[0].worker_id
+    assert hive.client.stop_worker(worker_id) == [worker_id]
+    hive.program.signal(signal.SIGTERM)
+    assert hive.program.finish(30).exit_code == 0
+    assert home.processes() == []
+
+
+def test_asking_a_worker_that_does_not_hear_is_a_part_of_the_grace_time(home: Home) -> None:
+    home.environment |= {"RBEE_SHUTDOWN_GRACE_S": "1", "RBEE_CONNECT_TIMEOUT_S": "3600"}
+    hive = home.start_hive()
+    psutil.Process(hive.client.worker(spawn(hive)).pid).suspend()
+    hive.program.signal(signal.SIGTERM)
+    assert hive.program.finish(30).exit_code == 0
+    assert home.processes() == []

@@ -268,6 +268,7 @@ REFUSED: list[Case] = [
     ("DELETE", "/v1/workers/worker-none", None, {}, 404),
     ("POST", "/v1/workers/worker-none/inference", b'{"prompt": "x"}', {}, 404),
     ("DELETE", "/v1/workers/worker-none/inference/r1", None, {}, 404),
+    ("DELETE", "/v1/workers/{id}/inference/..%2F..%2Fv1%2Fshutdown", None, {}, 400),
     ("PUT", "/v1/workers/list", b"{}", {}, 405),
     ("GET", "/v1/shutdown", None, {}, 405),
     ("GET", "/v1/workers/{id}/logs?offset=-1", None, {}, 400),

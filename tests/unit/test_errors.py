@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
+from copy import copy
 
 import pytest
 
 from rbee_core import errors
-from rbee_core.errors import InvalidRequest, RbeeError, RemoteError, error_classes, shorten
+from rbee_core.errors import InvalidRequest, RbeeError, RemoteError, WorkerCrashed, error_classes, shorten
 
 DRAWN = re.compile(r"^    (?:[├└]── )?(?P<name>[A-Z]\w+) +(?P<code>[A-Z_]+) +(?P<status>\d+)(?:  exit (?P<exit>\d+))?$")
 CLASSES = {cls.__name__: cls for cls in error_classes()}
@@ -91,3 +92,13 @@ def test_shown_texts_are_bounded_and_printable() -> None:
     assert shorten("a\x1b[2Jb\nc\ud800") == "a�[2Jb�c�"
     assert len(shorten("x" * 5000)) == 200
     assert "\n" not in str(InvalidRequest.bad_reference("a\n" * 500, "no"))
+
+
+def test_a_copy_says_the_same_and_is_raised_on_its_own() -> None:
+    error = WorkerCrashed(worker_id="worker-1", exit="SIGKILL", log_tail=["the end"])
+    twin = copy(error)
+    with pytest.raises(WorkerCrashed) as caught:
+        raise twin
+    assert caught.value.body() == error.body()
+    assert caught.value.__traceback__ is not None
+    assert error.__traceback__ is None

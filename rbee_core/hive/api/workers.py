@@ -1,6 +1,7 @@
 """The hive's HTTP routes: reading requests, asking the supervisor, shaping answers. Decides nothing."""
 
 import asyncio
+import contextlib
 import secrets
 
 import msgspec
@@ -15,10 +16,10 @@ from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.start import worker_log
 from rbee_core.hive.resolver import Placer
-from rbee_core.hive.serving import Relay
+from rbee_core.hive.serving import Serving
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.middleware import OPEN_PATHS, envelope, guard, json_response
-from rbee_core.http.stream import read_body
+from rbee_core.http.stream import EventStream, ReaderGoneError, read_body
 from rbee_core.settings import Settings
 
 WORKER_READY = "/v1/workers/ready"
@@ -32,7 +33,7 @@ class HiveRoutes:
         self,
         settings: Settings,
         supervisor: Supervisor,
-        relay: Relay,
+        serving: Serving,
         plugins: PluginHost,
         placer: Placer,
         models: ModelRoutes,
@@ -40,7 +41,7 @@ class HiveRoutes:
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._relay = relay
+        self._serving = serving
         self._plugins = plugins
         self._placer = placer
         self._models = models
@@ -150,13 +151,20 @@ class HiveRoutes:
         """Generate on one worker, streaming."""
         wanted = await read_body(request, wire.InferenceRequest)
         wanted = msgspec.structs.replace(wanted, request_id=wanted.request_id or secrets.token_hex(8))
-        return await self._relay.run(request, request.match_info["worker_id"], wanted)
+        stream = EventStream(request, self._settings.write_timeout_s)
+        with contextlib.suppress(ReaderGoneError):
+            async with self._serving.open(request.match_info["worker_id"], wanted) as answer:
+                await stream.start()
+                async for events in answer.raw():
+                    await stream.write(events)
+        return stream.response
 
     async def cancel(self, request: web.Request) -> web.Response:
         """End a request. Idempotent."""
         worker = self._supervisor.pool.find(request.match_info["worker_id"])
+        request_id = wire.check(request.match_info["request_id"], wire.RequestId)
         if not worker.ended:
-            await self._relay.cancel(worker, request.match_info["request_id"])
+            await self._serving.cancel(worker, request_id)
         return web.Response(status=204)
 
     async def list_backends(self, request: web.Request) -> web.Response:

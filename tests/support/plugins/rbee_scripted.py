@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from rbee_core.backend import (
     Backend,
     CancelToken,
@@ -48,7 +50,8 @@ class Knobs:
     """How a scripted model behaves. A flag counts as set when its value is not 0.
 
     `crash_at_token` is N:SIGNAL. `fork` is child or setsid. `tokens` may be inf. `text` replaces the random words.
-    `hold_gil` is how many seconds the interpreter lock is held, before the first token.
+    `hold_gil` is how many seconds the interpreter lock is held, before the first token. At
+    `half_event_at_token` the worker dies within an event that its reader has received the beginning of.
     """
 
     load_s: float = 0.0
@@ -59,6 +62,7 @@ class Knobs:
     exit_before_ready: int = -1
     crash_at_token: str = ""
     hang_at_token: int = -1
+    half_event_at_token: int = -1
     ignore_term: bool = False
     ignore_cancel: bool = False
     ignore_shutdown: bool = False
@@ -142,6 +146,14 @@ def say(text: str) -> None:
     os.write(2, f"{text}\n".encode())
 
 
+def say_half_an_event() -> None:
+    """Write the beginning of an event to whoever is connected, as a chunk of HTTP."""
+    half = b'data: {"token": "hal'
+    for connection in psutil.Process().net_connections():
+        if connection.status == psutil.CONN_ESTABLISHED:
+            os.write(connection.fd, b"%x\r\n%s\r\n" % (len(half), half))
+
+
 def litter(knobs: Knobs) -> None:
     """Write to stderr and start processes as the script says."""
     if knobs.bad_utf8:
@@ -219,6 +231,9 @@ class ScriptedEngine(Engine):
             time.sleep(FOREVER_S)
         if index == knobs.hang_at_token:
             time.sleep(FOREVER_S)
+        if index == knobs.half_event_at_token:
+            say_half_an_event()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _pause(self, seconds: float, cancel: CancelToken) -> bool:
         """Wait; return False once cancelled, unless the script ignores that."""
