@@ -1,121 +1,304 @@
-"""RBEE_HOME while a hive runs: its folders, the lock, and the notes about running processes.
+"""RBEE_HOME, where keeper and hive meet: its layout, the lock, and the notes about running processes.
 
 The lock is `flock` on the folder itself, which leaves no file behind and ends with the process. Notes say pid and
-start time, because a pid alone may belong to a stranger by the time it is read.
+start time, because a pid alone may belong to a stranger by the time it is read. All of it reads and writes files, so
+on an event loop it is called in a helper thread. Imports little: both programs import it before anything else.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import logging
 import os
-from collections.abc import Generator
+import stat
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
+from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
 
-from rbee_core.errors import HiveAlreadyRunning
-from rbee_core.settings import INSTANCE_VARIABLE, Settings
+if TYPE_CHECKING:
+    import psutil
 
+INSTANCE_VARIABLE = "RBEE_INSTANCE"
+"""Tags every process that a hive starts, and what that starts in turn."""
 INSTANCE_LENGTH = 32
+_SAME_START_S = 0.1
+_READ_AND_WRITE = os.R_OK | os.W_OK | os.X_OK
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def exclusive(settings: Settings) -> Generator[None]:
-    """Hold RBEE_HOME for one persistent hive. Raises `HiveAlreadyRunning`."""
-    fd = os.open(settings.home, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        note = read_note(hive_note(settings)) or {}
-        raise HiveAlreadyRunning(pid=_number(note.get("pid")), port=_number(note.get("port"))) from None
-    try:
-        yield
-    finally:
-        os.close(fd)
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """One process and no later one: its number, and when it started as the system tells it, in Unix seconds."""
+
+    pid: int
+    start_time: float
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiveNote:
+    """Where a hive listens. A persistent one leaves it in RBEE_HOME; one that was launched prints it as well."""
+
+    pid: int
+    start_time: float
+    host: str
+    port: int
+    version: str = ""
+
+    @property
+    def process(self) -> ProcessId:
+        """The hive."""
+        return ProcessId(self.pid, self.start_time)
 
 
-def hive_note(settings: Settings) -> Path:
-    """Where the persistent hive notes its address."""
-    return settings.run_dir / "hive.json"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerNote:
+    """A worker's process and the hive that started it. `instance` is that hive's tag."""
+
+    pid: int
+    start_time: float
+    instance: str
+    hive_pid: int
+    hive_start_time: float
+
+    @classmethod
+    def of(cls, worker: ProcessId, hive: ProcessId, instance: str) -> "WorkerNote":
+        """Note a worker of the hive with this tag."""
+        return cls(
+            pid=worker.pid,
+            start_time=worker.start_time,
+            instance=instance,
+            hive_pid=hive.pid,
+            hive_start_time=hive.start_time,
+        )
+
+    @property
+    def hive(self) -> ProcessId:
+        """The hive it belongs to."""
+        return ProcessId(self.hive_pid, self.hive_start_time)
 
 
-def worker_note(settings: Settings, worker_id: str) -> Path:
-    """Where a hive notes a worker's process."""
-    return settings.run_dir / f"{worker_id}.json"
+Note = TypeVar("Note", HiveNote, WorkerNote)
 
 
-def identity(pid: int) -> dict[str, Any]:
-    """Return what tells a process from a later one with the same pid."""
-    return {"pid": pid, "start_time": psutil.Process(pid).create_time()}
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder and what is where in it."""
+
+    path: Path
+
+    @property
+    def catalog_path(self) -> Path:
+        """The model catalog."""
+        return self.path / "models.db"
+
+    @property
+    def models_dir(self) -> Path:
+        """Downloaded models."""
+        return self.path / "models"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Logs of hive and workers."""
+        return self.path / "logs"
+
+    @property
+    def run_dir(self) -> Path:
+        """Notes about running processes; empty or gone when nothing runs."""
+        return self.path / "run"
+
+    @property
+    def hive_log(self) -> Path:
+        """What hives log."""
+        return self.logs_dir / "hive.log"
+
+    @property
+    def hive_note_path(self) -> Path:
+        """Where a persistent hive says where it listens."""
+        return self.run_dir / "hive.json"
+
+    def worker_log(self, worker_id: str) -> Path:
+        """What a worker logs."""
+        return self.logs_dir / f"{worker_id}.log"
+
+    def worker_note_path(self, worker_id: str) -> Path:
+        """Where a worker's process is noted."""
+        return self.run_dir / f"{worker_id}.json"
+
+    # Whether it can be used.
+
+    def prepare(self) -> None:
+        """Create the folders, private to the user. Raises `HomeUnusable`."""
+        try:
+            for folder in (self.path, *self._folders()):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeUnusable(path=str(self.path), why=(error.strerror or str(error)).lower()) from error
+        self.check()
+
+    def check(self) -> None:
+        """Raise `HomeUnusable` if there is a `fault`."""
+        if fault := self.fault():
+            raise HomeUnusable(path=str(self.path), why=fault)
+
+    def fault(self) -> str:
+        """Return why rbee cannot work here, "" if it can. Looks only; a folder that can be made is no fault."""
+        there = self.nearest()
+        if not there.is_dir():
+            return f"{there} is no folder"
+        if not os.access(there, _READ_AND_WRITE):
+            return "permission denied" if there == self.path else f"permission denied to make it in {there}"
+        closed = [p.name for p in self._folders() if p.is_dir() and not os.access(p, _READ_AND_WRITE)]
+        return f"permission denied for {closed[0]} in it" if closed else ""
+
+    def nearest(self) -> Path:
+        """Return the folder, or the nearest one above it that exists already."""
+        return next((p for p in (self.path, *self.path.parents) if os.path.lexists(p)), Path("/"))
+
+    def is_open_to_others(self) -> bool:
+        """Return whether other users of this machine can look into it."""
+        return self.path.is_dir() and bool(stat.S_IMODE(self.path.stat().st_mode) & 0o077)
+
+    def _folders(self) -> tuple[Path, ...]:
+        return (self.logs_dir, self.run_dir, self.models_dir)
+
+    # Who runs on it.
+
+    @contextmanager
+    def exclusive(self) -> Generator[None]:
+        """Hold the folder for one persistent hive. Raises `HiveAlreadyRunning`."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            note = read_note(self.hive_note_path, HiveNote)
+            raise HiveAlreadyRunning(pid=note.pid if note else 0, port=note.port if note else 0) from None
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def running_hive(self) -> HiveNote | None:
+        """Return the note of the persistent hive whose process is alive, whether or not it answers.
+
+        Raises `HomeUnusable` for a note that may not be read: there may well be a hive.
+        """
+        try:
+            note = parse_note(self.hive_note_path.read_bytes(), HiveNote)
+        except PermissionError as error:
+            raise HomeUnusable(path=str(self.path), why=f"{self.hive_note_path.name}: {error.strerror}") from error
+        except OSError:
+            return None
+        return note if note is not None and is_alive(note.process) else None
+
+    def live_workers(self) -> frozenset[str]:
+        """Return the ids of the workers of hives that are alive, persistent or not."""
+        return frozenset(path.stem for path, note in self._worker_notes() if note is not None and is_alive(note.hive))
+
+    def sweep(self) -> int:
+        """Kill what dead hives left behind, and remove their notes; return how many processes were killed.
+
+        A hive tags its children with a random instance, which their own children inherit. The tag is what counts: the
+        worker itself usually died with its hive, what it had started did not, and a pid may belong to a stranger now.
+        """
+        tags: set[str] = set()
+        for path, note in self._worker_notes():
+            if note is None or not is_alive(note.hive):
+                path.unlink(missing_ok=True)
+                tags |= {note.instance} if note is not None and len(note.instance) >= INSTANCE_LENGTH else set()
+        left = list(_tagged(tags)) if tags else []
+        for process in left:
+            log.warning("killing process %d, which a dead hive left behind", process.pid)
+            _kill(process)
+        return len(left)
+
+    def tidy(self) -> None:
+        """Remove the folder of notes if nothing is noted any more."""
+        with contextlib.suppress(OSError):
+            self.run_dir.rmdir()
+
+    def _worker_notes(self) -> list[tuple[Path, WorkerNote | None]]:
+        return [(path, read_note(path, WorkerNote)) for path in self.run_dir.glob("worker-*.json")]
 
 
-def is_alive(note: dict[str, Any], prefix: str = "") -> bool:
-    """Return whether the process of a note still runs, and is that process."""
-    try:
-        process = psutil.Process(int(note[f"{prefix}pid"]))
-        same = abs(process.create_time() - float(note[f"{prefix}start_time"])) < 0.1
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return False
-
-
-def write_note(path: Path, note: dict[str, Any]) -> None:
-    """Write a note whole or not at all, readable by its owner only."""
+def write_note(path: Path, note: HiveNote | WorkerNote) -> None:
+    """Write a note whole or not at all, readable by its owner only. Raises `OSError`."""
     path.parent.mkdir(mode=0o700, exist_ok=True)  # another hive on this RBEE_HOME may just have tidied up
     partial = path.with_suffix(".new")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(note, file)
+        file.write(as_text(note))
     partial.replace(path)
 
 
-def read_note(path: Path) -> dict[str, Any] | None:
-    """Return a note, None if it is missing or unreadable."""
+def read_note(path: Path, kind: type[Note]) -> Note | None:
+    """Return a note, None if it is missing or means nothing."""
     try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) else None  # pyright: ignore[reportUnknownVariableType]
-
-
-def sweep(settings: Settings) -> int:
-    """Kill what dead hives left behind, and remove their notes; return how many processes were killed.
-
-    A hive tags its children with a random instance, which their own children inherit. The tag is what counts: the
-    worker itself usually died with its hive, what it had started did not, and a pid may belong to a stranger by now.
-    """
-    dead: set[str] = set()
-    for path in settings.run_dir.glob("worker-*.json"):
-        note = read_note(path) or {}
-        if not is_alive(note, "hive_"):
-            dead.add(str(note.get("instance")))
-            path.unlink(missing_ok=True)
-    tags = {tag for tag in dead if len(tag) >= INSTANCE_LENGTH}
-    left = [p for p in psutil.process_iter() if _instance(p) in tags] if tags else []
-    for process in left:
-        log.warning("killing process %d, which a dead hive left behind", process.pid)
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    return len(left)
-
-
-def _instance(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(INSTANCE_VARIABLE)
-    except (psutil.Error, OSError):  # gone, or somebody else's
+        return parse_note(path.read_bytes(), kind)
+    except OSError:
         return None
 
 
-def tidy(settings: Settings) -> None:
-    """Remove the folder of notes if nothing is noted any more."""
-    with contextlib.suppress(OSError):
-        settings.run_dir.rmdir()
+def as_text(note: HiveNote | WorkerNote) -> str:
+    """Return the note as one line of JSON."""
+    return json.dumps(dataclasses.asdict(note))
+
+
+def parse_note(text: bytes, kind: type[Note]) -> Note | None:
+    """Return the note that `as_text` made this text of, None if it means nothing."""
+    build: Any = kind
+    convert: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}
+    try:
+        values: Any = json.loads(text)
+        return build(**{name: convert[name](values[name]) for name in convert})
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def identify(pid: int) -> ProcessId:
+    """Return what tells this process from a later one with its number. Raises `psutil.NoSuchProcess`."""
+    import psutil  # here and below: a keeper that meets no hive does without
+
+    return ProcessId(pid, psutil.Process(pid).create_time())
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Return whether that very process runs: no later one with its number, and no zombie."""
+    return _status(process) not in ("", "zombie")
+
+
+def is_halted(process: ProcessId) -> bool:
+    """Return whether it is stopped by a signal (Ctrl+Z, SIGSTOP), so that it does nothing until it is continued."""
+    return _status(process) == "stopped"
+
+
+def _status(process: ProcessId) -> str:
+    """Return psutil's word for the process, "" if there is none or another one."""
+    import psutil
+
+    try:
+        found = psutil.Process(process.pid)
+        return found.status() if abs(found.create_time() - process.start_time) < _SAME_START_S else ""
+    except (psutil.Error, ValueError, OverflowError):
+        return ""
+
+
+def _tagged(tags: set[str]) -> "Iterator[psutil.Process]":
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # gone, or somebody else's
+            if process.environ().get(INSTANCE_VARIABLE) in tags:
+                yield process
+
+
+def _kill(process: "psutil.Process") -> None:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        process.kill()

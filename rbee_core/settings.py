@@ -14,7 +14,6 @@ from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
-INSTANCE_VARIABLE = "RBEE_INSTANCE"  # tags every process that a hive starts
 AT_LEAST_ONE = frozenset({"slots_per_worker", "body_limit_bytes", "log_limit_bytes"})
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {

@@ -32,6 +32,7 @@
     ├── VramExhausted             VRAM_EXHAUSTED       507
     ├── InsufficientDisk          INSUFFICIENT_DISK    507
     ├── HiveUnreachable           HIVE_UNREACHABLE     502
+    ├── HiveNotAnswering          HIVE_NOT_ANSWERING   504
     ├── StreamBroken              STREAM_BROKEN        502
     ├── AddressUnusable           ADDRESS_UNUSABLE     500
     ├── HomeUnusable              HOME_UNUSABLE        500
@@ -48,6 +49,7 @@ from rbee_core.errors.failures import (
     CatalogUnusable,
     ChecksumMismatch,
     DownloadFailed,
+    HiveNotAnswering,
     HiveUnreachable,
     HomeUnusable,
     InsufficientDisk,
@@ -88,6 +90,7 @@ __all__ = [
     "DeadlineExceeded",
     "DownloadFailed",
     "HiveAlreadyRunning",
+    "HiveNotAnswering",
     "HiveUnreachable",
     "HomeUnusable",
     "InsufficientDisk",

@@ -176,6 +176,27 @@ class HiveUnreachable(RbeeError):
         )
 
 
+class HiveNotAnswering(RbeeError):
+    """Raised when this RBEE_HOME's hive is there and does not answer. No second one is started beside it.
+
+    `halted` means that a signal stopped it (Ctrl+Z, SIGSTOP).
+    """
+
+    code = "HIVE_NOT_ANSWERING"
+    http_status = 504
+
+    def __init__(self, *, pid: int, address: str, halted: bool, why: str = "") -> None:
+        kill = f"`kill -KILL {pid}` ends it and its workers"
+        wait = f"it is halted: `kill -CONT {pid}` lets it go on" if halted else "it may be overloaded: try again"
+        super().__init__(
+            f"The hive of this RBEE_HOME (pid {pid}) does not answer at {address}" + (f": {why}" if why else ""),
+            hint=f"{wait}; {kill}",
+            pid=pid,
+            address=address,
+            halted=halted,
+        )
+
+
 class StreamBroken(RbeeError):
     """Raised when a stream ended without its terminal event."""
 

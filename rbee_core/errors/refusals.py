@@ -118,15 +118,17 @@ class VersionMismatch(RbeeError):
 
 
 class HiveAlreadyRunning(RbeeError):
-    """Raised when a second persistent hive is started on one RBEE_HOME."""
+    """Raised when a second persistent hive is started on one RBEE_HOME. `pid` is 0 for one that has left no note."""
 
     code = "HIVE_ALREADY_RUNNING"
     http_status = 409
 
     def __init__(self, *, pid: int, port: int) -> None:
+        who = f"already running on this RBEE_HOME: pid {pid}, port {port}"
+        what = "use it, stop it with `rbee hive stop`"
         super().__init__(
-            f"A hive is already running on this RBEE_HOME: pid {pid}, port {port}",
-            hint="use it, stop it with `rbee hive stop`, or set another RBEE_HOME",
+            f"A hive is {who if pid else 'just starting or stopping on this RBEE_HOME'}",
+            hint=f"{what if pid else 'try again in a moment'}, or set another RBEE_HOME",
             pid=pid,
             port=port,
         )

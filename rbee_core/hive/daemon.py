@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
 
 from rbee_core import __version__, aio, home
 from rbee_core.backend.manager import PluginHost
@@ -34,7 +33,7 @@ from rbee_core.settings import Settings
 
 log = logging.getLogger("rbee.hive")
 
-Announce = Callable[[dict[str, Any]], None]
+Announce = Callable[[home.HiveNote], None]
 
 
 async def run(
@@ -48,9 +47,10 @@ async def run(
     `AddressUnusable`, `CatalogUnusable`, and `InvalidRequest` for an address open to others without an API key.
     """
     _check_exposure(settings)
-    home.sweep(settings)
+    place = home.Home(settings.home)
+    place.sweep()
     logs.prune(settings.logs_dir, settings.log_files_kept)
-    with contextlib.nullcontext() if ephemeral else home.exclusive(settings):
+    with contextlib.nullcontext() if ephemeral else place.exclusive():
         sock = bind(settings.host, settings.port)
         catalog = await aio.off_loop(Catalog, settings.catalog_path, settings.models_dir)
         log.info("rbee-hive %s, pid %d", __version__, os.getpid())
@@ -60,7 +60,7 @@ async def run(
             return await _serve(settings, sock, catalog, instance, ephemeral=ephemeral, announce=announce, spare=spare)
         finally:
             await aio.off_loop(catalog.close)
-            home.tidy(settings)
+            place.tidy()
 
 
 async def _serve(
@@ -92,11 +92,13 @@ async def _serve(
         try:
             async with serving(routes.app(), sock), asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(guard.keep())
-                with _signals(stop_wanted, force), _note(settings, host, port, ephemeral=ephemeral):
+                me = home.identify(os.getpid())
+                note = home.HiveNote(pid=me.pid, start_time=me.start_time, host=host, port=port, version=__version__)
+                with _signals(stop_wanted, force), _noted(settings, note, ephemeral=ephemeral):
                     if ephemeral:
                         _stop_at_end_of_stdin(stop_wanted)
                     log.info("listening on %s:%d", host, port)
-                    announce({"pid": os.getpid(), "port": port, "host": host})
+                    announce(note)
                     stopped = await supervisor.run(stop_wanted, force)
                     fetching.cancel_all()  # who follows one is told before the server closes
                 keeper.cancel()
@@ -146,13 +148,13 @@ def _signals(stop_wanted: asyncio.Event, force: asyncio.Event) -> Generator[None
 
 
 @contextmanager
-def _note(settings: Settings, host: str, port: int, *, ephemeral: bool) -> Generator[None]:
+def _noted(settings: Settings, note: home.HiveNote, *, ephemeral: bool) -> Generator[None]:
     """Let others find a persistent hive."""
     if ephemeral:
         yield
         return
-    path = home.hive_note(settings)
-    home.write_note(path, home.identity(os.getpid()) | {"host": host, "port": port, "version": __version__})
+    path = home.Home(settings.home).hive_note_path
+    home.write_note(path, note)
     try:
         yield
     finally:

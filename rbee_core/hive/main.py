@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from rbee_core import __version__, settings
-from rbee_core.errors import HomeUnusable, RbeeError
+from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
+from rbee_core.home import HiveNote, Home, as_text
 from rbee_core.imports import import_aiohttp, quick_imports
 
 
@@ -72,7 +73,7 @@ def _say(error: RbeeError, *, scripted: bool) -> None:
 def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, Any]) -> list[str]:
     private = {"host": "127.0.0.1", "port": 0} if ephemeral else {}
     in_force = settings.load(os.environ, **flags | private)
-    prepare(in_force)
+    Home(in_force.home).prepare()
     instance = secrets.token_hex(16)
     spare = start_spare(in_force, instance) if prestart else None
     with quick_imports():
@@ -82,19 +83,8 @@ def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, An
 
     logs.start_logging(in_force.logs_dir / "hive.log", in_force.log_limit_bytes, to_stderr=not scripted)
 
-    def announce(address: dict[str, Any]) -> None:
+    def announce(note: HiveNote) -> None:
         if scripted:
-            print(json.dumps(address), flush=True)  # noqa: T201
+            print(as_text(note), flush=True)  # noqa: T201
 
     return asyncio.run(run(in_force, instance, ephemeral=ephemeral, announce=announce, spare=spare))
-
-
-def prepare(in_force: settings.Settings) -> None:
-    """Create RBEE_HOME's folders, private to the user. Raises `HomeUnusable`."""
-    try:
-        for folder in (in_force.home, in_force.logs_dir, in_force.run_dir, in_force.models_dir):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(in_force.home, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise HomeUnusable(path=str(in_force.home), why=(error.strerror or str(error)).lower()) from error

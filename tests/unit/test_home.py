@@ -1,6 +1,9 @@
 """RBEE_HOME: notes that know a process from a later one with its pid, and a sweep that kills no stranger."""
 
+import dataclasses
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,18 +14,18 @@ import pytest
 
 from rbee_core import home
 from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
-from rbee_core.hive.main import prepare
-from rbee_core.settings import INSTANCE_VARIABLE, Settings
+from rbee_core.home import INSTANCE_VARIABLE, HiveNote, Home, ProcessId, WorkerNote
+from rbee_kit.waiting import eventually
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print(flush=True); time.sleep(600)"]
 INSTANCE = "0123456789abcdef" * 2
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    settings = Settings(home=tmp_path / "home")
-    prepare(settings)
-    return settings
+def place(tmp_path: Path) -> Home:
+    place = Home(tmp_path / "home")
+    place.prepare()
+    return place
 
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -47,118 +50,182 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def gone_hive() -> dict[str, Any]:
-    """Return the identity of a hive that no longer runs."""
+def gone_hive() -> ProcessId:
+    """Return a hive that no longer runs."""
     process = subprocess.Popen([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    identity = home.identity(process.pid)
+    identity = home.identify(process.pid)
     process.communicate()
-    return {f"hive_{key}": value for key, value in identity.items()}
+    return identity
 
 
-def note_of(process: "subprocess.Popen[bytes]", hive: dict[str, Any], instance: str = INSTANCE) -> dict[str, Any]:
-    return home.identity(process.pid) | {"instance": instance} | hive
+def hive_note(process: ProcessId, port: int = 7835) -> HiveNote:
+    return HiveNote(pid=process.pid, start_time=process.start_time, host="127.0.0.1", port=port, version="1.0")
 
 
-def test_everything_is_private(settings: Settings) -> None:
-    for folder in (settings.home, settings.logs_dir, settings.run_dir, settings.models_dir):
+def write_worker(place: Home, process: "subprocess.Popen[bytes]", hive: ProcessId, **change: Any) -> None:
+    """Leave a worker's note, changed as somebody may have left it."""
+    note = dataclasses.asdict(WorkerNote.of(home.identify(process.pid), hive, INSTANCE))
+    place.worker_note_path("worker-1").write_text(json.dumps(note | change))
+
+
+def test_everything_is_private(place: Home) -> None:
+    for folder in (place.path, place.logs_dir, place.run_dir, place.models_dir):
         assert folder.stat().st_mode & 0o077 == 0
-    home.write_note(home.hive_note(settings), {"pid": 1})
-    assert home.hive_note(settings).stat().st_mode & 0o777 == 0o600
+    home.write_note(place.hive_note_path, hive_note(ProcessId(1, 0)))
+    assert place.hive_note_path.stat().st_mode & 0o777 == 0o600
+    assert not place.is_open_to_others()
 
 
-def test_a_file_in_the_place_of_home(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["", "below", "below/it"])
+def test_a_file_in_the_place_of_home(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    place = Home(tmp_path / "file" / below)
+    assert place.fault() == f"{tmp_path / 'file'} is no folder"
     with pytest.raises(HomeUnusable):
-        prepare(Settings(home=tmp_path / "file"))
-    with pytest.raises(HomeUnusable):
-        prepare(Settings(home=tmp_path / "file" / "below"))
+        place.prepare()
 
 
-def test_a_note_comes_back(settings: Settings) -> None:
-    path = home.hive_note(settings)
-    home.write_note(path, {"pid": 1})
-    home.write_note(path, {"pid": 2, "port": 3})
-    assert home.read_note(path) == {"pid": 2, "port": 3}
-    assert [p.name for p in settings.run_dir.iterdir()] == ["hive.json"]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "5", "null", "\x00", '{"pid": 1} x'])
-def test_an_unreadable_note_is_none(text: str, settings: Settings) -> None:
-    home.hive_note(settings).write_text(text)
-    assert home.read_note(home.hive_note(settings)) is None
-
-
-def test_a_missing_note_is_none(settings: Settings) -> None:
-    assert home.read_note(home.hive_note(settings)) is None
-
-
-def test_alive_means_the_same_process() -> None:
-    me = home.identity(os.getpid())
-    assert home.is_alive(me)
-    assert not home.is_alive(me | {"start_time": me["start_time"] - 60})
+def test_a_home_that_can_be_made_has_no_fault(tmp_path: Path) -> None:
+    place = Home(tmp_path / "not" / "yet")
+    assert place.fault() == ""
+    assert not place.path.exists()
 
 
 @pytest.mark.parametrize(
-    "note",
-    [{}, {"pid": 1}, {"pid": "x", "start_time": 0}, {"pid": None, "start_time": None}, {"pid": -1, "start_time": 0}],
+    ("closed", "fault"),
+    [(".", "permission denied"), ("logs", "permission denied for logs in it")],
 )
-def test_a_note_that_names_nobody_is_not_alive(note: dict[str, Any]) -> None:
-    assert not home.is_alive(note)
+def test_a_closed_folder_is_a_fault(closed: str, fault: str, place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everywhere, so the system's answer is played."""
+    target = (place.path / closed).resolve()
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != target)
+    assert place.fault() == fault
+    with pytest.raises(HomeUnusable, match=fault):
+        place.prepare()
+
+
+def test_a_note_comes_back(place: Home) -> None:
+    home.write_note(place.hive_note_path, hive_note(ProcessId(1, 0.5)))
+    home.write_note(place.hive_note_path, hive_note(ProcessId(2, 1.5), port=3))
+    assert home.read_note(place.hive_note_path, HiveNote) == hive_note(ProcessId(2, 1.5), port=3)
+    assert [p.name for p in place.run_dir.iterdir()] == ["hive.json"]
+
+
+WHERE = '"port": 1, "host": "h", "version": "1"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "5", "null", "\x00", '{"pid": 1} x', "[" * 100_000),
+        f'{{"pid": "x", "start_time": 0, {WHERE}}}',
+        f'{{"pid": 1, "start_time": null, {WHERE}}}',
+    ],
+)
+def test_a_note_that_means_nothing_is_none(text: str, place: Home) -> None:
+    place.hive_note_path.write_text(text)
+    assert home.read_note(place.hive_note_path, HiveNote) is None
+    assert place.running_hive() is None
+
+
+def test_a_missing_note_is_none(place: Home) -> None:
+    assert home.read_note(place.hive_note_path, HiveNote) is None
+    assert place.running_hive() is None
+
+
+def test_a_living_hive_is_found_by_its_note(place: Home) -> None:
+    note = hive_note(home.identify(os.getpid()))
+    home.write_note(place.hive_note_path, note)
+    assert place.running_hive() == note
+
+
+def test_a_note_that_may_not_be_read_is_no_sign_that_there_is_no_hive(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(HomeUnusable, match=r"hive\.json: Permission denied"):
+        place.running_hive()
+
+
+def test_alive_means_the_same_process(place: Home) -> None:
+    me = home.identify(os.getpid())
+    later = dataclasses.replace(me, start_time=me.start_time - 60)
+    assert home.is_alive(me)
+    assert not home.is_halted(me)
+    assert not home.is_alive(later)
+    home.write_note(place.hive_note_path, hive_note(later))
+    assert place.running_hive() is None
+
+
+@pytest.mark.parametrize("pid", [-1, 4_194_305, 99_999_999_999_999_999_999])
+def test_a_number_that_no_process_has_is_not_alive(pid: int) -> None:
+    assert not home.is_alive(ProcessId(pid, 0))
 
 
 def test_a_zombie_is_not_alive(start: Start) -> None:
     process = start(argv=[sys.executable, "-S", "-c", "print()"])
-    note = home.identity(process.pid)
+    identity = home.identify(process.pid)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not home.is_alive(note)
+    assert not home.is_alive(identity)
 
 
-def test_the_lock_is_exclusive_and_names_its_holder(settings: Settings) -> None:
-    with home.exclusive(settings):
-        home.write_note(home.hive_note(settings), {"pid": 12, "port": 34})
-        with pytest.raises(HiveAlreadyRunning, match="pid 12, port 34"), home.exclusive(settings):
+def test_a_halted_process_is_alive(start: Start) -> None:
+    process = start()
+    identity = home.identify(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    eventually(lambda: home.is_halted(identity), what="it is halted")
+    assert home.is_alive(identity)
+
+
+def test_the_lock_is_exclusive_and_names_its_holder(place: Home) -> None:
+    with place.exclusive():
+        home.write_note(place.hive_note_path, hive_note(ProcessId(12, 0), port=34))
+        with pytest.raises(HiveAlreadyRunning, match="pid 12, port 34"), place.exclusive():
             pass
-    with home.exclusive(settings):
+    with place.exclusive():
         pass
 
 
-def test_a_lock_whose_holder_has_not_written_a_note_yet(settings: Settings) -> None:
-    with home.exclusive(settings), pytest.raises(HiveAlreadyRunning), home.exclusive(settings):
+@pytest.mark.parametrize("text", ["", '{"pid": null, "port": []}', '{"pid": "x"}', "garbage"])
+def test_a_lock_whose_holder_has_left_no_note_that_helps(text: str, place: Home) -> None:
+    if text:
+        place.hive_note_path.write_text(text)
+    with place.exclusive(), pytest.raises(HiveAlreadyRunning, match="just starting or stopping"), place.exclusive():
         pass
 
 
-@pytest.mark.parametrize("text", ['{"pid": null, "port": []}', '{"pid": "x"}', "garbage"])
-def test_a_lock_beside_a_spoiled_note(text: str, settings: Settings) -> None:
-    home.hive_note(settings).write_text(text)
-    with home.exclusive(settings), pytest.raises(HiveAlreadyRunning), home.exclusive(settings):
-        pass
-
-
-def test_the_sweep_kills_what_a_dead_hive_left(settings: Settings, start: Start) -> None:
+def test_the_sweep_kills_what_a_dead_hive_left(place: Home, start: Start) -> None:
     worker = start(INSTANCE)
-    home.write_note(home.worker_note(settings, "worker-1"), note_of(worker, gone_hive()))
-    assert home.sweep(settings) == 1
+    write_worker(place, worker, gone_hive())
+    assert place.sweep() == 1
     assert worker.wait(5) == -9
-    assert list(settings.run_dir.iterdir()) == []
+    assert list(place.run_dir.iterdir()) == []
 
 
-def test_the_sweep_reaches_the_children_of_a_dead_worker(settings: Settings, start: Start) -> None:
+def test_the_sweep_reaches_the_children_of_a_dead_worker(place: Home, start: Start) -> None:
     """The kernel kills a worker together with its hive, but not the worker's own children."""
     worker, child = start(INSTANCE), start(INSTANCE)
-    home.write_note(home.worker_note(settings, "worker-1"), note_of(worker, gone_hive()))
+    write_worker(place, worker, gone_hive())
     worker.kill()
     worker.wait()
-    assert home.sweep(settings) == 1
+    assert place.sweep() == 1
     assert child.wait(5) == -9
 
 
-def test_the_sweep_leaves_the_workers_of_a_living_hive(settings: Settings, start: Start) -> None:
+def test_the_sweep_leaves_the_workers_of_a_living_hive(place: Home, start: Start) -> None:
     worker = start(INSTANCE)
-    me = {f"hive_{key}": value for key, value in home.identity(os.getpid()).items()}
-    home.write_note(home.worker_note(settings, "worker-1"), note_of(worker, me))
-    assert home.sweep(settings) == 0
+    write_worker(place, worker, home.identify(os.getpid()))
+    assert place.sweep() == 0
     assert worker.poll() is None
-    assert home.worker_note(settings, "worker-1").exists()
+    assert place.live_workers() == {"worker-1"}
+
+
+def test_the_workers_of_a_dead_hive_are_not_live(place: Home, start: Start) -> None:
+    write_worker(place, start(INSTANCE), gone_hive())
+    assert place.live_workers() == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -166,23 +233,23 @@ def test_the_sweep_leaves_the_workers_of_a_living_hive(settings: Settings, start
     [{}, {"start_time": 1.0}, {"instance": ""}, {"instance": None}, {"instance": []}],
     ids=["this pid", "recycled pid", "no instance", "null instance", "list"],
 )
-def test_the_sweep_kills_no_stranger(change: dict[str, Any], settings: Settings, start: Start) -> None:
+def test_the_sweep_kills_no_stranger(change: dict[str, Any], place: Home, start: Start) -> None:
     stranger = start("")
-    home.write_note(home.worker_note(settings, "worker-1"), note_of(stranger, gone_hive()) | change)
-    assert home.sweep(settings) == 0
+    write_worker(place, stranger, gone_hive(), **change)
+    assert place.sweep() == 0
     assert stranger.poll() is None
-    assert list(settings.run_dir.iterdir()) == []
+    assert list(place.run_dir.iterdir()) == []
 
 
-def test_the_sweep_removes_notes_that_say_nothing(settings: Settings) -> None:
-    home.worker_note(settings, "worker-1").write_text("garbage")
-    home.worker_note(settings, "worker-2").write_text('{"pid": "x", "instance": []}')
-    assert home.sweep(settings) == 0
-    home.tidy(settings)
-    assert not settings.run_dir.exists()
+def test_the_sweep_removes_notes_that_say_nothing(place: Home) -> None:
+    place.worker_note_path("worker-1").write_text("garbage")
+    place.worker_note_path("worker-2").write_text('{"pid": "x", "instance": []}')
+    assert place.sweep() == 0
+    place.tidy()
+    assert not place.run_dir.exists()
 
 
-def test_tidying_keeps_a_folder_that_is_in_use(settings: Settings) -> None:
-    home.write_note(home.hive_note(settings), {"pid": 1})
-    home.tidy(settings)
-    assert settings.run_dir.exists()
+def test_tidying_keeps_a_folder_that_is_in_use(place: Home) -> None:
+    home.write_note(place.hive_note_path, hive_note(ProcessId(1, 0)))
+    place.tidy()
+    assert place.run_dir.exists()

@@ -1,20 +1,17 @@
-"""Which hive `--node` means."""
+"""Which hive `--node` means, and what is known of this RBEE_HOME's own."""
 
-import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rbee_core.errors import InvalidRequest
-from rbee_core.keeper.hives import address
+from rbee_core import home
+from rbee_core.errors import HiveNotAnswering, InvalidRequest
+from rbee_core.keeper.hives import address, local
+from rbee_core.keeper.hives.open import connect, hive_of
 from rbee_core.settings import Settings
-
-
-def note(home: Path, text: str) -> Settings:
-    (home / "run").mkdir()
-    (home / "run" / "hive.json").write_text(text)
-    return Settings(home=home)
 
 
 @pytest.mark.parametrize(
@@ -47,38 +44,64 @@ def test_only_plain_localhost_means_the_hive_of_this_home() -> None:
     assert not address.is_local("127.0.0.1")
 
 
-def test_run_file_of_a_living_process_is_believed(tmp_path: Path) -> None:
-    noted = {"pid": os.getpid(), "port": 7835, "host": "127.0.0.1", "start_time": 1.5, "version": "0.1.0"}
-
-    found = address.read_run_file(note(tmp_path, json.dumps(noted)))
-
-    assert found == address.RunFile(os.getpid(), "127.0.0.1", 7835, 1.5)
-
-
-def test_hive_that_listens_everywhere_is_reached_by_loopback(tmp_path: Path) -> None:
-    noted = {"pid": os.getpid(), "port": 7835, "host": "0.0.0.0", "start_time": 1.5}
-
-    found = address.read_run_file(note(tmp_path, json.dumps(noted)))
-
-    assert found is not None
-    assert found.host == "127.0.0.1"
-
-
 @pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{", "[]", "null", "{}", '{"pid": "x", "port": 1, "host": "h", "start_time": 0}'),
-        '{"pid": 4194305, "port": 1, "host": "h", "start_time": 0}',  # above the largest pid there is
-        '{"pid": 99999999999999999999, "port": 1, "host": "h", "start_time": 0}',
-    ],
+    ("host", "reached"), [("0.0.0.0", "127.0.0.1:80"), ("::", "[::1]:80"), ("10.0.0.9", "10.0.0.9:80")]
 )
-def test_run_file_that_means_nothing_means_no_hive(tmp_path: Path, text: str) -> None:
-    assert address.read_run_file(note(tmp_path, text)) is None
+def test_hive_that_listens_everywhere_is_reached_by_loopback(host: str, reached: str, tmp_path: Path) -> None:
+    with address.client_of(host, 80, Settings(home=tmp_path)) as client:
+        assert client.address == reached
 
 
-def test_no_run_file_means_no_hive(tmp_path: Path) -> None:
+def test_without_a_note_there_is_no_hive(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
 
-    assert address.running(settings) is None
-    with pytest.raises(address.NoHive, match="No hive is running"):
-        address.connect("localhost", settings)
+    assert local.look(settings) is None
+    with pytest.raises(local.NoHive, match="No hive is running"):
+        connect("localhost", settings)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A port that takes connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def noted(tmp_path: Path, listener: socket.socket) -> Settings:
+    """Settings of a home whose hive is this very process."""
+    me = home.identify(os.getpid())
+    place = home.Home(tmp_path)
+    note = home.HiveNote(
+        pid=me.pid, start_time=me.start_time, host="127.0.0.1", port=listener.getsockname()[1], version="1"
+    )
+    home.write_note(place.hive_note_path, note)
+    return Settings(home=tmp_path, connect_timeout_s=0.05)
+
+
+def test_a_living_hive_that_says_nothing_is_not_none(listener: socket.socket, tmp_path: Path) -> None:
+    settings = noted(tmp_path, listener)
+
+    assert isinstance(local.look(settings), local.NotAnswering)
+    with pytest.raises(HiveNotAnswering, match=rf"pid {os.getpid()}\) does not answer") as caught:
+        connect("localhost", settings)
+    assert f"kill -KILL {os.getpid()}" in caught.value.hint
+    assert not caught.value.details["halted"]
+
+
+def test_a_living_hive_that_takes_no_connection_is_not_none(listener: socket.socket, tmp_path: Path) -> None:
+    settings = noted(tmp_path, listener)
+    listener.close()
+
+    assert isinstance(local.look(settings), local.NotAnswering)
+
+
+def test_no_hive_is_started_beside_one_that_does_not_answer(
+    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr("rbee_core.keeper.hives.launch.launch", lambda *options, **_: started.append(options))
+
+    with pytest.raises(HiveNotAnswering), hive_of("localhost", noted(tmp_path, listener)):
+        pass
+
+    assert started == []

@@ -23,6 +23,7 @@ class Launcher:
         self, settings: Settings, guard: Guard, instance: str, hive_url: str, ready: start.Spare | None
     ) -> None:
         self._settings = settings
+        self._home = home.Home(settings.home)
         self._guard = guard
         self._instance = instance
         self._hive_url = hive_url
@@ -60,10 +61,9 @@ class Launcher:
     def _adopt(self, worker_id: str, child: Child) -> Child:
         """Make sure that the process does not outlive this hive, before it gets anything to do."""
         self._guard.add(child.pid)
-        hive = {f"hive_{key}": value for key, value in home.identity(os.getpid()).items()}
-        note = home.identity(child.pid) | {"instance": self._instance} | hive
+        note = home.WorkerNote.of(home.identify(child.pid), home.identify(os.getpid()), self._instance)
         try:
-            home.write_note(home.worker_note(self._settings, worker_id), note)
+            home.write_note(self._home.worker_note_path(worker_id), note)
         except OSError as error:  # a full disk; guardian and kernel do without the note
             log.warning("cannot note the process of %s: %s", worker_id, error.strerror)
         return child
@@ -71,7 +71,7 @@ class Launcher:
     def forget(self, worker_id: str, child: Child) -> None:
         """Drop what was noted about a process that is gone."""
         self._guard.remove(child.pid)
-        home.worker_note(self._settings, worker_id).unlink(missing_ok=True)
+        self._home.worker_note_path(worker_id).unlink(missing_ok=True)
 
     async def close(self) -> None:
         """End the spare process, if nobody took it."""

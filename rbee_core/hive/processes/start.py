@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee_core.settings import INSTANCE_VARIABLE, Settings
+from rbee_core.home import INSTANCE_VARIABLE
+from rbee_core.settings import Settings
 
 SECRET_VARIABLES = frozenset({"RBEE_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 

@@ -8,11 +8,12 @@ import click
 from rbee_core import wire
 from rbee_core.backend.manager import PluginHost
 from rbee_core.inventory import as_text, describe_all
+from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.show import show_json
 
 
 @click.command("backends")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def backends(as_json: bool) -> None:
     """List what can run models here, and why something cannot."""
     # A broken plugin is `rbee plugins`' to name; Python's last-resort handler would print it here.

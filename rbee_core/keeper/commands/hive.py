@@ -2,17 +2,15 @@
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 import click
 
-from rbee_core.errors import RbeeError
-from rbee_core.keeper.hives import address, launch
+from rbee_core.errors import HiveAlreadyRunning, RbeeError
+from rbee_core.home import Home, ProcessId, is_alive
+from rbee_core.keeper.hives import launch, local
+from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.show import show_json
 from rbee_core.settings import Settings, load
-
-if TYPE_CHECKING:
-    from rbee_core.client import HiveClient
 
 GONE_POLL_S = 0.02
 
@@ -28,11 +26,14 @@ def hive() -> None:
 def start(host: str | None, port: int | None) -> None:
     """Start the hive in the background and return when it listens."""
     settings = load(os.environ, host=host, port=port)
+    if found := local.running(settings):
+        found.client.close()
+        raise HiveAlreadyRunning(pid=found.note.pid, port=found.note.port)
     options = [] if host is None else ["--host", host]
     options += [] if port is None else ["--port", str(port)]
     process = launch.launch("--detached", *options, lifeline=False)
     try:
-        ready = launch.await_ready(process, settings)
+        note = launch.await_ready(process, settings)
     except BaseException:
         process.terminate()
         launch.end(process, settings.shutdown_grace_s)
@@ -42,51 +43,71 @@ def start(host: str | None, port: int | None) -> None:
             process.stdout.close()
     # It is meant to outlive us: without this mark Python warns about a child that nobody waited for.
     process.returncode = 0
-    click.echo(f"Hive started: pid {ready['pid']}, listening on {ready['host']}:{ready['port']}")
+    click.echo(f"Hive started: pid {note.pid}, listening on {note.host}:{note.port}")
 
 
 @hive.command("stop")
 def stop() -> None:
     """Stop the hive and all its workers, and wait until it is gone."""
     settings = load(os.environ)
-    noted = address.read_run_file(settings)
-    client = address.running(settings)
-    if noted is None or client is None:
-        raise address.NoHive
-    with client:
-        stopped = client.shutdown()
-    if not _await_gone(noted, settings.shutdown_grace_s):
+    found = local.running(settings)
+    if found is None:
+        raise local.NoHive
+    with found.client:
+        stopped = found.client.shutdown()
+    if not _await_gone(found.note.process, settings.shutdown_grace_s):
+        pid, log = found.note.pid, Home(settings.home).hive_log
         raise RbeeError(
-            f"The hive (pid {noted.pid}) is still there {settings.shutdown_grace_s:g} s after it was told to stop",
-            hint=f"look at {settings.logs_dir / 'hive.log'}, or kill it: its workers end with it",
+            f"The hive (pid {pid}) is still there {settings.shutdown_grace_s:g} s after it was told to stop",
+            hint=f"look at {log}, or end it and its workers with `kill -KILL {pid}`",
         )
     click.echo(f"Hive stopped: {count_workers(len(stopped))} shut down")
 
 
 @hive.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def status(as_json: bool) -> int:
-    """Show whether a hive runs, where, and what it holds; exit code 1 if none runs."""
+    """Show whether a hive runs, where, and what it holds; exit code 1 if none runs or it does not answer."""
     settings = load(os.environ)
-    noted, client = address.read_run_file(settings), address.running(settings)
-    if noted is None or client is None:
-        if as_json:
-            show_json({"running": False})
-        else:
-            click.echo("No hive is running on this RBEE_HOME")
-        return 1
-    with client:
-        _show_status(noted, client, settings, as_json=as_json)
-    return 0
+    match local.look(settings):
+        case None:
+            _show_none(as_json=as_json)
+        case local.NotAnswering() as silent:
+            _show_silent(silent, settings, as_json=as_json)
+        case local.Running() as running:
+            with running.client:
+                _show_running(running, settings, as_json=as_json)
+            return 0
+    return 1
 
 
-def _show_status(noted: address.RunFile, client: "HiveClient", settings: Settings, *, as_json: bool) -> None:
-    health, workers = client.health(), client.list_workers()
+def _show_none(*, as_json: bool) -> None:
     if as_json:
-        facts = {"running": True, "pid": noted.pid, "host": noted.host, "port": noted.port, "version": health.version}
-        show_json({**facts, "home": str(settings.home), "workers": workers})
+        show_json({"running": False, "answering": False})
+    else:
+        click.echo("No hive is running on this RBEE_HOME")
+
+
+def _show_silent(silent: local.NotAnswering, settings: Settings, *, as_json: bool) -> None:
+    note, error = silent.note, silent.error
+    if as_json:
+        where = {"pid": note.pid, "host": note.host, "port": note.port, "version": note.version}
+        facts = {"running": True, "answering": False, **where, "home": str(settings.home), **error.body()}
+        show_json(facts)
         return
-    click.echo(f"Hive is running: pid {noted.pid}, listening on {client.address}, version {health.version}")
+    click.echo(f"Hive is running but does not answer: pid {note.pid}, listening on {error.details['address']}")
+    click.echo(f"Home: {settings.home}")
+    click.echo(f"hint: {error.hint}")
+
+
+def _show_running(running: local.Running, settings: Settings, *, as_json: bool) -> None:
+    note, client = running.note, running.client
+    workers = client.list_workers()
+    if as_json:
+        where = {"pid": note.pid, "host": note.host, "port": note.port, "version": note.version}
+        show_json({"running": True, "answering": True, **where, "home": str(settings.home), "workers": workers})
+        return
+    click.echo(f"Hive is running: pid {note.pid}, listening on {client.address}, version {note.version}")
     click.echo(f"Home: {settings.home}")
     click.echo(f"Workers: {len(workers)}")
     for worker in workers:
@@ -98,21 +119,10 @@ def count_workers(number: int) -> str:
     return "1 worker" if number == 1 else f"{number} workers"
 
 
-def _await_gone(noted: address.RunFile, patience_s: float) -> bool:
+def _await_gone(process: ProcessId, patience_s: float) -> bool:
     deadline = time.monotonic() + patience_s
-    while _is_there(noted):
+    while is_alive(process):
         if time.monotonic() > deadline:
             return False
         time.sleep(GONE_POLL_S)
     return True
-
-
-def _is_there(noted: address.RunFile) -> bool:
-    """Whether that very process is alive: not a later one with its id, nor a zombie that its parent forgot."""
-    import psutil
-
-    try:
-        process = psutil.Process(noted.pid)
-        return abs(process.create_time() - noted.start_time) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

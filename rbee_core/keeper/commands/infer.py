@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from rbee_core import wire
-from rbee_core.errors import HiveUnreachable, RbeeError, RequestCanceled
+from rbee_core.errors import RbeeError, RequestCanceled
 from rbee_core.keeper.flow import Flow
 from rbee_core.keeper.hives import address
-from rbee_core.keeper.hives.open import Reach
+from rbee_core.keeper.hives.open import open_hive
 from rbee_core.keeper.infer_options import build_inference, build_spawn
 from rbee_core.keeper.interrupt import Interrupted, deadline, interrupts
+from rbee_core.keeper.options import node_option
 from rbee_core.keeper.screen.output import TextOut, raw_stdout, write_all
 from rbee_core.keeper.screen.phases import PhaseLog
 from rbee_core.keeper.screen.render import screen_for
@@ -20,7 +21,7 @@ from rbee_core.settings import DEFAULT_MODEL, load
 
 
 @click.command("infer")
-@click.option("--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Where to run it.")
+@node_option("Where to run it.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="REF", help="Alias, path or reference.")
 @click.option("--prompt", metavar="TEXT", help="What to continue or answer; - or none reads stdin.")
 @click.option("--chat", is_flag=True, help="Use the model's chat template.")
@@ -88,16 +89,15 @@ class _Run:
         address.parse(self._options["node"])
         spawn = build_spawn(self._options, settings)
         request = build_inference(self._options, settings)
-        with interrupts() as signals, contextlib.ExitStack() as stack, deadline(request.timeout_s):
-            backend = self._options["backend"]
-            check = self._check_backend if backend else None
-            reach = Reach(self._options["node"], settings, stack, signals, worker=not backend, check=check)
-            mode = "ephemeral" if reach.ephemeral else "persistent"
-            self._flow = Flow(spawn, request, self._phases, self._out, mode)
-            try:
-                self._flow.run(reach.connect, settings)
-            except HiveUnreachable as error:
-                raise reach.explained(error) from error
+        node, backend = self._options["node"], self._options["backend"]
+        check = self._check_backend if backend else None
+        with (
+            interrupts() as signals,
+            deadline(request.timeout_s),
+            open_hive(node, settings, signals, worker=not backend, check=check) as hive,
+        ):
+            self._flow = Flow(spawn, request, self._phases, self._out, hive.mode)
+            self._flow.run(hive.connect, settings)
 
     def _check_backend(self) -> None:
         """Refuse a backend that cannot run on this machine, before anything is started for it."""

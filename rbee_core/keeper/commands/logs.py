@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee_core.errors import RbeeError, WorkerNotFound
-from rbee_core.keeper.hives import address
+from rbee_core.errors import HiveNotAnswering, RbeeError, WorkerNotFound
+from rbee_core.home import Home
+from rbee_core.keeper.hives.address import is_local
+from rbee_core.keeper.hives.local import NoHive
+from rbee_core.keeper.hives.open import connect
+from rbee_core.keeper.options import node_option
 from rbee_core.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -24,11 +28,11 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 @click.command("logs")
 @click.argument("worker")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the worker ends.")
-@click.option("--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Where it runs.")
+@node_option("Where it runs.")
 def logs(worker: str, follow: bool, node: str) -> None:
     """Show a worker's log.
 
-    Also that of a worker which has ended, even if no hive runs any more.
+    Also that of a worker which has ended, even if no hive runs any more or none answers.
     """
     if not _ID.fullmatch(worker):
         raise WorkerNotFound(worker_id=worker)
@@ -38,15 +42,18 @@ def logs(worker: str, follow: bool, node: str) -> None:
 
 
 def _lines(worker: str, follow: bool, node: str, settings: Settings) -> Iterator[str]:
-    """Ask the hive; where this machine's hive is not running or has forgotten the worker, read the file."""
+    """Ask the hive; where this machine's hive cannot tell, or has forgotten the worker, read the file."""
     try:
-        with address.connect(node, settings) as client:
+        with connect(node, settings) as client:
             yield from from_hive(client, worker, follow=follow)
     except RbeeError as error:
-        forgotten = isinstance(error, address.NoHive) or error.code == "WORKER_NOT_FOUND"
-        path = settings.logs_dir / f"{worker}.log"
-        if not (forgotten and address.is_local(node) and path.is_file()):
+        silent = isinstance(error, HiveNotAnswering)
+        forgotten = silent or isinstance(error, NoHive) or error.code == "WORKER_NOT_FOUND"
+        path = Home(settings.home).worker_log(worker)
+        if not (forgotten and is_local(node) and path.is_file()):
             raise
+        if silent:
+            click.echo(f"{error.message}; this is the file so far", err=True)
         yield from from_file(path)
 
 

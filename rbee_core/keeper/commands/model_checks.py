@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee_core.errors import HomeUnusable, ModelNotFound
+from rbee_core.errors import ModelNotFound
+from rbee_core.home import Home
 from rbee_core.keeper.infer_options import canonical_model
+from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.progress import showing
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.keeper.screen.show import show_json, show_table, size_words
@@ -25,8 +27,6 @@ ADVICE = {
 }
 DAY_S = 86_400
 DEFAULT_AGE_DAYS = 7.0
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("verify")
@@ -56,7 +56,7 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
 
     if not settings.models_dir.is_dir():
         return []
-    _check_usable(settings)
+    Home(settings.home).check()
     total, done = maintenance.bytes_to_verify(settings.models_dir, wanted), 0
     catalog = Catalog(settings.catalog_path, settings.models_dir)
     try:
@@ -70,12 +70,6 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
             return list(maintenance.verify(catalog, settings.models_dir, progress, wanted))
     finally:
         catalog.close()
-
-
-def _check_usable(settings: Settings) -> None:
-    for folder in (settings.home, settings.models_dir):
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise HomeUnusable(path=str(settings.home), why=f"{folder} cannot be read and written")
 
 
 def _report(findings: "Sequence[Finding]") -> None:

@@ -9,9 +9,9 @@ import click
 from rbee_core import wire
 from rbee_core.keeper.commands import model_checks
 from rbee_core.keeper.fetching import provision
-from rbee_core.keeper.hives import address
 from rbee_core.keeper.hives.open import hive_of
 from rbee_core.keeper.infer_options import canonical_model
+from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.keeper.screen.show import date_words, show_json, show_table, size_words
 from rbee_core.settings import DEFAULT_MODEL, load
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 HEADERS = ("REFERENCE", "FORMAT", "SIZE", "PROVIDER", "SINCE", "STATUS", "PATH")
 
-node_option = click.option(
-    "--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Whose models."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+whose_option = node_option("Whose models.")
 backend_option = click.option("--backend", metavar="NAME", help="The backend that is to run it.")
 
 
@@ -40,7 +37,7 @@ models.add_command(model_checks.prune)
 @models.command("pull")
 @click.argument("model", default=DEFAULT_MODEL, metavar="[MODEL]")
 @backend_option
-@node_option
+@whose_option
 @json_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool) -> None:
@@ -68,7 +65,7 @@ def _path_of(client: "HiveClient", reference: str) -> str:
 
 
 @models.command("list")
-@node_option
+@whose_option
 @json_option
 def list_models(node: str, as_json: bool) -> None:
     """List the models that the node has."""
@@ -98,7 +95,7 @@ def _row(model: wire.ModelInfo) -> list[str]:
 @click.argument("model", metavar="MODEL")
 @backend_option
 @click.option("--context", type=click.IntRange(1), metavar="N", help="Tokens of context to reckon with.")
-@node_option
+@whose_option
 @json_option
 def show(model: str, backend: str | None, context: int | None, node: str, as_json: bool) -> None:
     """Show a model, the memory that a worker for it needs, and whether it fits."""
@@ -130,7 +127,7 @@ def _facts(model: wire.ModelDetails) -> list[tuple[str, Any]]:
 
 @models.command("rm")
 @click.argument("references", nargs=-1, required=True, metavar="MODEL...")
-@node_option
+@whose_option
 @json_option
 def remove(references: tuple[str, ...], node: str, as_json: bool) -> None:
     """Forget models, and delete the files that rbee fetched.

@@ -10,13 +10,14 @@ import click
 
 from rbee_core.backend.manager import PluginHost, PluginReport
 from rbee_core.keeper.commands import plugin_template
+from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.show import show_json, show_table
 
 HEADERS = ("PLUGIN", "VERSION", "HOOKS", "BACKENDS", "SOURCES", "STATUS")
 
 
 @click.group("plugins", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool) -> None:
     """List the installed plugins and what they bring."""

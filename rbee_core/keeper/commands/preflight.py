@@ -5,10 +5,8 @@ import logging
 import os
 import shutil
 import socket
-import stat
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +16,8 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import model_ref
 from rbee_core.domain.preflight import BackendFact, Check, Facts, PortState, checks, passed
 from rbee_core.errors import RbeeError
-from rbee_core.keeper.hives import address
+from rbee_core.home import Home
+from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.render import wants_colour
 from rbee_core.keeper.screen.show import show_json
 from rbee_core.settings import DEFAULT_MODEL, Settings, load
@@ -26,9 +25,6 @@ from rbee_core.settings import DEFAULT_MODEL, Settings, load
 MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": None}
 COMPILERS = {"cc": ("cc", "gcc", "clang"), "c++": ("c++", "g++", "clang++")}
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.command("preflight")
@@ -91,7 +87,7 @@ def collect(settings: Settings) -> Facts:
         model_hint=model_hint,
         memory_available_bytes=hardware.available_memory_bytes(),
         memory_total_bytes=host.total,
-        **_home(settings.home),
+        **_home(Home(settings.home)),
         **_catalog(settings),
         **_port(settings),
     )
@@ -119,24 +115,13 @@ def _default_model(plugins: PluginHost, settings: Settings) -> tuple[str, str, s
         return DEFAULT_MODEL, "", error.message, error.hint
 
 
-def _home(home: Path) -> dict[str, Any]:
-    there = next((p for p in (home, *home.parents) if p.exists()), Path("/"))
-    exists, error = there == home, ""
-    if not there.is_dir():
-        error = f"{there} is no folder"
-    elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-        error = "it cannot be read and written" if exists else f"it cannot be made in {there}"
-    folders = [p for p in (home, home / "models", home / "logs", home / "run") if exists and p.is_dir()]
-    closed = next((p for p in folders if not os.access(p, os.R_OK | os.W_OK | os.X_OK)), None)
-    if closed is not None and not error:
-        error = f"{closed.name} cannot be read and written"
-    shared = exists and bool(stat.S_IMODE(home.stat().st_mode) & 0o077)
+def _home(home: Home) -> dict[str, Any]:
     return {
-        "home": str(home),
-        "home_exists": exists,
-        "home_error": error,
-        "home_open_to_others": shared,
-        "disk_free_bytes": shutil.disk_usage(there).free,
+        "home": str(home.path),
+        "home_exists": home.path.exists(),
+        "home_error": home.fault(),
+        "home_open_to_others": home.is_open_to_others(),
+        "disk_free_bytes": shutil.disk_usage(home.nearest()).free,
     }
 
 
@@ -150,9 +135,9 @@ def _catalog(settings: Settings) -> dict[str, Any]:
 
 
 def _port(settings: Settings) -> dict[str, Any]:
-    noted = address.read_run_file(settings)
-    if noted is not None and noted.port == settings.port:
-        return {"port": settings.port, "port_state": "ours", "port_detail": f"pid {noted.pid}"}
+    note = Home(settings.home).running_hive()
+    if note is not None and note.port == settings.port:
+        return {"port": settings.port, "port_state": "ours", "port_detail": f"pid {note.pid}"}
     state, detail = _listen(settings.host, settings.port)
     return {"port": settings.port, "port_state": state, "port_detail": detail}
 

@@ -6,7 +6,8 @@ import click
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError
-from rbee_core.keeper.hives import address
+from rbee_core.keeper.hives.open import connect
+from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.show import show_json, show_table, size_words
 from rbee_core.settings import load
 
@@ -14,10 +15,7 @@ ILL = ("crashed", "failed")
 LIST_HEADERS = ("WORKER", "STATE", "MODEL", "BACKEND", "DEVICE", "SLOTS", "MEMORY", "IDLE")
 HEALTH_HEADERS = ("WORKER", "HEALTH", "STATE", "SLOTS", "IDLE", "DETAIL")
 
-node_option = click.option(
-    "--node", default=address.LOCALHOST, show_default=True, metavar="HOST[:PORT]", help="Whose workers."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+whose_option = node_option("Whose workers.")
 
 
 @click.group("workers")
@@ -26,11 +24,11 @@ def workers() -> None:
 
 
 @workers.command("list")
-@node_option
+@whose_option
 @json_option
 def list_workers(node: str, as_json: bool) -> None:
     """List the live workers."""
-    with address.connect(node, load(os.environ)) as client:
+    with connect(node, load(os.environ)) as client:
         found = client.list_workers()
     if as_json:
         show_json({"workers": found})
@@ -42,11 +40,11 @@ def list_workers(node: str, as_json: bool) -> None:
 
 @workers.command("health")
 @click.argument("worker_ids", nargs=-1, metavar="[WORKER]...")
-@node_option
+@whose_option
 @json_option
 def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
     """Check the workers; exit code 1 if one of them crashed, failed or does not respond."""
-    with address.connect(node, load(os.environ)) as client:
+    with connect(node, load(os.environ)) as client:
         ids = worker_ids or tuple(worker.worker_id for worker in client.list_workers())
         found = [client.worker(worker_id) for worker_id in ids]
     if as_json:
@@ -61,13 +59,13 @@ def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
 @workers.command("shutdown")
 @click.argument("worker_ids", nargs=-1, metavar="[WORKER]...")
 @click.option("--all", "everyone", is_flag=True, help="All of them.")
-@node_option
+@whose_option
 def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:
     """Shut down workers and free their memory; the hive goes on."""
     if bool(worker_ids) == everyone:
         raise click.UsageError("Name workers, or give --all.")
     code = 0
-    with address.connect(node, load(os.environ)) as client:
+    with connect(node, load(os.environ)) as client:
         for worker_id in worker_ids or [worker.worker_id for worker in client.list_workers()]:
             try:
                 client.stop_worker(worker_id)

@@ -1,7 +1,10 @@
 """The hive of one command: started when no hive runs on this machine, gone when the command returns."""
 
-from typing import Self
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
 
+from rbee_core.home import HiveNote
 from rbee_core.keeper.hives import launch
 from rbee_core.settings import Settings
 
@@ -9,27 +12,19 @@ from rbee_core.settings import Settings
 class EphemeralHive:
     """A private hive that hangs on this process by its stdin: whatever ends the keeper ends the hive and its workers.
 
-    It is launched when built, so that it boots while the caller imports its HTTP client; `address` waits for it.
+    It may still be booting; `address` waits for it.
     """
 
-    def __init__(self, settings: Settings, *, worker: bool) -> None:
-        """Launch it; with `worker`, it prepares a worker process while it boots."""
+    def __init__(self, process: "subprocess.Popen[bytes]", settings: Settings) -> None:
+        self._process = process
         self._settings = settings
-        self._process = launch.launch("--ephemeral", *([] if worker else ["--no-worker"]), lifeline=True)
-        self._address: tuple[str, int] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._note: HiveNote | None = None
 
     def address(self) -> tuple[str, int]:
         """Return host and port once the hive listens. Raises what kept it from starting."""
-        if self._address is None:
-            ready = launch.await_ready(self._process, self._settings)
-            self._address = (ready["host"], ready["port"])
-        return self._address
+        if self._note is None:
+            self._note = launch.await_ready(self._process, self._settings)
+        return self._note.host, self._note.port
 
     def exit_words(self) -> str:
         """Say how the hive ended; empty while it runs."""
@@ -48,3 +43,16 @@ class EphemeralHive:
     def kill(self) -> None:
         """End the hive now; its guardian ends the workers."""
         self._process.kill()
+
+
+@contextmanager
+def ephemeral_hive(settings: Settings, *, worker: bool) -> Generator[EphemeralHive]:
+    """Launch a hive for the block and stop it after; with `worker`, it prepares a worker process while it boots.
+
+    Does not wait until it listens, so that the caller can import its HTTP client meanwhile.
+    """
+    hive = EphemeralHive(launch.launch("--ephemeral", *([] if worker else ["--no-worker"]), lifeline=True), settings)
+    try:
+        yield hive
+    finally:
+        hive.stop()

@@ -9,6 +9,7 @@ import time
 from typing import IO, Any
 
 from rbee_core.errors import RbeeError, RemoteError
+from rbee_core.home import HiveNote, Home, parse_note
 from rbee_core.settings import Settings
 
 KILL_PATIENCE_S = 5.0
@@ -29,22 +30,20 @@ def launch(*options: str, lifeline: bool) -> subprocess.Popen[bytes]:
     )
 
 
-def await_ready(process: subprocess.Popen[bytes], settings: Settings) -> dict[str, Any]:
-    """Return the line `{"pid", "port", "host"}` that a hive prints when it listens.
+def await_ready(process: subprocess.Popen[bytes], settings: Settings) -> HiveNote:
+    """Return the note that a hive prints when it listens.
 
     Raises the hive's own error if it prints that instead.
     """
     assert process.stdout is not None
     line = _read_line(process.stdout, settings.worker_start_timeout_s)
+    if note := parse_note(line, HiveNote):
+        return note
     try:
-        answer: dict[str, Any] = json.loads(line)
-    except ValueError:
+        error: dict[str, Any] = json.loads(line)["error"]
+    except (ValueError, LookupError, TypeError):
         raise _silent(process, settings) from None
-    if error := answer.get("error"):
-        raise RemoteError(
-            code=error["code"], message=error["message"], http_status=500, details=error.get("details", {})
-        )
-    return answer
+    raise RemoteError(code=error["code"], message=error["message"], http_status=500, details=error.get("details", {}))
 
 
 def _read_line(pipe: IO[bytes], patience_s: float) -> bytes:
@@ -70,7 +69,7 @@ def _silent(process: subprocess.Popen[bytes], settings: Settings) -> RbeeError:
         what = f"The hive did not start within {settings.worker_start_timeout_s:g} s"
     else:
         what = f"The hive ended while it started ({exit_words(code)})"
-    return RbeeError(what, hint=f"look at {settings.logs_dir / 'hive.log'}, or run `rbee-hive daemon` to see it")
+    return RbeeError(what, hint=f"look at {Home(settings.home).hive_log}, or run `rbee-hive daemon` to see it")
 
 
 def exit_words(code: int) -> str:

@@ -1,71 +1,103 @@
-"""Reaching the hive of a node, which for this machine may have to be started first and stopped again."""
+"""Opening the hive of a node, which for this machine may have to be started first and stopped again."""
 
 import contextlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rbee_core.errors import HiveUnreachable, RbeeError
-from rbee_core.keeper.hives import address
-from rbee_core.keeper.hives.ephemeral import EphemeralHive
+from rbee_core.home import Home
+from rbee_core.keeper.hives import address, local
+from rbee_core.keeper.hives.ephemeral import EphemeralHive, ephemeral_hive
 from rbee_core.keeper.interrupt import Interrupts, interrupts
-from rbee_core.settings import Settings
+from rbee_core.settings import DEFAULT_PORT, Settings
 
 if TYPE_CHECKING:
     from rbee_core.client import HiveClient
 
 
-class Reach:
-    """The way to one hive. `ephemeral` is the hive that was started for this command, if one was.
+class Mode(StrEnum):
+    """Whose hive a command uses."""
 
-    `check` runs before a hive is started, and only then: what it raises saves starting one.
+    EPHEMERAL = "ephemeral"
+    """One that was started for this command and goes with it."""
+    PERSISTENT = "persistent"
+    """One that was there before and stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHive:
+    """A hive that is there, or is being started. `connect` waits for it and returns the one client of it."""
+
+    mode: Mode
+    connect: "Callable[[], HiveClient]"
+
+
+def connect(node: str, settings: Settings) -> "HiveClient":
+    """Return a client of a hive that is there. Raises `NoHive` or `HiveNotAnswering` for this machine's own."""
+    client = _existing(node, settings)
+    if client is None:
+        raise local.NoHive
+    return client
+
+
+@contextmanager
+def open_hive(
+    node: str, settings: Settings, signals: Interrupts, *, worker: bool, check: Callable[[], None] | None = None
+) -> Generator[OpenHive]:
+    """Yield the node's hive; on this machine, one is started for the block if none runs.
+
+    With `worker`, a hive that is started prepares a worker while it boots. `check` runs before a hive is started, and
+    only then: what it raises saves starting one. Raises `HiveNotAnswering` for a hive of this RBEE_HOME that is there
+    and silent: no second one is started beside it.
     """
-
-    def __init__(
-        self,
-        node: str,
-        settings: Settings,
-        stack: contextlib.ExitStack,
-        signals: Interrupts,
-        *,
-        worker: bool,
-        check: Callable[[], None] | None = None,
-    ) -> None:
-        self._settings = settings
-        self._stack = stack
-        self.ephemeral: EphemeralHive | None = None
-        self._client = address.running(settings) if address.is_local(node) else address.connect(node, settings)
-        if self._client is not None:
-            stack.enter_context(self._client)
-            return
-        if check is not None:
-            check()
-        self.ephemeral = stack.enter_context(EphemeralHive(settings, worker=worker))
-        signals.at_once = self.ephemeral.kill
-
-    def connect(self) -> "HiveClient":
-        """Wait for the hive and return a client of it."""
-        if self._client is None:
-            import_module("rbee_core.client")  # slow, so it is done while the hive boots
-            assert self.ephemeral is not None
-            self._client = self._stack.enter_context(address.client_of(*self.ephemeral.address(), self._settings))
-        return self._client
-
-    def explained(self, error: RbeeError) -> RbeeError:
-        """Name the cause instead of the symptom where this command's own hive is gone."""
-        words = self.ephemeral.exit_words() if self.ephemeral else ""
-        log = self._settings.logs_dir / "hive.log"
-        return RbeeError(f"The hive of this command is gone ({words})", hint=f"look at {log}") if words else error
+    if client := _existing(node, settings):
+        with client:
+            yield OpenHive(Mode.PERSISTENT, lambda: client)
+        return
+    if check is not None:
+        check()
+    with ephemeral_hive(settings, worker=worker) as hive, contextlib.ExitStack() as stack:
+        signals.at_once = hive.kill
+        try:
+            yield OpenHive(Mode.EPHEMERAL, _connector(hive, settings, stack))
+        except HiveUnreachable as error:
+            raise _explained(hive, error, settings) from error
 
 
 @contextmanager
 def hive_of(node: str, settings: Settings) -> "Generator[HiveClient]":
     """Yield a client of the node's hive; on this machine, one is started for the block if none runs."""
-    address.parse(node)
-    with interrupts() as signals, contextlib.ExitStack() as stack:
-        reach = Reach(node, settings, stack, signals, worker=False)
-        try:
-            yield reach.connect()
-        except HiveUnreachable as error:
-            raise reach.explained(error) from error
+    with interrupts() as signals, open_hive(node, settings, signals, worker=False) as hive:
+        yield hive.connect()
+
+
+def _existing(node: str, settings: Settings) -> "HiveClient | None":
+    """Return a client of the hive that `node` names; None if that is this RBEE_HOME's and there is none."""
+    if address.is_local(node):
+        found = local.running(settings)
+        return found.client if found else None
+    host, port = address.parse(node)
+    return address.client_of(host, port or DEFAULT_PORT, settings)
+
+
+def _connector(hive: EphemeralHive, settings: Settings, stack: contextlib.ExitStack) -> "Callable[[], HiveClient]":
+    clients: list[HiveClient] = []
+
+    def connect_once() -> "HiveClient":
+        if not clients:
+            import_module("rbee_core.client")  # slow, so it is done while the hive boots
+            clients.append(stack.enter_context(address.client_of(*hive.address(), settings)))
+        return clients[0]
+
+    return connect_once
+
+
+def _explained(hive: EphemeralHive, error: RbeeError, settings: Settings) -> RbeeError:
+    """Name the cause instead of the symptom where this command's own hive is gone."""
+    words = hive.exit_words()
+    log = Home(settings.home).hive_log
+    return RbeeError(f"The hive of this command is gone ({words})", hint=f"look at {log}") if words else error
