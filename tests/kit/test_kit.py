@@ -11,7 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+PATIENCE_S = 500  # a run of the whole kit on a machine that others use too
 PLUGINS = Path(__file__).parent / "plugins"
+pytestmark = pytest.mark.timeout(PATIENCE_S + 20)
 TEXT = "die Biene fliegt über blühende Wiesen und sammelt Nektar 🐝 蜂蜜 для улья and brings it home to the hive"
 
 WAITS = "who no longer waits frees the slot within a second"
@@ -60,7 +62,13 @@ def kit(tmp_path: Path):
         argv += ["--rbee-verdict", "out/verdict.json", "--rbee-badge", "out/badge.svg", "-p", "no:cacheprovider"]
         environment = {**os.environ, "PYTHONPATH": str(PLUGINS)}
         done = subprocess.run(
-            [*argv, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=110, check=False
+            [*argv, *options],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
         written = folder / "out" / "verdict.json"
         verdict = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
