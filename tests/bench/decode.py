@@ -4,15 +4,32 @@ Run as ``python -m tests.bench.decode [--json]``. rbee is timed where its user i
 first character to the last. Both are greedy, with the same prompt, threads and number of tokens.
 """
 
+import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import files
+from pathlib import Path
 from statistics import median
 
 import psutil
 
-from tests.bench.measure import SCRIPTS, Goal, arguments, hive, home, interleaved, ratio, report, run
+from tests.bench.measure import (
+    RBEE,
+    ROOT,
+    Goal,
+    arguments,
+    exit_with,
+    hive,
+    home,
+    interleaved,
+    ratio,
+    report,
+    run,
+)
 
 PROMPT = "Once upon a time, in a small village by the sea, there was"
 TOKENS = 200
@@ -50,33 +67,46 @@ print((done - 1) / (time.perf_counter() - started))
 """
 
 
-def main() -> int:
-    parser = arguments(__doc__, rounds=5)
-    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    parser.add_argument("--threads", type=int, default=cores, help="fewer on a machine that others use too")
-    options = parser.parse_args()
-    threads, path = options.threads, model_path()
-    with home() as environment, hive(environment | {"RBEE_THREADS": str(threads)}):
-        argv = [SCRIPTS / "rbee", "infer", "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temperature", "0"]
-        run(argv, environment)  # the worker starts here
+@contextmanager
+def through_rbee(checkout: Path, threads: int) -> Iterator[Callable[[], float]]:
+    """Give a measure of tokens per second through `rbee infer` of a checkout, with a worker that is loaded."""
+    with home(checkout) as environment, hive(environment | {"RBEE_THREADS": str(threads)}):
+        argv = [RBEE, "infer", "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temperature", "0"]
 
-        def rbee() -> float:
+        def measure() -> float:
             timing = run(argv, environment)
             tokens = re.search(r"Total tokens: (\d+)", timing.stderr)
             assert tokens is not None
             return (int(tokens[1]) - 1) / (timing.last_s - timing.first_s)
 
-        def bare() -> float:
-            done = subprocess.run(
-                [sys.executable, "-c", BARE, path, PROMPT, str(TOKENS), str(threads)],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            return float(done.stdout)
+        measure()  # the worker starts here
+        yield measure
 
-        through, alone = interleaved(options.rounds, rbee, bare)
-    goals = [Goal("decode through rbee infer / bare loop", ratio(through, alone), 0.95, at_least=True)]
-    numbers = {"rbee infer, tokens/s": median(through), "bare loop, tokens/s": median(alone), "threads": threads}
-    return report(goals, numbers, as_json=options.json)
+
+def bare_loop(threads: int) -> float:
+    """Return tokens per second of the loop; its threads wait as those of rbee's workers do."""
+    argv = [sys.executable, "-c", BARE, model_path(), PROMPT, str(TOKENS), str(threads)]
+    environment = {"GOMP_SPINCOUNT": "1000", **os.environ}
+    return float(subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def goal(through: Sequence[float], alone: Sequence[float]) -> Goal:
+    return Goal("decode through rbee infer / bare loop", ratio(through, alone), 0.95, at_least=True)
+
+
+def add_threads(parser: ArgumentParser) -> None:
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    parser.add_argument("--threads", type=int, default=cores, help="fewer on a machine that others use too")
+
+
+def main() -> int:
+    parser = arguments(__doc__, rounds=5)
+    add_threads(parser)
+    options = parser.parse_args()
+    with through_rbee(ROOT, options.threads) as rbee:
+        through, alone = interleaved(options.rounds, rbee, lambda: bare_loop(options.threads))
+    numbers = {"rbee infer, tokens/s": median(through), "bare loop, tokens/s": median(alone)}
+    return report([goal(through, alone)], {**numbers, "threads": options.threads}, as_json=options.json)
 
 
 def model_path() -> str:
@@ -85,4 +115,4 @@ def model_path() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -6,7 +6,6 @@ The prompt fills a good part of the context, so that the cache is really written
 
 import argparse
 import json
-import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -18,6 +17,7 @@ from rbee_core import wire
 from rbee_core.client import HiveClient
 from rbee_kit.program import Home
 from rbee_kit.waiting import eventually
+from tests.bench.measure import exit_with
 
 CONTEXTS = (512, 4096)
 TOLERANCE = 0.25
@@ -50,7 +50,7 @@ def measure(client: HiveClient, model: str, context_tokens: int) -> dict[str, An
     }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--model", default="smollm2")
@@ -72,8 +72,8 @@ def main() -> None:
         for result in results:
             sizes = [f"{name} {result[f'{name}_bytes'] / 1e6:.0f} MB" for name in ("estimate", "rss")]
             print(f"context {result['context_tokens']}: {', '.join(sizes)}, ratio {result['ratio']:.2f}")
-    sys.exit(not fine)
+    return 0 if fine else 1
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

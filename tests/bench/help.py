@@ -5,27 +5,33 @@ Run as ``python -m tests.bench.help [--json]``.
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 
-from tests.bench.measure import SCRIPTS, Goal, arguments, interleaved, ratio, report, run
+from tests.bench.measure import RBEE, ROOT, Goal, arguments, environment_of, exit_with, interleaved, ratio, report, run
+
+
+def show_help(checkout: Path) -> float:
+    """Return how long a checkout's `rbee --help` takes."""
+    return run([RBEE, "--help"], environment_of(checkout)).returned_s
+
+
+def nothing() -> float:
+    return run([sys.executable, "-c", "pass"], os.environ).returned_s
+
+
+def goal(help_s: Sequence[float], nothing_s: Sequence[float]) -> Goal:
+    return Goal("rbee --help / python -c pass", ratio(help_s, nothing_s), 6)
 
 
 def main() -> int:
     options = arguments(__doc__, rounds=15).parse_args()
-
-    def nothing() -> float:
-        return run([sys.executable, "-c", "pass"], os.environ).returned_s
-
-    def show_help() -> float:
-        return run([SCRIPTS / "rbee", "--help"], os.environ).returned_s
-
-    show_help()
-    help_s, nothing_s = interleaved(options.rounds, show_help, nothing)
-    goals = [Goal("rbee --help / python -c pass", ratio(help_s, nothing_s), 8)]
-    return report(
-        goals, {"rbee --help, s": median(help_s), "python -c pass, s": median(nothing_s)}, as_json=options.json
-    )
+    show_help(ROOT)
+    help_s, nothing_s = interleaved(options.rounds, lambda: show_help(ROOT), nothing)
+    numbers = {"rbee --help, s": median(help_s), "python -c pass, s": median(nothing_s)}
+    return report([goal(help_s, nothing_s)], numbers, as_json=options.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

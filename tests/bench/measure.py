@@ -3,18 +3,25 @@
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from rbee_kit import oracle
+
+ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
+RBEE = SCRIPTS / "rbee"
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,15 @@ def run(argv: Sequence[str | Path], environment: Mapping[str, str]) -> Timing:
             assert p.stdout is not None
             first = last = 0.0
             data = b""
-            while chunk := os.read(p.stdout.fileno(), 65_536):
-                if chunk.strip():
-                    last = time.perf_counter()
-                    first = first or last
-                data += chunk
+            try:
+                while chunk := os.read(p.stdout.fileno(), 65_536):
+                    if chunk.strip():
+                        last = time.perf_counter()
+                        first = first or last
+                    data += chunk
+            except BaseException:
+                p.terminate()
+                raise
         returned = time.perf_counter()
         errors.seek(0)
         stderr = errors.read().decode()
@@ -66,28 +77,44 @@ def run(argv: Sequence[str | Path], environment: Mapping[str, str]) -> Timing:
     return Timing(first - started, last - started, returned - started, data.decode(), stderr)
 
 
+def environment_of(checkout: Path) -> dict[str, str]:
+    """Return an environment in which this interpreter's programs run the code in `checkout`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RBEE_", "PYTHON"))}
+    return kept | {"PYTHONPATH": str(checkout)}
+
+
 @contextmanager
-def home() -> Iterator[dict[str, str]]:
-    """Give the environment of a new RBEE_HOME."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RBEE_")}
+def home(checkout: Path = ROOT) -> Iterator[dict[str, str]]:
+    """Give the environment of a new RBEE_HOME; at the end, nothing that was started with it is alive."""
+    tag = str(uuid.uuid4())
     with tempfile.TemporaryDirectory() as folder:
-        yield kept | {"RBEE_HOME": folder}
+        try:
+            yield environment_of(checkout) | {"RBEE_HOME": folder, oracle.TAG_VARIABLE: tag}
+        finally:
+            oracle.kill(tag)
 
 
 @contextmanager
 def hive(environment: Mapping[str, str]) -> Iterator[None]:
     """Run a hive on the node `localhost` of this environment."""
-    subprocess.run([SCRIPTS / "rbee", "hive", "start", "--port", "0"], env=environment, check=True, capture_output=True)
     try:
+        subprocess.run([RBEE, "hive", "start", "--port", "0"], env=environment, check=True, capture_output=True)
         yield
     finally:
-        subprocess.run([SCRIPTS / "rbee", "hive", "stop"], env=environment, check=True, capture_output=True)
+        subprocess.run([RBEE, "hive", "stop"], env=environment, check=False, capture_output=True)
 
 
 def interleaved(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Return what each measure gave, taken in turns so that a slow minute hits all of them."""
-    taken = [[measure() for measure in measures] for _ in range(rounds)]
-    return [list(values) for values in zip(*taken, strict=True)]
+    """Return what each measure gave, taken in turns so that a slow minute hits all of them.
+
+    Every other round goes backwards: whoever comes after another pays for what that one left behind.
+    """
+    taken: list[list[float]] = [[] for _ in measures]
+    for number in range(rounds):
+        places = range(len(measures)) if number % 2 == 0 else reversed(range(len(measures)))
+        for place in places:
+            taken[place].append(measures[place]())
+    return taken
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -115,3 +142,16 @@ def report(goals: Sequence[Goal], numbers: Mapping[str, float], *, as_json: bool
             sign, verdict = "≥" if goal.at_least else "≤", "ok" if goal.met else "MISSED"
             print(f"{goal.name:45} {goal.value:10.3f} {goal.unit:1} {sign} {goal.limit:g}  {verdict}")
     return 0 if all(g.met for g in goals) else 1
+
+
+def exit_with(bench: Callable[[], int]) -> NoReturn:
+    """Run a bench and exit with its code; Ctrl+C and SIGTERM end it as an error would, so that it cleans up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    sys.exit(bench())
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, lambda *_: None)  # not SIG_IGN, which whoever cleans up would inherit
+    sys.exit(128 + number)
