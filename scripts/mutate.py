@@ -36,15 +36,15 @@ MUTATIONS = (
     Mutation(
         "an ephemeral hive is not stopped",
         "rbee_core/keeper/hives/ephemeral.py",
-        "    def __exit__(self, *_: object) -> None:\n        self.stop()",
-        "    def __exit__(self, *_: object) -> None:\n        pass",
+        "    finally:\n        hive.stop()\n",
+        "    finally:\n        pass\n",
         ("-m", "B11"),
     ),
     Mutation(
         "a worker's note is called workers.db",
         "rbee_core/home.py",
-        'return settings.run_dir / f"{worker_id}.json"',
-        'return settings.run_dir / "workers.db"',
+        'return self.run_dir / f"{worker_id}.json"',
+        'return self.run_dir / "workers.db"',
         ("-m", "B3.5 or B7.3 or B9.1"),
     ),
     Mutation(
