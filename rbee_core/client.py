@@ -180,7 +180,7 @@ class HiveClient:
                         yield good
                         finished = good[-1].done
                     if error:
-                        _raise_remote(error, response.status_code)
+                        raise RemoteError.of(error)
             except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
                 if finished:
                     return
@@ -275,7 +275,7 @@ class HiveClient:
             error = msgspec.json.decode(content, type=wire.ErrorBody).error
         except msgspec.MsgspecError:
             raise self._stranger(status) from None
-        _raise_remote(error, status)
+        raise RemoteError.of(error, status)
 
     def _stranger(self, status: int) -> RemoteError:
         message = f"What answers at {self.address} (HTTP {status}) does not speak like a hive"
@@ -291,10 +291,6 @@ class HiveClient:
 
 def _worker_path(worker_id: str) -> str:
     return f"/v1/workers/{quote(worker_id, safe='')}"
-
-
-def _raise_remote(error: wire.ErrorObject, status: int) -> NoReturn:
-    raise RemoteError(code=error.code, message=error.message, http_status=status, details=error.details)
 
 
 def _sentence(error: Exception) -> str:

@@ -4,12 +4,12 @@ Owns shapes and ranges, and the two functions that turn bytes into a struct or i
 strict: unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import InvalidRequest, RbeeError
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
@@ -25,6 +25,29 @@ class Lenient(Struct, kw_only=True):
     """Base of what we receive as a client: a newer server may say more."""
 
 
+class ErrorObject(Lenient):
+    """An error, wherever one is told: behind `error` in bodies, events, workers and downloads. The hint is a detail.
+
+    `http_status` is None where the other side did not say it.
+    """
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+    http_status: Annotated[int, Meta(ge=400, le=599)] | None = None
+
+    @classmethod
+    def of(cls, error: RbeeError) -> Self:
+        """Return `error` as it travels; `RemoteError.of` is the way back."""
+        return cls(**error.as_data())
+
+
+class ErrorBody(Lenient):
+    """The body of every answer that is an error."""
+
+    error: ErrorObject
+
+
 class Health(Lenient):
     """`GET /v1/health`: the only route that needs no key."""
 
@@ -38,7 +61,7 @@ class Ready(Lenient):
 
     ready: bool
     state: str = "ready"
-    error: dict[str, Any] | None = None
+    error: ErrorObject | None = None
 
 
 class LoadProgress(Lenient):
@@ -50,7 +73,7 @@ class LoadProgress(Lenient):
     slots: int = 0
     context_tokens: int = 0
     accelerator: str = ""
-    error: dict[str, Any] | None = None
+    error: ErrorObject | None = None
 
 
 class WorkerInfo(Lenient):
@@ -71,7 +94,7 @@ class WorkerInfo(Lenient):
     detail: str = ""
     idle_s: float = 0.0
     reason: str = ""
-    error: dict[str, Any] | None = None
+    error: ErrorObject | None = None
     log_path: str = ""
 
 
@@ -185,7 +208,7 @@ class DownloadProgress(Lenient):
     total_bytes: int = 0
     file: str = ""
     note: str = ""
-    error: dict[str, Any] | None = None
+    error: ErrorObject | None = None
 
 
 class ModelDetails(Lenient):
@@ -290,20 +313,6 @@ class DoneEvent(Lenient):
     finish_reason: str
     prompt_tokens: int = 0
     first_token_ms: int = 0
-
-
-class ErrorObject(Lenient):
-    """What stands behind `error` in every error body and error event."""
-
-    code: str
-    message: str
-    details: dict[str, Any] = {}
-
-
-class ErrorBody(Lenient):
-    """An error as it travels."""
-
-    error: ErrorObject
 
 
 class StreamEvent(Lenient):

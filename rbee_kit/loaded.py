@@ -116,5 +116,7 @@ def load(hive: Hive, model: str, backend: str, context_tokens: int | None = None
 
     worker = eventually(settled, LONGEST_LOAD_S, what="the model is loaded")
     assert worker is not None
-    assert worker.state == "idle", f"the worker {worker.state}: {(worker.error or {}).get('message', worker.reason)}"
+    assert worker.state == "idle", (
+        f"the worker {worker.state}: {worker.error.message if worker.error else worker.reason}"
+    )
     return Loaded(hive, worker, before, seen, time.monotonic() - started)

@@ -184,7 +184,7 @@ class Pool:
         if worker.state not in (WorkerState.LAUNCHING, WorkerState.LOADING):
             return
         yield from self._refuse_waiting(worker, error)
-        worker.error = error.body()["error"]
+        worker.error = error
         yield from self._stop(worker, WorkerState.FAILED, error.message)
 
     # Serving.
@@ -202,7 +202,7 @@ class Pool:
     def _probe_failed(self, worker: Worker) -> Iterator[do.Instruction]:
         worker.failed_probes += 1
         if worker.serving and worker.failed_probes >= PROBES_BEFORE_KILL:
-            worker.error = WorkerCrashed(worker_id=worker.id, exit="it stopped answering").body()["error"]
+            worker.error = WorkerCrashed(worker_id=worker.id, exit="it stopped answering")
             yield from self._stop(worker, WorkerState.CRASHED, "it stopped answering", force=True)
 
     # Ending.
@@ -230,7 +230,7 @@ class Pool:
     ) -> Iterator[do.Instruction]:
         """Take the worker out of the registry and remember it."""
         if error is not None:
-            worker.error = error.body()["error"]
+            worker.error = error
             yield from self._refuse_waiting(worker, error)
         worker.state, worker.reason = end_as, reason
         worker.requests.clear()

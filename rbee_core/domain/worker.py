@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NewType
+from typing import NewType
+
+from rbee_core.errors import RbeeError
 
 WorkerId = NewType("WorkerId", str)
 RequestId = NewType("RequestId", str)
@@ -152,7 +154,7 @@ class Worker:
     tickets: list[Ticket] = field(default_factory=list[Ticket])
     end_as: WorkerState | None = None
     reason: str = ""
-    error: dict[str, Any] | None = None
+    error: RbeeError | None = None
 
     @property
     def serving(self) -> bool:

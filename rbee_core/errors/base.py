@@ -1,7 +1,16 @@
 """The root of the error tree, the error of the other side, and what all errors use."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Protocol, Self
+
+
+class ErrorData(Protocol):
+    """An error as data: what `rbee_core.wire.ErrorObject` carries between processes."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+    http_status: int | None
 
 
 class RbeeError(Exception):
@@ -23,20 +32,29 @@ class RbeeError(Exception):
         return self.message
 
     def __copy__(self) -> Self:
-        """Return the same error as another object: one that is raised in two tasks would mix up their tracebacks."""
+        """Return an equal error with its cause, and without the traceback.
+
+        Raising writes into the object raised. So an error that several tasks wait for, or that is kept, is raised as
+        a copy: else each gets the others' tracebacks, and holds their frames alive.
+        """
         twin = type(self).__new__(type(self), *self.args)
-        twin.__dict__.update(self.__dict__)
+        vars(twin).update(vars(self))
+        twin.details = dict(self.details)
         twin.__cause__ = self.__cause__
         return twin
 
-    def body(self) -> dict[str, Any]:
-        """Return the error as the wire's `{"error": {code, message, details}}` object."""
+    def as_data(self) -> dict[str, Any]:
+        """Return the error as it travels: code, message, details and HTTP status; the hint is one of the details."""
         details = {**self.details, **({"hint": self.hint} if self.hint else {})}
-        return {"error": {"code": self.code, "message": self.message, "details": details}}
+        return {"code": self.code, "message": self.message, "details": details, "http_status": self.http_status}
+
+    def body(self) -> dict[str, Any]:
+        """Return the body of an answer, or of an event, that says the error."""
+        return {"error": self.as_data()}
 
 
 class RemoteError(RbeeError):
-    """Raised by the client: an error that the other side answered with, unchanged."""
+    """Raised with what the other side said, unchanged: by a client, and by a hive for its workers."""
 
     def __init__(self, *, code: str, message: str, http_status: int, details: dict[str, Any]) -> None:
         rest = dict(details)
@@ -44,7 +62,17 @@ class RemoteError(RbeeError):
         super().__init__(message, hint=hint)
         self.details = rest  # whatever its keys are called
         self.code, self.http_status = code, http_status
-        self.exit_code = next((c.exit_code for c in error_classes() if c.code == code), 1)
+        self.exit_code = getattr(_class_of(code), "exit_code", 1)
+
+    @classmethod
+    def of(cls, error: ErrorData, http_status: int | None = None) -> Self:
+        """Return the error that `error` tells of. `http_status` is the answer's, for a side that does not say it."""
+        status = error.http_status or http_status or getattr(_class_of(error.code), "http_status", 500)
+        return cls(code=error.code, message=error.message, http_status=status, details=error.details)
+
+
+def _class_of(code: str) -> type[RbeeError] | None:
+    return next((cls for cls in error_classes() if cls.code == code), None)
 
 
 def error_classes() -> Iterator[type[RbeeError]]:

@@ -6,6 +6,7 @@ what a token costs here is paid for every token of every request.
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 
 import aiohttp
 import msgspec
@@ -51,7 +52,7 @@ class Answer:
                 raise StreamBroken(tokens=tokens, why="the worker sent what is no event") from error
             for event in events:
                 if event.error:
-                    raise _remote(event.error, 502)
+                    raise RemoteError.of(event.error)
                 tokens += event.token is not None
                 yield event
 
@@ -130,7 +131,7 @@ class Serving:
         ended = await self._supervisor.gone(worker.id, CRASH_SETTLE_S)
         if ended is None or not ended.error:
             return WorkerCrashed(worker_id=worker.id, exit=ended.reason if ended else "its connection broke")
-        return _remote(msgspec.convert(ended.error, wire.ErrorObject), 502)
+        return copy(ended.error)
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> RbeeError:
@@ -138,8 +139,4 @@ async def _refusal(response: aiohttp.ClientResponse) -> RbeeError:
         error = msgspec.json.decode(await response.read(), type=wire.ErrorBody).error
     except (msgspec.MsgspecError, aiohttp.ClientError, TimeoutError):
         return RbeeError(f"The worker answered with status {response.status}")
-    return _remote(error, response.status)
-
-
-def _remote(error: wire.ErrorObject, http_status: int) -> RemoteError:
-    return RemoteError(code=error.code, message=error.message, http_status=http_status, details=error.details)
+    return RemoteError.of(error, response.status)

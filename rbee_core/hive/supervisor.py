@@ -19,7 +19,15 @@ from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
 from rbee_core.domain.worker import RequestId, Secret, Ticket, Worker, WorkerId
-from rbee_core.errors import InvalidApiKey, InvalidRequest, RbeeError, RemoteError, ShuttingDown, WorkerNotReady
+from rbee_core.errors import (
+    InvalidApiKey,
+    InvalidRequest,
+    ModelLoadFailed,
+    RbeeError,
+    RemoteError,
+    ShuttingDown,
+    WorkerNotReady,
+)
 from rbee_core.hive.processes import logs, stop
 from rbee_core.hive.processes.child import Child, describe_exit
 from rbee_core.hive.processes.launcher import Launcher
@@ -227,7 +235,7 @@ class Supervisor:
             if progress.state == "loading":
                 self.feed(ev.LoadProgressed(self._now(), worker.id, progress.fraction, progress.detail))
             elif progress.state == "failed":
-                self.feed(ev.LoadFailed(self._now(), worker.id, _as_error(progress)))
+                self.feed(ev.LoadFailed(self._now(), worker.id, _load_error(worker, progress)))
             elif error := self._accelerator_error(worker, progress):
                 self.feed(ev.LoadFailed(self._now(), worker.id, error))
             else:
@@ -299,11 +307,7 @@ class Supervisor:
         return asyncio.get_running_loop().time()
 
 
-def _as_error(progress: wire.LoadProgress) -> RbeeError:
-    body = progress.error or {}
-    return RemoteError(
-        code=body.get("code", "MODEL_LOAD_FAILED"),
-        message=body.get("message", "The load failed"),
-        http_status=422,
-        details=body.get("details", {}),
-    )
+def _load_error(worker: Worker, progress: wire.LoadProgress) -> RbeeError:
+    if progress.error is None:
+        return ModelLoadFailed(reference=worker.wanted.model_ref, why="the worker does not say why")
+    return RemoteError.of(progress.error)

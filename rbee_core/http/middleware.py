@@ -85,10 +85,10 @@ def _unforeseen(request: web.Request, error: Exception) -> web.Response:
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
     if error.status == 404:
         return error_response(RouteNotFound(f"There is no {request.method} {request.path}"))
-    found = RouteNotFound if error.status == 405 else InvalidRequest
-    answer = error_response(found(f"{error.reason}: {request.method} {request.path}"))
-    answer.set_status(error.status)
-    return answer
+    kind = RouteNotFound if error.status == 405 else InvalidRequest
+    found = kind(f"{error.reason}: {request.method} {request.path}")
+    found.http_status = error.status
+    return error_response(found)
 
 
 def guard(*, names: Iterable[str] = (), api_key: str = "", open_paths: Container[str] = OPEN_PATHS) -> Any:

@@ -57,13 +57,7 @@ def _fetch(client: "HiveClient", first: wire.DownloadProgress, screen: Screen, p
 
 
 def _raise_if_failed(progress: wire.DownloadProgress) -> None:
-    error = progress.error
-    if error is not None:
-        raise RemoteError(
-            code=str(error.get("code", "DOWNLOAD_FAILED")),
-            message=str(error.get("message", "The download failed")),
-            http_status=502,
-            details=error.get("details", {}),
-        )
+    if progress.error is not None:
+        raise RemoteError.of(progress.error)
     if progress.state != "done":
         raise RbeeError("The hive stopped telling about the download", hint="run the command again: it goes on")

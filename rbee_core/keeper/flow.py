@@ -267,12 +267,7 @@ def ended(worker: wire.WorkerInfo) -> RbeeError:
     """Return why a worker that was awaited ended."""
     if worker.error is None:
         return WorkerCrashed(worker_id=worker.worker_id, exit=worker.reason or worker.state)
-    return RemoteError(
-        code=str(worker.error.get("code", "INTERNAL")),
-        message=str(worker.error.get("message", worker.state)),
-        http_status=502,
-        details=worker.error.get("details") or {},
-    )
+    return RemoteError.of(worker.error)
 
 
 def _explained(client: "HiveClient", error: StreamBroken) -> StreamBroken:

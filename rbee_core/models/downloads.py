@@ -68,7 +68,7 @@ class Download:
             total_bytes=self.model.size_bytes,
             file=self.current,
             note=self.model.note,
-            error=self.error.body()["error"] if self.error else None,
+            error=wire.ErrorObject.of(self.error) if self.error else None,
         )
 
     async def watch(self) -> AsyncIterator[wire.DownloadProgress]:

@@ -177,12 +177,12 @@ class EngineHost:
             self._engine, self._info = engine, engine.info()
         except RbeeError as error:
             log.error("the load failed: %s", error)  # noqa: TRY400  # a sentence for the user, no traceback
-            self._move(wire.LoadProgress(state="failed", error=error.body()["error"]))
+            self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(error)))
         except Exception as error:
             log.exception("the load failed")
             why = shorten(f"{type(error).__name__}: {error}", 1000)  # a library may quote the whole file
             failure = ModelLoadFailed(reference="the model", why=why)
-            self._move(wire.LoadProgress(state="failed", error=failure.body()["error"]))
+            self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(failure)))
         else:
             info = self._info
             ready = wire.LoadProgress(
@@ -272,7 +272,7 @@ class EngineHost:
     def close(self) -> None:
         """Take no more requests, end those that run, and let go of those who watch the load."""
         self._closing = True
-        self._move(wire.LoadProgress(state="failed", error=ShuttingDown(who="worker").body()["error"]))
+        self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(ShuttingDown(who="worker"))))
         for generation in self._running.values():
             generation.stop(ShuttingDown(who="worker"))
 

@@ -56,7 +56,7 @@ def test_a_crash_in_the_middle_of_a_stream_is_said_at_once(number: str, home: Ho
     assert f"scripted: crashing with SIG{number} at token 5" in caught.value.details["log_tail"]
     assert len(events) == 5
     worker = client.worker(worker_id)
-    assert (worker.state, worker.error and worker.error["code"]) == ("crashed", "WORKER_CRASHED")
+    assert (worker.state, worker.error and worker.error.code) == ("crashed", "WORKER_CRASHED")
     assert client.list_workers() == []
     again = spawn(client, "tokens=1")
     in_state(client, again, "idle")
@@ -103,7 +103,7 @@ def test_a_load_that_ends_badly_is_a_failed_worker(script: str, state: str, word
     worker_id = spawn(client, script)
     worker = in_state(client, worker_id, state, within_s=5)
     assert worker.error is not None
-    assert words in worker.reason + worker.error["message"]
+    assert words in worker.reason + worker.error.message
     assert client.list_workers() == []
     assert client.health(attempts=1).status == "alive"
 
@@ -112,7 +112,7 @@ def test_an_aborted_load_keeps_its_last_words(home: Home) -> None:
     client = home.start_hive().client
     worker = in_state(client, spawn(client, "load_abort=1"), "failed")
     assert worker.error is not None
-    assert "scripted: the load aborts" in worker.error["details"]["log_tail"]
+    assert "scripted: the load aborts" in worker.error.details["log_tail"]
 
 
 def test_a_load_without_progress_times_out(home: Home) -> None:
@@ -121,8 +121,8 @@ def test_a_load_without_progress_times_out(home: Home) -> None:
     client = home.start_hive().client
     worker = in_state(client, spawn(client, "load_hang=1"), "failed")
     assert worker.error is not None
-    assert worker.error["code"] == "LOADING_TIMEOUT"
-    assert "load_stall_timeout_s" in worker.error["details"]["hint"]
+    assert worker.error.code == "LOADING_TIMEOUT"
+    assert "load_stall_timeout_s" in worker.error.details["hint"]
 
 
 def test_a_slow_load_with_progress_does_not(home: Home) -> None:
@@ -255,7 +255,7 @@ def test_hostile_plugins_do_not_hurt_the_hive(home: Home, tmp_path: Path) -> Non
     loud = spawn(client, "tokens=1", backend="loud")
     worker = in_state(client, loud, "failed")
     assert worker.error is not None
-    assert len(worker.error["message"]) < 2000
+    assert len(worker.error.message) < 2000
 
     stubborn = spawn(client, "tokens=2", backend="bad-policy")
     in_state(client, stubborn, "idle")

@@ -57,11 +57,9 @@ class Place:
         try:
             progress = self.pull()
         except RemoteError as error:
-            return wire.ErrorObject(
-                code=error.code, message=error.message, details={"hint": error.hint, **error.details}
-            )
+            return wire.ErrorObject.of(error)
         assert progress.error is not None, progress
-        return wire.ErrorObject(**progress.error)
+        return progress.error
 
     def row(self) -> wire.ModelInfo | None:
         return next((m for m in self.client.models() if m.reference == self.reference), None)

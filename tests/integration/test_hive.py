@@ -135,8 +135,8 @@ def test_a_failed_load_says_why_and_the_hive_lives_on(client: HiveClient) -> Non
     worker = ready(client, spawn(client, "load_error=it is a poem"))
     assert worker.state == "failed"
     assert worker.error is not None
-    assert worker.error["code"] == "MODEL_LOAD_FAILED"
-    assert "it is a poem" in worker.error["message"]
+    assert worker.error.code == "MODEL_LOAD_FAILED"
+    assert "it is a poem" in worker.error.message
     assert client.health().status == "alive"
 
 

@@ -4,10 +4,18 @@ import re
 from collections import Counter
 from copy import copy
 
+import msgspec
 import pytest
 
-from rbee_core import errors
-from rbee_core.errors import InvalidRequest, RbeeError, RemoteError, WorkerCrashed, error_classes, shorten
+from rbee_core import errors, wire
+from rbee_core.errors import (
+    BackendNotAvailable,
+    InvalidRequest,
+    RbeeError,
+    RemoteError,
+    error_classes,
+    shorten,
+)
 
 DRAWN = re.compile(r"^    (?:[├└]── )?(?P<name>[A-Z]\w+) +(?P<code>[A-Z_]+) +(?P<status>\d+)(?:  exit (?P<exit>\d+))?$")
 CLASSES = {cls.__name__: cls for cls in error_classes()}
@@ -69,8 +77,9 @@ def test_every_class_says_when_it_is_raised(cls: type[RbeeError]) -> None:
 
 def test_the_wire_s_body() -> None:
     error = InvalidRequest("No", hint="do that", field="seed")
+    details = {"field": "seed", "hint": "do that"}
     assert error.body() == {
-        "error": {"code": "INVALID_REQUEST", "message": "No", "details": {"field": "seed", "hint": "do that"}}
+        "error": {"code": "INVALID_REQUEST", "message": "No", "details": details, "http_status": 400}
     }
 
 
@@ -80,6 +89,59 @@ def test_a_remote_error_keeps_what_the_other_side_said() -> None:
     assert busy.body()["error"]["details"] == {"slots": 1, "hint": "wait"}
     unknown = RemoteError(code="FROM_THE_FUTURE", message="?", http_status=418, details={})
     assert (unknown.code, unknown.exit_code) == ("FROM_THE_FUTURE", 1)
+
+
+def travelled(error: RbeeError) -> RemoteError:
+    """Return what arrives when `error` is sent."""
+    return RemoteError.of(msgspec.json.decode(wire.encode(error.body()), type=wire.ErrorBody).error)
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_an_error_arrives_as_it_was_raised(cls: type[RbeeError]) -> None:
+    sent = cls.__new__(cls)
+    RbeeError.__init__(sent, "No", hint="do that", need=1)
+    once, twice = travelled(sent), travelled(travelled(sent))
+    for arrived in (once, twice):
+        assert (arrived.code, arrived.http_status, arrived.exit_code) == (cls.code, cls.http_status, cls.exit_code)
+        assert (arrived.message, arrived.hint, arrived.details) == ("No", "do that", {"need": 1})
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "answer", "status"),
+    [
+        ("ALL_SLOTS_BUSY", 507, 404, 507),
+        ("ALL_SLOTS_BUSY", None, 404, 404),
+        ("ALL_SLOTS_BUSY", None, None, 503),
+        ("FROM_THE_FUTURE", None, None, 500),
+    ],
+)
+def test_where_the_status_of_a_remote_error_comes_from(
+    code: str, said: int | None, answer: int | None, status: int
+) -> None:
+    told = wire.ErrorObject(code=code, message="No", http_status=said)
+    assert RemoteError.of(told, answer).http_status == status
+
+
+def test_a_copy_is_equal_and_shares_nothing_that_raising_writes_into() -> None:
+    kept = BackendNotAvailable(backend="mlx", why="no", available=["cpu"])
+    kept.__cause__ = OSError("why")
+    caught: list[BackendNotAvailable] = []
+    for _ in range(2):
+        with pytest.raises(BackendNotAvailable) as raised:
+            raise copy(kept)
+        caught.append(raised.value)
+    first, second = caught
+    assert kept.__traceback__ is None
+    assert first.__traceback__ is not second.__traceback__
+    assert first.body() == second.body() == kept.body()
+    assert (str(first), first.args, first.__cause__) == (str(kept), kept.args, kept.__cause__)
+    first.details["more"] = 1
+    assert "more" not in kept.details
+
+
+def test_a_copy_of_a_remote_error_keeps_what_was_said() -> None:
+    said = RemoteError(code="FROM_THE_FUTURE", message="?", http_status=418, details={"hint": "wait"})
+    assert copy(said).body() == said.body()
 
 
 @pytest.mark.parametrize("name", ["message", "hint", "self", "code", "http_status"])
@@ -92,13 +154,3 @@ def test_shown_texts_are_bounded_and_printable() -> None:
     assert shorten("a\x1b[2Jb\nc\ud800") == "a�[2Jb�c�"
     assert len(shorten("x" * 5000)) == 200
     assert "\n" not in str(InvalidRequest.bad_reference("a\n" * 500, "no"))
-
-
-def test_a_copy_says_the_same_and_is_raised_on_its_own() -> None:
-    error = WorkerCrashed(worker_id="worker-1", exit="SIGKILL", log_tail=["the end"])
-    twin = copy(error)
-    with pytest.raises(WorkerCrashed) as caught:
-        raise twin
-    assert caught.value.body() == error.body()
-    assert caught.value.__traceback__ is not None
-    assert error.__traceback__ is None

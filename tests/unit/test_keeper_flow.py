@@ -155,7 +155,7 @@ def test_download_is_phase_3() -> None:
 
 def test_failed_download_is_a_failure_of_phase_3() -> None:
     hive = PlayedHive()
-    why = {"code": "ACCESS_DENIED", "message": "The hub refuses it", "details": {"hint": "set HF_TOKEN"}}
+    why = wire.ErrorObject(code="ACCESS_DENIED", message="The hub refuses it", details={"hint": "set HF_TOKEN"})
     hive.downloads = [progress("running", 0), progress("failed", 10, error=why)]
     run = Run(hive, "ephemeral")
 
@@ -234,14 +234,15 @@ def test_versions_fit_by_major_and_minor(theirs: str, fits: bool) -> None:
 
 def test_worker_that_fails_to_load_says_why() -> None:
     hive = PlayedHive()
-    why = {"code": "MODEL_LOAD_FAILED", "message": "Cannot load it", "details": {"hint": "get it again"}}
+    why = wire.ErrorObject(code="MODEL_LOAD_FAILED", message="Cannot load it", details={"hint": "get it again"})
     hive.polls = [worker("loading"), worker("failed", error=why)]
     run = Run(hive, "ephemeral")
 
     with pytest.raises(RemoteError, match="Cannot load it") as caught:
         run.go()
 
-    assert (caught.value.code, caught.value.hint) == ("MODEL_LOAD_FAILED", "get it again")
+    said = caught.value
+    assert (said.code, said.hint, said.http_status) == ("MODEL_LOAD_FAILED", "get it again", 422)
     assert run.phases.entered[-1].phase == "7"
 
 

@@ -325,9 +325,9 @@ def test_a_crash_names_exit_and_last_lines() -> None:
     pool.handle(exited("SIGSEGV"))
     worker = pool.find(W)
     assert worker.error is not None
-    assert worker.error["code"] == "WORKER_CRASHED"
-    assert worker.error["details"]["exit"] == "SIGSEGV"
-    assert worker.error["details"]["log_tail"] == ["last words"]
+    assert worker.error.code == "WORKER_CRASHED"
+    assert worker.error.details["exit"] == "SIGSEGV"
+    assert worker.error.details["log_tail"] == ["last words"]
     assert worker.requests == set()
 
 
@@ -336,7 +336,7 @@ def test_the_reason_of_a_failed_load_outlives_the_exit() -> None:
     feed(pool, [ev.LoadFailed(1, W, REFUSED), exited("exit code 0")])
     worker = pool.find(W)
     assert (worker.state, worker.reason) == ("failed", REFUSED.message)
-    assert worker.error == REFUSED.body()["error"]
+    assert worker.error is REFUSED
 
 
 @pytest.mark.parametrize("end", ["unloaded", "evicted"])
@@ -389,7 +389,7 @@ def test_a_worker_that_misses_three_probes_is_killed_and_counts_as_crashed(state
     worker = pool.find(W)
     assert (worker.state, worker.reason) == ("crashed", "it stopped answering")
     assert worker.error is not None
-    assert worker.error["code"] == "WORKER_CRASHED"
+    assert worker.error.code == "WORKER_CRASHED"
 
 
 def test_an_answered_probe_forgives_the_missed_ones() -> None:

@@ -197,7 +197,7 @@ class HiveRoutes:
             detail=worker.detail,
             idle_s=round(asyncio.get_running_loop().time() - worker.since, 3) if idle else 0.0,
             reason=worker.reason,
-            error=worker.error,
+            error=wire.ErrorObject.of(worker.error) if worker.error else None,
             log_path=str(worker_log(self._settings.logs_dir, worker.id)),
         )
 

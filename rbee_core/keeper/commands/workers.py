@@ -96,7 +96,7 @@ def _list_row(worker: wire.WorkerInfo) -> list[str]:
 
 
 def _health_row(worker: wire.WorkerInfo) -> list[str]:
-    said = str((worker.error or {}).get("message", "")) or worker.reason or worker.detail
+    said = (worker.error.message if worker.error else "") or worker.reason or worker.detail
     verdict = "ok" if is_healthy(worker) else "ill"
     idle = f"{worker.idle_s:.0f} s"
     return [worker.worker_id, verdict, worker.state, f"{worker.active}/{worker.slots}", idle, said]

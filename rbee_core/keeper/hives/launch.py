@@ -1,14 +1,13 @@
 """Starting a hive process and hearing that it listens. Used for both kinds of hive, imports nothing slow."""
 
-import json
 import os
 import selectors
 import subprocess
 import sys
 import time
-from typing import IO, Any
+from typing import IO
 
-from rbee_core.errors import RbeeError, RemoteError
+from rbee_core.errors import InvalidRequest, RbeeError, RemoteError
 from rbee_core.home import HiveNote, Home, parse_note
 from rbee_core.settings import Settings
 
@@ -39,11 +38,13 @@ def await_ready(process: subprocess.Popen[bytes], settings: Settings) -> HiveNot
     line = _read_line(process.stdout, settings.worker_start_timeout_s)
     if note := parse_note(line, HiveNote):
         return note
+    from rbee_core import wire  # only a hive that did not start is worth the import
+
     try:
-        error: dict[str, Any] = json.loads(line)["error"]
-    except (ValueError, LookupError, TypeError):
+        said = wire.decode(line, wire.ErrorBody)
+    except InvalidRequest:
         raise _silent(process, settings) from None
-    raise RemoteError(code=error["code"], message=error["message"], http_status=500, details=error.get("details", {}))
+    raise RemoteError.of(said.error)
 
 
 def _read_line(pipe: IO[bytes], patience_s: float) -> bytes:
