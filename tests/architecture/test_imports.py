@@ -3,12 +3,14 @@
 import ast
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,12 +43,23 @@ def test_import_contracts() -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+def contract(name: str) -> dict[str, Any]:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return next(c for c in configuration["tool"]["importlinter"]["contracts"] if c["id"] == name)
+
+
+def test_the_code_map_shows_the_layers() -> None:
+    """That every module of rbee_core is in exactly one of them, the contract itself demands: it is exhaustive."""
+    layers = contract("layers")
+    assert layers["exhaustive"]
+    held = {(str(n), part) for n, layer in enumerate(layers["layers"], 1) for part in layer.split(" | ")}
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {(number, part) for number, parts in rows for part in re.findall(r"`(\w+)`", parts)} == held
+
+
 def test_plugins_are_forbidden_every_module_but_the_contract_and_the_errors() -> None:
     """The layers are exhaustive by their own contract; this list cannot be."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
-    [forbidden] = [set(contract["forbidden_modules"]) for contract in contracts if contract["id"] == "plugins"]
+    forbidden = set(contract("plugins")["forbidden_modules"])
     modules = {f"rbee_core.{module.name}" for module in pkgutil.iter_modules([ROOT / "rbee_core"])}
     assert modules - forbidden == SEEN_BY_PLUGINS
     assert forbidden - modules == OF_THE_HOST
