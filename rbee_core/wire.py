@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from rbee_core.errors import InvalidRequest, RbeeError
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]  # `$` alone would let a line break follow
 ModelText = Annotated[str, Meta(min_length=1, max_length=4096)]
 WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
 
@@ -98,6 +98,15 @@ class WorkerInfo(Lenient):
     log_path: str = ""
 
 
+class WorkerFilter(Strict):
+    """The query of `GET /v1/workers/list`. `backend` is a name or an accelerator, `device` an id or an index."""
+
+    model: ModelText | None = None
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    device: Annotated[str, Meta(max_length=64)] | None = None
+    state: WorkerStateName | None = None
+
+
 class WorkerList(Lenient):
     """`GET /v1/workers/list`."""
 
@@ -132,6 +141,19 @@ class WorkerReady(Strict):
     model_ref: Annotated[str, Meta(max_length=4096)]
     backend: Annotated[str, Meta(max_length=64)]
     device: Annotated[str, Meta(max_length=64)]
+
+
+class WorkerRegistered(Lenient):
+    """Its answer: the hive waits for the load now."""
+
+    worker_id: str
+    state: WorkerStateName
+
+
+class LogQuery(Strict):
+    """The query of `GET /v1/workers/{id}/logs`: from which byte on."""
+
+    offset: Annotated[int, Meta(ge=0, lt=10**15)] = 0
 
 
 class WorkerLog(Lenient):
@@ -195,6 +217,12 @@ class DownloadRequest(Strict):
     backend: Annotated[str, Meta(max_length=64)] | None = None
 
 
+class DownloadQuery(Strict):
+    """The query of `GET /v1/models/download/progress`."""
+
+    id: Annotated[str, Meta(max_length=64)]
+
+
 class DownloadProgress(Lenient):
     """Its answer, and each event of `GET /v1/models/download/progress?id=`; the last one is done or failed.
 
@@ -209,6 +237,14 @@ class DownloadProgress(Lenient):
     file: str = ""
     note: str = ""
     error: ErrorObject | None = None
+
+
+class ModelQuery(Strict):
+    """The query of `GET /v1/models/show`."""
+
+    model: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
 
 
 class ModelDetails(Lenient):

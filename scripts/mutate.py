@@ -70,7 +70,7 @@ MUTATIONS = (
     ),
     Mutation(
         "health has no version",
-        "rbee_core/hive/api/workers.py",
+        "rbee_core/hive/api/hive.py",
         'wire.Health(status="alive", version=__version__,',
         'wire.Health(status="alive", version="",',
         ("-m", "B5.2 or B7.2"),

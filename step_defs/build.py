@@ -35,7 +35,8 @@ GROUPS = {
         "integration/test_huggingface.py",
     ),
     "HTTP routes": (
-        "unit/test_middleware.py", "unit/test_wire.py", "integration/test_client.py", "architecture/test_docs.py",
+        "unit/test_middleware.py", "unit/test_routes.py", "unit/test_wire.py", "integration/test_client.py",
+        "architecture/test_docs.py",
     ),
 }  # fmt: skip
 

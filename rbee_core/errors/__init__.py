@@ -9,6 +9,7 @@
     ├── ModelNotFound             MODEL_NOT_FOUND      404
     ├── WorkerNotFound            WORKER_NOT_FOUND     404
     ├── RouteNotFound             NOT_FOUND            404
+    ├── MethodNotAllowed          METHOD_NOT_ALLOWED   405
     ├── DeadlineExceeded          DEADLINE_EXCEEDED    408
     ├── VersionMismatch           VERSION_MISMATCH     409
     ├── HiveAlreadyRunning        HIVE_ALREADY_RUNNING 409
@@ -68,6 +69,7 @@ from rbee_core.errors.refusals import (
     HiveAlreadyRunning,
     InvalidApiKey,
     InvalidRequest,
+    MethodNotAllowed,
     ModelInUse,
     ModelLoadFailed,
     ModelNotFound,
@@ -98,6 +100,7 @@ __all__ = [
     "InvalidApiKey",
     "InvalidRequest",
     "LoadingTimeout",
+    "MethodNotAllowed",
     "ModelInUse",
     "ModelLoadFailed",
     "ModelNotFound",

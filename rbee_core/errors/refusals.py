@@ -95,6 +95,16 @@ class RouteNotFound(RbeeError):
     http_status = 404
 
 
+class MethodNotAllowed(RbeeError):
+    """Raised when a path exists, but not with this method."""
+
+    code = "METHOD_NOT_ALLOWED"
+    http_status = 405
+
+    def __init__(self, *, method: str, path: str, allowed: list[str]) -> None:
+        super().__init__(f"There is no {method} {path}", hint=f"use {' or '.join(allowed)}", allowed=allowed)
+
+
 class DeadlineExceeded(RbeeError):
     """Raised when a request's own deadline passed, or no token came for too long."""
 

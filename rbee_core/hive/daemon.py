@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from rbee_core import __version__, aio, home
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest
+from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.models import ModelRoutes
-from rbee_core.hive.api.workers import HiveRoutes
+from rbee_core.hive.api.table import application
+from rbee_core.hive.api.workers import WorkerRoutes
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.processes.launcher import Launcher
@@ -88,9 +90,11 @@ async def _serve(
         supervisor = Supervisor(settings, plugins, placer, launcher, link)
         answers = Serving(settings, supervisor, link)
         models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, placer, fetching)
-        routes = HiveRoutes(settings, supervisor, answers, plugins, placer, models, stop_wanted)
+        workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
+        hive = HiveRoutes(supervisor.pool, placer, models.check, stop_wanted)
+        app = application(settings, hive, workers, models)
         try:
-            async with serving(routes.app(), sock), asyncio.TaskGroup() as tasks:
+            async with serving(app, sock), asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(guard.keep())
                 me = home.identify(os.getpid())
                 note = home.HiveNote(pid=me.pid, start_time=me.start_time, host=host, port=port, version=__version__)

@@ -6,9 +6,10 @@ Each is built from plain values by the composition root; neither knows the appli
 import errno
 import hashlib
 import hmac
+import ipaddress
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,17 +20,17 @@ from rbee_core.errors import (
     AccessDenied,
     InvalidApiKey,
     InvalidRequest,
+    MethodNotAllowed,
     PayloadTooLarge,
     RbeeError,
     RequestCanceled,
     RouteNotFound,
     UnsupportedMediaType,
 )
+from rbee_core.http.routes import KEYLESS, Handler, row_of
 from rbee_core.http.stream import ReaderGoneError
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-OPEN_PATHS = frozenset({"/v1/health"})
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 log = logging.getLogger(__name__)
@@ -83,22 +84,28 @@ def _unforeseen(request: web.Request, error: Exception) -> web.Response:
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
-    if error.status == 404:
+    """Answer what aiohttp refused before a handler of ours was reached."""
+    if isinstance(error, web.HTTPNotFound):
         return error_response(RouteNotFound(f"There is no {request.method} {request.path}"))
-    kind = RouteNotFound if error.status == 405 else InvalidRequest
-    found = kind(f"{error.reason}: {request.method} {request.path}")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = sorted(error.allowed_methods)
+        answer = error_response(MethodNotAllowed(method=request.method, path=request.path, allowed=allowed))
+        answer.headers["Allow"] = ", ".join(allowed)
+        return answer
+    found = InvalidRequest(f"{error.reason}: {request.method} {request.path}")
     found.http_status = error.status
     return error_response(found)
 
 
-def guard(*, names: Iterable[str] = (), api_key: str = "", open_paths: Container[str] = OPEN_PATHS) -> Any:
-    """Build the middleware that checks Host, Origin, content type and key.
+def access(*, names: Iterable[str] = (), key: str = "") -> Any:
+    """Build the middleware that checks Host, Origin, key and content type, in this order.
 
     `names` are further host names, besides the loopback ones, under which this server may be addressed: a page in a
-    browser that was led here by DNS carries another name. With an `api_key`, every path but the `open_paths` needs it.
+    browser that was led here by DNS carries another name. With a `key`, every row whose scope is not keyless needs it,
+    and so does what is not served at all.
     """
-    hosts = LOCAL_NAMES | {name.lower() for name in names if name}
-    wanted = _digest(api_key) if api_key else b""
+    hosts = LOCAL_NAMES | {_configured(name) for name in names if name}
+    wanted = _digest(key) if key else b""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -107,7 +114,8 @@ def guard(*, names: Iterable[str] = (), api_key: str = "", open_paths: Container
         origin = request.headers.get("Origin")
         if origin is not None and _origin_host(origin) not in hosts:
             raise AccessDenied("Requests from web pages of other sites are refused")
-        if wanted and request.path not in open_paths and not _key_fits(request, wanted):
+        row = row_of(request)
+        if wanted and (row is None or row.scope not in KEYLESS) and not _key_fits(request, wanted):
             raise InvalidApiKey
         if request.body_exists and request.method in ("POST", "PUT") and request.content_type != "application/json":
             raise UnsupportedMediaType
@@ -116,12 +124,27 @@ def guard(*, names: Iterable[str] = (), api_key: str = "", open_paths: Container
     return middleware
 
 
+def _configured(name: str) -> str:
+    """Return a name from the settings as `_host_name` returns it: lower-case, an IPv6 address in brackets."""
+    return _canonical(f"[{name}]" if ":" in name and not name.startswith("[") else name)
+
+
+def _canonical(name: str) -> str:
+    """Return `name` in lower case, and an address in brackets in its shortest spelling."""
+    if not (name.startswith("[") and name.endswith("]")):
+        return name.lower()
+    try:
+        return f"[{ipaddress.IPv6Address(name[1:-1]).compressed}]"
+    except ValueError:
+        return name.lower()
+
+
 def _host_name(host: str) -> str:
-    """Return the name in ``name:port`` or ``[v6]:port``, lower-case; "" if it is malformed."""
+    """Return the canonical name in ``name:port`` or ``[v6]:port``; "" if it is malformed."""
     name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
     if not colon:
         name, port = host, "0"
-    return name.lower() if port.isascii() and port.isdigit() else ""
+    return _canonical(name) if port.isascii() and port.isdigit() else ""
 
 
 def _origin_host(origin: str) -> str:

@@ -8,8 +8,9 @@ import msgspec
 from aiohttp import web
 
 from rbee_core import API_VERSION, __version__, wire
-from rbee_core.errors import RequestCanceled, WorkerNotReady
-from rbee_core.http.middleware import envelope, guard, json_response
+from rbee_core.errors import AllSlotsBusy, PromptTooLong, RequestCanceled, WorkerNotReady
+from rbee_core.http.middleware import access, envelope, json_response
+from rbee_core.http.routes import Route, Scope, application
 from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes, read_body, send_events
 from rbee_core.worker.engine import EngineHost, Generation
 
@@ -23,23 +24,11 @@ class WorkerServer:
         self._stop_wanted = stop_wanted
 
     def app(self) -> web.Application:
-        """Build the application."""
-        spec = self._spec
-        app = web.Application(
-            middlewares=[envelope(spec.body_limit_bytes), guard(api_key=spec.secret)],
-            client_max_size=spec.body_limit_bytes,
+        """Build the application. The worker's secret is the one key to it, and its hive has that."""
+        limit = self._spec.body_limit_bytes
+        return application(
+            TABLE, [self], middlewares=[envelope(limit), access(key=self._spec.secret)], body_limit_bytes=limit
         )
-        app.add_routes(
-            [
-                web.get("/v1/health", self.health),
-                web.get("/v1/ready", self.ready),
-                web.get("/v1/loading/progress", self.loading_progress),
-                web.post("/v1/inference", self.inference),
-                web.delete("/v1/inference/{request_id}", self.cancel),
-                web.post("/v1/shutdown", self.shutdown),
-            ]
-        )
-        return app
 
     async def health(self, request: web.Request) -> web.Response:
         """Say that the process is alive."""
@@ -92,3 +81,58 @@ async def _send(generation: Generation, stream: EventStream) -> None:
         async for batch in batches:
             await stream.write(b"".join(map(event_bytes, batch)))
     await stream.write(END)
+
+
+TABLE = (
+    Route(
+        method="GET",
+        path="/v1/health",
+        handler=WorkerServer.health,
+        scope=Scope.OPEN,
+        summary="that the process is alive",
+        answers={200: wire.Health},
+    ),
+    Route(
+        method="GET",
+        path="/v1/ready",
+        handler=WorkerServer.ready,
+        scope=Scope.READ,
+        summary="200 when the model is loaded, else 503 with the state",
+        answers={200: wire.Ready, 503: wire.Ready},
+    ),
+    Route(
+        method="GET",
+        path="/v1/loading/progress",
+        handler=WorkerServer.loading_progress,
+        scope=Scope.READ,
+        summary="the load's progress, up to ready or failed",
+        events=(wire.LoadProgress,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/inference",
+        handler=WorkerServer.inference,
+        scope=Scope.INFER,
+        summary="generates text",
+        body=wire.InferenceRequest,
+        events=(wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
+        errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/inference/{request_id}",
+        handler=WorkerServer.cancel,
+        scope=Scope.INFER,
+        summary="ends a request, whether or not it still runs",
+        parameters={"request_id": wire.RequestId},
+        answers={204: None},
+    ),
+    Route(
+        method="POST",
+        path="/v1/shutdown",
+        handler=WorkerServer.shutdown,
+        scope=Scope.ADMIN,
+        summary="begins to stop",
+        answers={200: wire.StopResponse},
+    ),
+)

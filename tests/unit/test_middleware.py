@@ -12,7 +12,8 @@ from aiohttp import web
 from rbee_core import wire
 from rbee_core.errors import AllSlotsBusy
 from rbee_core.http.listen import bind, serving
-from rbee_core.http.middleware import envelope, guard
+from rbee_core.http.middleware import access, envelope
+from rbee_core.http.routes import Route, Scope, application
 from rbee_core.http.stream import read_body
 
 KEY = "k" * 32
@@ -30,30 +31,42 @@ class Answer:
         return json.loads(self.body)["error"]
 
 
-async def fine(request: web.Request) -> web.Response:
-    return web.json_response({"path": request.path})
+class Owner:
+    async def fine(self, request: web.Request) -> web.Response:
+        return web.json_response({"path": request.path})
+
+    async def take(self, request: web.Request) -> web.Response:
+        wanted = await read_body(request, wire.InferenceRequest)
+        return web.json_response({"prompt": wanted.prompt})
+
+    async def busy(self, request: web.Request) -> web.Response:
+        raise AllSlotsBusy(slots=1, busy=1)
+
+    async def bug(self, request: web.Request) -> web.Response:
+        raise ZeroDivisionError("internal affairs")
 
 
-async def take(request: web.Request) -> web.Response:
-    wanted = await read_body(request, wire.InferenceRequest)
-    return web.json_response({"prompt": wanted.prompt})
+def row(method: str, path: str, handler: Any, scope: Scope = Scope.READ, **more: Any) -> Route:
+    return Route(method=method, path=path, handler=handler, scope=scope, summary="", **more)
 
 
-async def busy(request: web.Request) -> web.Response:
-    raise AllSlotsBusy(slots=1, busy=1)
-
-
-async def bug(request: web.Request) -> web.Response:
-    raise ZeroDivisionError("internal affairs")
+ROWS = [
+    row("GET", "/v1/health", Owner.fine, Scope.OPEN),
+    row("POST", "/v1/callback", Owner.take, Scope.WORKER),
+    row("GET", "/x", Owner.fine),
+    row("POST", "/x", Owner.take, Scope.INFER),
+    row("DELETE", "/x/{request_id}", Owner.fine, Scope.ADMIN, parameters={"request_id": wire.RequestId}),
+    row("GET", "/busy", Owner.busy),
+    row("GET", "/bug", Owner.bug),
+]
 
 
 def ask(raw: bytes, *, api_key: str = "", names: tuple[str, ...] = ()) -> Answer:
     """Return what a server answers to these bytes."""
 
     async def talk() -> bytes:
-        app = web.Application(middlewares=[envelope(1000), guard(names=names, api_key=api_key)], client_max_size=1000)
-        app.add_routes([web.get("/v1/health", fine), web.get("/x", fine), web.post("/x", take)])
-        app.add_routes([web.get("/busy", busy), web.get("/bug", bug)])
+        doors = [envelope(1000), access(names=names, key=api_key)]
+        app = application(ROWS, [Owner()], middlewares=doors, body_limit_bytes=1000)
         async with serving(app, bind("127.0.0.1", 0)) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(raw)
@@ -64,7 +77,7 @@ def ask(raw: bytes, *, api_key: str = "", names: tuple[str, ...] = ()) -> Answer
 
     head, _, body = asyncio.run(talk()).partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     return Answer(int(status.split()[1]), headers, body)
 
 
@@ -114,6 +127,13 @@ def test_other_names_are_refused(host: str) -> None:
 def test_a_configured_name_is_ours() -> None:
     assert ask(request(Host="my-machine:7835"), names=("My-Machine", "")).status == 200
     assert ask(request(Host=""), names=("My-Machine", "")).status == 403
+
+
+@pytest.mark.parametrize("configured", ["fd00::1", "FD00:0::1", "[fd00::1]"])
+@pytest.mark.parametrize("host", ["[fd00::1]:7835", "[fd00::1]", "[FD00::0:1]:7835"])
+def test_an_address_of_version_6_is_written_in_brackets(configured: str, host: str) -> None:
+    assert ask(request(Host=host), names=(configured,)).status == 200
+    assert ask(request(Host="[fd00::2]:7835"), names=(configured,)).status == 403
 
 
 @pytest.mark.parametrize(
@@ -185,6 +205,17 @@ def test_health_needs_no_key() -> None:
     assert ask(request(path="/v1/health", Host="evil.example"), api_key=KEY).status == 403
 
 
+def test_a_route_that_workers_call_needs_no_key_of_the_server() -> None:
+    assert ask(request("POST", "/v1/callback", BODY), api_key=KEY).status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("HEAD", "/x"), ("POST", "/x"), ("DELETE", "/x/r1")])
+def test_every_other_scope_needs_the_key(method: str, path: str) -> None:
+    body = BODY if method == "POST" else b""
+    assert ask(request(method, path, body), api_key=KEY).status == 401
+    assert ask(request(method, path, body, Authorization=f"Bearer {KEY}"), api_key=KEY).status == 200
+
+
 def test_what_does_not_exist_needs_a_key_too() -> None:
     assert ask(request(path="/none"), api_key=KEY).status == 401
 
@@ -224,8 +255,11 @@ def test_no_body() -> None:
         ("GET", "/%ff%00", 404, "NOT_FOUND"),
         ("GET", "/%ED%A0%80", 404, "NOT_FOUND"),
         ("GET", "/../../etc/passwd", 404, "NOT_FOUND"),
-        ("DELETE", "/x", 405, "NOT_FOUND"),
-        ("OPTIONS", "/x", 405, "NOT_FOUND"),
+        ("DELETE", "/x", 405, "METHOD_NOT_ALLOWED"),
+        ("OPTIONS", "/x", 405, "METHOD_NOT_ALLOWED"),
+        ("PROPFIND", "/x", 405, "METHOD_NOT_ALLOWED"),
+        ("DELETE", "/x/a%20b", 400, "INVALID_REQUEST"),
+        ("DELETE", "/x/..%2F..%2Fv1%2Fshutdown", 400, "INVALID_REQUEST"),
         ("GET", "/busy", 503, "ALL_SLOTS_BUSY"),
         ("GET", "/bug", 500, "INTERNAL"),
     ],
@@ -236,6 +270,7 @@ def test_the_envelope(method: str, path: str, status: int, code: str) -> None:
     assert answer.headers["content-type"].startswith("application/json")
     assert answer.error["message"]
     assert ("retry-after" in answer.headers) == (status == 503)
+    assert answer.headers.get("allow") == ("GET, HEAD, POST" if status == 405 else None)
 
 
 def test_our_own_bug_is_named_by_an_id_that_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

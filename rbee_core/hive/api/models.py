@@ -5,9 +5,10 @@ from aiohttp import web
 from rbee_core import aio, wire
 from rbee_core.backend import LocalModel
 from rbee_core.domain.pool import Pool
-from rbee_core.errors import InvalidRequest, RouteNotFound
+from rbee_core.errors import RouteNotFound
 from rbee_core.hive.resolver import Placer
 from rbee_core.http.middleware import json_response
+from rbee_core.http.routes import read_query
 from rbee_core.http.stream import read_body, send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
@@ -35,16 +36,6 @@ class ModelRoutes:
         self._placer = placer
         self._downloads = downloads
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the route table."""
-        return [
-            web.get("/v1/models/list", self.list_models),
-            web.get("/v1/models/show", self.show),
-            web.post("/v1/models/download", self.download),
-            web.get("/v1/models/download/progress", self.progress),
-            web.delete("/v1/models/{reference:.+}", self.remove),
-        ]
-
     def canonical(self, reference: str) -> str:
         """Return the spelling under which a model's workers are registered."""
         return self._provisioner.canonical(reference)
@@ -64,14 +55,8 @@ class ModelRoutes:
 
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
-        query = request.query
-        context = query.get("context_tokens", "")
-        if context and not (context.isascii() and context.isdigit() and 0 < int(context[:12]) < 1 << 24):
-            raise InvalidRequest("context_tokens must be a number of tokens, 1 or more")
-        if not query.get("model"):
-            raise InvalidRequest("Name a model: ?model=REFERENCE")
-        backend = query.get("backend") or None
-        model, place = await self._placer.show(query["model"], backend, int(context) if context else None)
+        wanted = read_query(request, wire.ModelQuery)
+        model, place = await self._placer.show(wanted.model, wanted.backend, wanted.context_tokens)
         estimate = place.estimate
         return json_response(
             wire.ModelDetails(
@@ -105,7 +90,7 @@ class ModelRoutes:
 
     async def progress(self, request: web.Request) -> web.StreamResponse:
         """Stream a download's progress up to its end."""
-        download = self._downloads.find(request.query.get("id", ""))
+        download = self._downloads.find(read_query(request, wire.DownloadQuery).id)
         if download is None:
             raise RouteNotFound("There is no such download", hint="ask for the model again")
         return await send_events(request, download.watch(), self._settings.write_timeout_s)

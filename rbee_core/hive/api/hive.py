@@ -1,0 +1,60 @@
+"""The hive's routes about itself: alive, ready, what it can run, what it answers, and its end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from rbee_core import API_VERSION, __version__, aio, wire
+from rbee_core.domain.pool import Pool
+from rbee_core.hive.resolver import Placer
+from rbee_core.http import openapi
+from rbee_core.http.middleware import json_response
+from rbee_core.http.routes import TABLE
+
+INTRODUCTION = "The pool manager of one machine. Streams are server-sent events that end with `data: [DONE]`."
+
+
+class HiveRoutes:
+    """One hive's routes about itself.
+
+    `check_catalog` raises what a spawn would raise if the catalog cannot be used; `stop_wanted` is set by
+    `POST /v1/shutdown`.
+    """
+
+    def __init__(
+        self, pool: Pool, placer: Placer, check_catalog: Callable[[], Awaitable[None]], stop_wanted: asyncio.Event
+    ) -> None:
+        self._pool = pool
+        self._placer = placer
+        self._check_catalog = check_catalog
+        self._stop_wanted = stop_wanted
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Say that the hive is alive, and its version. Needs no key."""
+        del request
+        return json_response(wire.Health(status="alive", version=__version__, api_version=API_VERSION))
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Say whether a spawn would be taken: goes through the catalog, as a spawn does."""
+        del request
+        await self._check_catalog()
+        closing = self._pool.closing
+        answer = wire.Ready(ready=not closing, state="stopping" if closing else "ready")
+        return json_response(answer, status=503 if closing else 200)
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """Describe every route of this hive, as OpenAPI 3.1."""
+        return json_response(openapi.document(request.app[TABLE], "rbee-hive", __version__, INTRODUCTION))
+
+    async def list_backends(self, request: web.Request) -> web.Response:
+        """List every backend, and why it cannot be used if it cannot."""
+        del request
+        return json_response(wire.BackendList(backends=await aio.off_loop(self._placer.describe_all)))
+
+    async def shutdown(self, request: web.Request) -> web.Response:
+        """Begin to stop the hive and all its workers; the answer names them."""
+        del request
+        stopped: list[str] = [w.id for w in self._pool.live()]
+        self._stop_wanted.set()
+        return json_response(wire.StopResponse(stopped=stopped))

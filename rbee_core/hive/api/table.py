@@ -1,0 +1,226 @@
+"""The hive's table: every route it serves, one row each (`rbee_core.http.routes` says what a row is the source of)."""
+
+from typing import Any
+
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.errors import (
+    AllSlotsBusy,
+    BackendNotAvailable,
+    CatalogUnusable,
+    DeadlineExceeded,
+    DownloadFailed,
+    InsufficientDisk,
+    InsufficientRam,
+    InvalidApiKey,
+    LoadingTimeout,
+    ModelInUse,
+    ModelLoadFailed,
+    ModelNotFound,
+    PluginFailed,
+    PromptTooLong,
+    RouteNotFound,
+    ShuttingDown,
+    VramExhausted,
+    WorkerCrashed,
+    WorkerNotFound,
+    WorkerNotReady,
+)
+from rbee_core.hive.api.hive import HiveRoutes
+from rbee_core.hive.api.models import ModelRoutes
+from rbee_core.hive.api.workers import WorkerRoutes
+from rbee_core.http.middleware import access, envelope
+from rbee_core.http.routes import Route, Scope
+from rbee_core.http.routes import application as serve
+from rbee_core.settings import Settings
+
+RESOLVING = (ModelNotFound, BackendNotAvailable, CatalogUnusable, DownloadFailed, PluginFailed)
+STARTING = (*RESOLVING, InsufficientRam, VramExhausted, LoadingTimeout, ModelLoadFailed, WorkerCrashed, ShuttingDown)
+INFERRING = (WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, ShuttingDown)
+
+HIVE = (
+    Route(
+        method="GET",
+        path="/v1/health",
+        handler=HiveRoutes.health,
+        scope=Scope.OPEN,
+        summary="that it is alive, and its version",
+        answers={200: wire.Health},
+    ),
+    Route(
+        method="GET",
+        path="/v1/ready",
+        handler=HiveRoutes.ready,
+        scope=Scope.READ,
+        summary="200 when a spawn would be taken, else 503",
+        answers={200: wire.Ready, 503: wire.Ready},
+        errors=(CatalogUnusable,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/openapi.json",
+        handler=HiveRoutes.openapi,
+        scope=Scope.READ,
+        summary="this table as an OpenAPI 3.1 description",
+        answers={200: dict[str, Any]},
+    ),
+    Route(
+        method="GET",
+        path="/v1/backends/list",
+        handler=HiveRoutes.list_backends,
+        scope=Scope.READ,
+        summary="every backend, and why it cannot be used if it cannot",
+        answers={200: wire.BackendList},
+    ),
+    Route(
+        method="POST",
+        path="/v1/shutdown",
+        handler=HiveRoutes.shutdown,
+        scope=Scope.ADMIN,
+        summary="begins to stop; names the workers that will be shut down",
+        answers={200: wire.StopResponse},
+    ),
+)
+
+WORKERS = (
+    Route(
+        method="GET",
+        path="/v1/workers/list",
+        handler=WorkerRoutes.list_workers,
+        scope=Scope.READ,
+        summary="the live workers, or those that match the query",
+        query=wire.WorkerFilter,
+        answers={200: wire.WorkerList},
+    ),
+    Route(
+        method="POST",
+        path="/v1/workers/spawn",
+        handler=WorkerRoutes.spawn,
+        scope=Scope.INFER,
+        summary="a worker for a model, once it listens: one that is there, or a new one",
+        body=wire.SpawnRequest,
+        answers={200: wire.SpawnResponse},
+        errors=STARTING,
+    ),
+    Route(
+        method="POST",
+        path="/v1/workers/ready",
+        handler=WorkerRoutes.worker_ready,
+        scope=Scope.WORKER,
+        summary="a worker's callback: it listens",
+        body=wire.WorkerReady,
+        answers={200: wire.WorkerRegistered},
+        errors=(WorkerNotFound, InvalidApiKey),
+    ),
+    Route(
+        method="GET",
+        path="/v1/workers/{worker_id}",
+        handler=WorkerRoutes.show_worker,
+        scope=Scope.READ,
+        summary="one worker, also one that has ended, with its reason",
+        answers={200: wire.WorkerInfo},
+        errors=(WorkerNotFound,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/workers/{worker_id}",
+        handler=WorkerRoutes.stop_worker,
+        scope=Scope.ADMIN,
+        summary="stops it; answers when it is gone",
+        answers={200: wire.StopResponse},
+        errors=(WorkerNotFound,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/workers/{worker_id}/logs",
+        handler=WorkerRoutes.worker_logs,
+        scope=Scope.READ,
+        summary="whole lines of its log, from an offset on",
+        query=wire.LogQuery,
+        answers={200: wire.WorkerLog},
+        errors=(WorkerNotFound,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/workers/{worker_id}/inference",
+        handler=WorkerRoutes.inference,
+        scope=Scope.INFER,
+        summary="generates text on one worker",
+        body=wire.InferenceRequest,
+        events=(wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
+        errors=(WorkerNotFound, *INFERRING),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/workers/{worker_id}/inference/{request_id}",
+        handler=WorkerRoutes.cancel,
+        scope=Scope.INFER,
+        summary="ends a request, whether or not it still runs",
+        parameters={"request_id": wire.RequestId},
+        answers={204: None},
+        errors=(WorkerNotFound,),
+    ),
+)
+
+MODELS = (
+    Route(
+        method="GET",
+        path="/v1/models/list",
+        handler=ModelRoutes.list_models,
+        scope=Scope.READ,
+        summary="the catalog",
+        answers={200: wire.ModelList},
+        errors=(CatalogUnusable,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/show",
+        handler=ModelRoutes.show,
+        scope=Scope.READ,
+        summary="a model that is here, and the memory a worker for it would need",
+        query=wire.ModelQuery,
+        answers={200: wire.ModelDetails},
+        errors=(*RESOLVING, ModelLoadFailed),
+    ),
+    Route(
+        method="POST",
+        path="/v1/models/download",
+        handler=ModelRoutes.download,
+        scope=Scope.ADMIN,
+        summary="has a model here: done if it is, else 202 with the download's id",
+        body=wire.DownloadRequest,
+        answers={200: wire.DownloadProgress, 202: wire.DownloadProgress},
+        errors=(*RESOLVING, InsufficientDisk),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/download/progress",
+        handler=ModelRoutes.progress,
+        scope=Scope.READ,
+        summary="a download's progress, up to done or failed",
+        query=wire.DownloadQuery,
+        events=(wire.DownloadProgress,),
+        errors=(RouteNotFound,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/models/{reference:.+}",
+        handler=ModelRoutes.remove,
+        scope=Scope.ADMIN,
+        summary="forgets a model and removes the files that rbee fetched",
+        parameters={"reference": wire.ModelText},
+        answers={200: wire.RemovedModel},
+        errors=(ModelNotFound, ModelInUse, CatalogUnusable),
+    ),
+)
+
+TABLE = (*HIVE, *WORKERS, *MODELS)
+
+
+def application(settings: Settings, hive: HiveRoutes, workers: WorkerRoutes, models: ModelRoutes) -> web.Application:
+    """Build the hive's application."""
+    names = [settings.host, *(name.strip() for name in settings.allowed_hosts.split(","))]
+    limit = settings.body_limit_bytes
+    doors = [envelope(limit), access(names=names, key=settings.api_key)]
+    return serve(TABLE, [hive, workers, models], middlewares=doors, body_limit_bytes=limit)

@@ -1,0 +1,95 @@
+"""The tables of routes: sound rows, and a complete OpenAPI description of all of them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from rbee_core import wire
+from rbee_core.errors import error_classes
+from rbee_core.hive.api.table import TABLE as HIVE
+from rbee_core.http import openapi
+from rbee_core.http.routes import KEYLESS, Route, Scope
+from rbee_core.worker.server import TABLE as WORKER
+
+Json = dict[str, Any]
+
+
+def described(table: Sequence[Route]) -> Json:
+    """Return the description as a client gets it."""
+    return json.loads(wire.encode(openapi.document(table, "rbee", "1", "A pool.")))
+
+
+TABLES = {"hive": (HIVE, described(HIVE)), "worker": (WORKER, described(WORKER))}
+ROWS = [(name, row) for name, (table, _) in TABLES.items() for row in table]
+EACH_TABLE = pytest.mark.parametrize(("table", "description"), TABLES.values(), ids=TABLES.keys())
+EACH_ROW = pytest.mark.parametrize(
+    ("program", "row"), ROWS, ids=[f"{name} {row.method} {row.plain_path}" for name, row in ROWS]
+)
+
+
+@EACH_TABLE
+def test_every_row_is_one_operation(table: Sequence[Route], description: Json) -> None:
+    paths = description["paths"]
+    assert {(m.upper(), path) for path, methods in paths.items() for m in methods} == {
+        (row.method, row.plain_path) for row in table
+    }
+    names = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(names) == len(set(names)) == len(table)
+
+
+@EACH_ROW
+def test_a_row_says_what_it_answers(program: str, row: Route) -> None:
+    assert row.summary
+    assert bool(row.answers) != bool(row.events)
+    assert set(row.parameters) <= set(row.names)
+    assert (row.scope in (Scope.OPEN, Scope.READ)) == (row.method == "GET"), "what only looks is a GET"
+    assert not (row.method in ("GET", "DELETE") and row.body)
+
+
+@EACH_ROW
+def test_shapes_that_come_in_are_strict(program: str, row: Route) -> None:
+    for shape in (row.query, row.body):
+        assert shape is None or issubclass(shape, wire.Strict)
+
+
+@EACH_ROW
+def test_the_description_of_a_row_is_complete(program: str, row: Route) -> None:
+    operation = TABLES[program][1]["paths"][row.plain_path][row.method.lower()]
+    parameters = {(p["in"], p["name"]) for p in operation.get("parameters", [])}
+    query = row.query.__struct_fields__ if row.query else ()
+    assert parameters == {("path", name) for name in row.names} | {("query", name) for name in query}
+    assert ("requestBody" in operation) == (row.body is not None)
+    responses = operation["responses"]
+    assert set(map(str, row.answers)) <= set(responses)
+    assert ("text/event-stream" in responses.get("200", {}).get("content", {})) == bool(row.events)
+    assert ("401" in responses) == (row.scope is not Scope.OPEN)
+    assert bool(operation["security"]) == (row.scope is not Scope.OPEN)
+    for cls in openapi.errors_of(row):
+        assert cls.code in responses[str(cls.http_status)]["description"]
+
+
+def test_an_error_s_code_is_one_of_those_there_are() -> None:
+    code = TABLES["hive"][1]["components"]["schemas"]["ErrorObject"]["properties"]["code"]
+    assert code == {"type": "string", "enum": sorted(cls.code for cls in error_classes())}
+
+
+def test_shapes_are_described_as_they_are_checked() -> None:
+    spawn = TABLES["hive"][1]["components"]["schemas"]["SpawnRequest"]
+    assert spawn["required"] == ["model_ref"]
+    assert spawn["additionalProperties"] is False
+    assert spawn["properties"]["device"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 1023}
+
+
+def test_the_callback_of_a_worker_is_the_one_route_that_checks_its_caller_itself() -> None:
+    assert [row.path for row in HIVE if row.scope is Scope.WORKER] == ["/v1/workers/ready"]
+    assert [row.path for row in HIVE if row.scope in KEYLESS] == ["/v1/health", "/v1/workers/ready"]
+    assert [row.path for row in WORKER if row.scope in KEYLESS] == ["/v1/health"]
+
+
+def test_a_query_is_a_flat_struct_of_texts_and_numbers() -> None:
+    for row in (*HIVE, *WORKER):
+        for field in msgspec.structs.fields(row.query) if row.query else ():
+            assert not (isinstance(field.type, type) and issubclass(field.type, (list, dict, msgspec.Struct)))
