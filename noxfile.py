@@ -2,18 +2,44 @@
 
 import hashlib
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import nox
+import psutil
 
 nox.options.sessions = ["check"]
 nox.options.error_on_missing_interpreters = True
 
+ENDING_S = 30.0  # what tests that are interrupted may take to end what they have started
+LOG = Path("build/specification.log")
 
-def python(session: nox.Session, *arguments: str) -> None:
+
+def end_as_ctrl_c_does(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Interrupt what runs for us, so that tests end what they have started, and then ourselves."""
+    for child in psutil.Process().children():
+        if os.getpgid(child.pid) == os.getpgrp():  # the other lane has a group of its own, and is told by `beside`
+            child.send_signal(signal.SIGINT)
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGTERM, end_as_ctrl_c_does)
+
+
+def run(session: nox.Session, *argv: str, **env: str) -> None:
+    """Run a program that is already there, and leave it time to clean up if it is interrupted."""
+    session.run(*argv, external=True, env=env, interrupt_timeout=ENDING_S)
+
+
+def python(session: nox.Session, *arguments: str, **env: str) -> None:
     """Run a module with the interpreter that runs nox: `make` has installed everything beside it."""
-    session.run(sys.executable, "-m", *arguments, external=True)
+    run(session, sys.executable, "-m", *arguments, **env)
 
 
 def static(session: nox.Session) -> None:
@@ -32,14 +58,47 @@ def fast(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def check(session: nox.Session) -> None:
-    """Everything: static checks, all tests, the executable specification, which CHECKLIST.md is held to, and the kit.
+    """Everything: static checks, then the tests, and beside them the specification, whose output is shown at the end.
 
-    The backend part of the specification runs three times: among the features with llama.cpp, then with the others.
+    Both wait more than they compute. Each test has processes, ports, folders and a tag of its own, so neither sees the
+    other.
     """
     static(session)
-    python(session, "pytest", "tests", "features", "-q", "--rbee-check-checklist", "CHECKLIST.md", *session.posargs)
-    for run in KITS.values():
-        run(session)
+    with beside(session, "specification"):
+        python(session, "pytest", "tests", "--ignore", "tests/kit", "-q", *session.posargs)
+
+
+@contextmanager
+def beside(session: nox.Session, name: str) -> Iterator[None]:
+    """Run another session during the block, in a group of its own; the block's failure comes first, then its."""
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "nox", "--session", name, "--", *session.posargs]
+    with LOG.open("wb") as log:
+        other = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield
+    except KeyboardInterrupt:
+        other.terminate()
+        raise
+    finally:
+        code = other.wait()
+        sys.stdout.flush()
+        sys.stdout.buffer.write(LOG.read_bytes())  # as it is: whatever was printed there, in whichever encoding
+        sys.stdout.flush()
+    if code:
+        session.error(f"the session {name} failed: its output is above")
+
+
+@nox.session(venv_backend="none")
+def specification(session: nox.Session) -> None:
+    """The executable specification, which CHECKLIST.md is held to, and the kit: its own tests, then the other backends.
+
+    The backend part runs three times: among the features with llama.cpp, then with the others.
+    """
+    checked = ("--rbee-check-checklist", "CHECKLIST.md")
+    python(session, "pytest", "features", "tests/kit", "-q", *checked, *session.posargs)
+    for run_one in KITS.values():
+        run_one(session)
 
 
 @nox.session(venv_backend="none")
@@ -55,7 +114,7 @@ def kit_mlx(session: nox.Session) -> None:
     version = hashlib.sha256(maker.read_bytes()).hexdigest()[:8]
     cache = Path(os.environ.get("RBEE_TEST_CACHE") or Path.home() / ".cache" / "rbee-tests")
     model = cache / f"smollm2-135m-mlx-{version}"
-    session.run(sys.executable, str(maker), str(model), external=True)
+    run(session, sys.executable, str(maker), str(model))
     run_kit(session, "mlx", str(model))
 
 
@@ -73,8 +132,7 @@ KITS = {"mlx": kit_mlx, "xllamacpp": kit_xllamacpp}
 def run_kit(session: nox.Session, backend: str, model: str, **env: str) -> None:
     """Run the kit from this clone, and leave its verdict under build/."""
     written = ("--rbee-verdict", f"build/kit/{backend}.json", "--rbee-badge", f"build/kit/{backend}.svg")
-    argv = ("pytest", "features", "--backend", backend, "--model", model, *written, "-q")
-    session.run(sys.executable, "-m", *argv, external=True, env=env)
+    python(session, "pytest", "features", "--backend", backend, "--model", model, *written, "-q", **env)
 
 
 @nox.session(venv_backend="none")

@@ -19,6 +19,7 @@ from step_defs.support import Home, Program, Result
 
 ROOT = Path(__file__).parents[1]
 BUILD_PATIENCE_S = 300
+TESTS_PATIENCE_S = 280
 # Asked for now: while a test runs, HOME is elsewhere, and pip would find no cache.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("RBEE_", "PYTHON"))}
 ENGINES = {"llama_cpp", "mlx", "numpy", "jinja2"}
@@ -134,7 +135,7 @@ def run_tests(home: Home, tmp_path: Path, group: str) -> list[str]:
     program: Program = home.start(
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={results}", *paths
     )
-    done = program.finish(100)
+    done = program.finish(TESTS_PATIENCE_S)
     assert results.exists(), done.stdout + done.stderr
     return [outcome(case) for case in ET.parse(results).iter("testcase")]
 

@@ -20,7 +20,9 @@ LOCKED = ("Mlocked", "Unevictable")
 
 @dataclass(frozen=True)
 class Memory:
-    """What is in use, in bytes: of the machine's memory, pages that cannot be moved, and of each GPU."""
+    """What is in use, in bytes: of the machine's memory without what living processes hold, pages that cannot be moved,
+    and of each GPU. What a living process holds is its own: other tests may run beside this one.
+    """
 
     host: int
     locked: int
@@ -34,7 +36,17 @@ class Memory:
 
 def in_use() -> Memory:
     memory = psutil.virtual_memory()
-    return Memory(memory.total - memory.available, locked_bytes(), device_bytes())
+    return Memory(memory.total - memory.available - bytes_of_processes(), locked_bytes(), device_bytes())
+
+
+def bytes_of_processes() -> int:
+    """Return what all processes hold for themselves, without files that they look into."""
+    total = 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            memory = process.memory_info()
+            total += memory.rss - getattr(memory, "shared", 0)
+    return total
 
 
 def locked_bytes() -> int:
