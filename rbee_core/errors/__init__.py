@@ -21,6 +21,7 @@
     ├── RequestCanceled           REQUEST_CANCELED     499  exit 130
     ├── WorkerCrashed             WORKER_CRASHED       502
     ├── DownloadFailed            DOWNLOAD_FAILED      502
+    ├── TooManyDownloads          TOO_MANY_DOWNLOADS   503  exit 75
     ├── ChecksumMismatch          CHECKSUM_MISMATCH    502
     ├── BackendNotAvailable       BACKEND_NOT_AVAILABLE 503
     ├── AllSlotsBusy              ALL_SLOTS_BUSY       503  exit 75
@@ -59,6 +60,7 @@ from rbee_core.errors.failures import (
     PluginFailed,
     ShuttingDown,
     StreamBroken,
+    TooManyDownloads,
     VramExhausted,
     WorkerCrashed,
     WorkerNotReady,
@@ -113,6 +115,7 @@ __all__ = [
     "RouteNotFound",
     "ShuttingDown",
     "StreamBroken",
+    "TooManyDownloads",
     "UnsupportedMediaType",
     "VersionMismatch",
     "VramExhausted",

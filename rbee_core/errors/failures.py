@@ -29,6 +29,21 @@ class DownloadFailed(RbeeError):
     http_status = 502
 
 
+class TooManyDownloads(RbeeError):
+    """Raised when as many downloads wait their turn as may."""
+
+    code = "TOO_MANY_DOWNLOADS"
+    http_status = 503
+    exit_code = 75
+
+    def __init__(self, *, waiting: int) -> None:
+        super().__init__(
+            f"{waiting} downloads wait their turn on this node, and no more may",
+            hint="try again later, or raise downloads_at_once",
+            waiting=waiting,
+        )
+
+
 class ChecksumMismatch(RbeeError):
     """Raised when a file arrived twice with other bytes than the hub announced."""
 

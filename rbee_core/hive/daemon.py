@@ -30,8 +30,12 @@ from rbee_core.http.listen import bind, serving
 from rbee_core.models import downloads
 from rbee_core.models.catalog import Catalog
 from rbee_core.models.provision import Provisioner
+from rbee_core.models.references import References
 from rbee_core.models.transfer_rules import TransferOptions
 from rbee_core.settings import Settings
+
+SOURCES_AT_ONCE = 8
+"""So many models may be looked up at the same time: a hub that is slow to answer holds no other thread."""
 
 log = logging.getLogger("rbee.hive")
 
@@ -82,10 +86,16 @@ async def _serve(
     options = TransferOptions(
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )  # fmt: skip
-    async with WorkerClient(settings) as link, downloads.running(catalog, settings.models_dir, options) as fetching:
+    at_once = settings.downloads_at_once
+    async with (
+        WorkerClient(settings) as link,
+        aio.Threads("model-source", SOURCES_AT_ONCE) as asking,
+        downloads.running(catalog, settings.models_dir, options, at_once) as fetching,
+    ):
         guard.start()
         launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}", spare)
-        provisioner = Provisioner(catalog, plugins.sources(), settings.models, fetching, settings.models_dir)
+        references = References(plugins.sources(), settings.models)
+        provisioner = Provisioner(catalog, references, fetching, settings.models_dir, asking)
         placer = Placer(settings, plugins, provisioner)
         supervisor = Supervisor(settings, plugins, placer, launcher, link)
         answers = Serving(settings, supervisor, link)

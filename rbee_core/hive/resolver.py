@@ -48,7 +48,8 @@ class Placer:
 
     async def place(self, request: wire.SpawnRequest) -> Place:
         """Place a spawn, fetching the model if it is not here."""
-        model = await self._provisioner.provide(request.model_ref, self.formats(request.backend))
+        reference = self._provisioner.canonical(request.model_ref)
+        model = await self._provisioner.provide(reference, self.formats(request.backend))
         return await self._place(model, request.backend, request.device, request.context_tokens)
 
     async def show(self, reference: str, backend: str | None, context_tokens: int | None) -> tuple[LocalModel, Place]:

@@ -42,6 +42,8 @@ def _fetch(client: "HiveClient", first: wire.DownloadProgress, screen: Screen, p
     started, last, note = time.monotonic(), first, shorten(first.note)
     name = f"{shorten(first.reference)} ({note})" if note else shorten(first.reference)
     screen.line(f"{prefix}Downloading {name}, {size_words(first.total_bytes)}")
+    if first.queue_position:
+        screen.line(f"{prefix}Waiting for its turn: place {first.queue_position} in the node's queue")
     try:
         with showing(screen, prefix) as show:
             for last in client.follow(first.id):

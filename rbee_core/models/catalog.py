@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from rbee_core.backend import LocalModel
 from rbee_core.errors import CatalogUnusable
 from rbee_core.models import store
 
@@ -39,7 +40,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogRow:
-    """One model that this node has. `sha256` is "" for files used in place, which nobody announced a hash for."""
+    """One model that this node has: fetched by rbee into its own folders, or of somebody else and used in place.
+
+    `revision` is the version that the hub named when it was fetched, "" for files used in place; `sha256` is "" for
+    those too, as nobody announced a hash, and where the hub has none.
+    """
 
     reference: str
     provider: str
@@ -49,6 +54,19 @@ class CatalogRow:
     format: str = ""
     sha256: str = ""
     revision: str = ""
+
+    @property
+    def fetched(self) -> bool:
+        """Whether rbee fetched the files: it checks them then, fetches them again when they are gone, removes them."""
+        return self.revision != ""
+
+    @property
+    def model(self) -> LocalModel:
+        """The model as backends are given it."""
+        return LocalModel(self.reference, Path(self.local_path), self.format, self.size_bytes)
+
+
+_COLUMNS = tuple(field.name for field in fields(CatalogRow))
 
 
 def row_of(folder: Path, manifest: store.Manifest) -> CatalogRow:
@@ -109,17 +127,23 @@ class Catalog:
 
     def rows(self) -> list[CatalogRow]:
         """Return every model, by reference."""
-        with self._lock, _errors(self._path):
-            found = self._db.execute(
-                "SELECT reference, provider, local_path, size_bytes, downloaded_at_unix, format, sha256, revision"
-                " FROM models ORDER BY reference"
-            ).fetchall()
-        names = CatalogRow.__dataclass_fields__
-        return [CatalogRow(**dict(zip(names, row, strict=True))) for row in found]
+        return self._select("ORDER BY reference")
 
     def find(self, reference: str) -> CatalogRow | None:
         """Return the model with this canonical reference."""
-        return next((row for row in self.rows() if row.reference == reference), None)
+        return next(iter(self._select("WHERE reference = ?", reference)), None)
+
+    def _select(self, which: str, *values: str) -> list[CatalogRow]:
+        with self._lock, _errors(self._path):
+            found = self._db.execute(f"SELECT {', '.join(_COLUMNS)} FROM models {which}", values).fetchall()  # noqa: S608
+        return [CatalogRow(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
+
+    def is_missing(self, row: CatalogRow) -> bool:
+        """Return whether the model's files are gone or incomplete; reads no contents."""
+        if not row.fetched:
+            return not Path(row.local_path).exists()
+        found = store.manifest_of(self._models_dir, row.reference, Path(row.local_path))
+        return found is None or bool(store.missing(found[0].parent, found[1]))
 
     def add(self, row: CatalogRow) -> None:
         """Enter or replace a model. Durable when it returns."""

@@ -1,7 +1,8 @@
 """Downloads of whole models: one at a time per model however many ask, each asker free to leave.
 
-Owns the running downloads of one hive. A file's transfer is `transfer.fetch`'s; when all files of a model are there,
-its manifest is written and then its catalog row, in this order, so that a listed model is always whole.
+Owns the downloads of one hive and the threads they run in: so many at once, the others wait their turn. A file's
+transfer is `transfer.fetch`'s; when all files of a model are there, its manifest is written and then its catalog row,
+in this order, so that a listed model is always whole.
 """
 
 import asyncio
@@ -10,20 +11,23 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
 from pathlib import Path
 
 from rbee_core import aio, wire
-from rbee_core.backend import RemoteFile, RemoteModel
-from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled, ShuttingDown
+from rbee_core.backend import RemoteModel
+from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled, ShuttingDown, TooManyDownloads
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
-from rbee_core.models.partial import Progress, disk_errors
+from rbee_core.models.partial import disk_errors
 from rbee_core.models.transfer_rules import TransferOptions
 
 REMEMBERED = 64
+"""So many downloads that are over can still be asked how they ended."""
+WAITING = 128
+"""So many may wait their turn; one more is refused."""
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +40,10 @@ class Download:
         self.model = model
         self.folder = folder
         self.cancel = threading.Event()
+        self.turn = asyncio.Event()
         self.error: RbeeError | None = None
         self.row: CatalogRow | None = None
+        self.queue_position = 0
         self.current = ""
         self._done = dict.fromkeys((f.name for f in model.files), 0)
         self._moved = asyncio.Event()
@@ -68,6 +74,7 @@ class Download:
             total_bytes=self.model.size_bytes,
             file=self.current,
             note=self.model.note,
+            queue_position=self.queue_position,
             error=wire.ErrorObject.of(self.error) if self.error else None,
         )
 
@@ -91,30 +98,46 @@ class Download:
 
 
 class Downloads:
-    """The running downloads. Build with `running`; methods belong to the event loop's thread."""
+    """The downloads of a hive, `at_once` of them running. Build with `running`; methods are the event loop's."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, catalog: Catalog, models_dir: Path, options: TransferOptions) -> None:
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        threads: aio.Threads,
+        catalog: Catalog,
+        models_dir: Path,
+        options: TransferOptions,
+        at_once: int,
+    ) -> None:
         self._tasks = tasks
+        self._threads = threads
+        self._at_once = at_once
         self._catalog = catalog
         self._models_dir = models_dir
         self._options = options
+        self._running: set[str] = set()
+        self._waiting: list[Download] = []
         self._known: dict[str, Download] = {}
 
     def start(self, model: RemoteModel) -> Download:
-        """Return the download of `model`: the one that runs, or a new one."""
+        """Return the download of `model`: the one that runs or waits, or a new one.
+
+        Raises `TooManyDownloads`, and `InvalidRequest` for names that are not fit for a path.
+        """
         folder = store.folder_for(self._models_dir, model)
         for download in self._known.values():
             if not download.ended and download.model.reference == model.reference:
                 return download
+        if len(self._waiting) >= WAITING:
+            raise TooManyDownloads(waiting=WAITING)
         download = Download(model, folder)
         self._known[download.id] = download
-        while len(self._known) > REMEMBERED:
-            del self._known[next(iter(self._known))]
+        self._line_up(download)
         self._tasks.create_task(self._run(download))
         return download
 
     def find(self, download_id: str) -> Download | None:
-        """Return a running or remembered download."""
+        """Return a running, waiting or remembered download."""
         return self._known.get(download_id)
 
     def runs(self, reference: str) -> bool:
@@ -123,13 +146,17 @@ class Downloads:
 
     def cancel_all(self) -> None:
         """End every download; what was fetched is kept for the next time."""
+        self._waiting.clear()
         for download in self._known.values():
             download.cancel.set()
+            download.turn.set()
 
     async def _run(self, download: Download) -> None:
         try:
-            await self._fetch_all(download)
-            download.row = await aio.off_loop(self._enter, download)
+            await download.turn.wait()
+            if download.cancel.is_set():
+                raise RequestCanceled  # noqa: TRY301  # it ends as one does that was cancelled on its way
+            download.row = await self._threads.run(self._bring, download, _on_loop(download))
         except RequestCanceled:
             download.error = ShuttingDown(who="hive")  # nobody else cancels: askers come and go
         except RbeeError as error:
@@ -138,39 +165,54 @@ class Downloads:
             log.exception("the download of %s failed", download.model.reference)
             download.error = RbeeError(f"The download failed: {type(error).__name__}", hint="see the hive's log")
         download.wake()
+        self._forget_old()
+        self._end_turn(download)
         outcome = f"failed: {download.error}" if download.error else "done"
         log.info("download of %s %s", download.model.reference, outcome)
 
-    async def _fetch_all(self, download: Download) -> None:
-        loop = asyncio.get_running_loop()
-        await aio.off_loop(self._check_space, download)
+    def _line_up(self, download: Download) -> None:
+        if len(self._running) < self._at_once:
+            self._running.add(download.id)
+            download.turn.set()
+        else:
+            self._waiting.append(download)
+            download.queue_position = len(self._waiting)
+
+    def _end_turn(self, download: Download) -> None:
+        """Let the next one begin, and tell the others that they moved up."""
+        self._running.discard(download.id)
+        while self._waiting and len(self._running) < self._at_once:
+            following = self._waiting.pop(0)
+            following.queue_position = 0
+            self._line_up(following)
+            following.wake()
+        for position, waiting in enumerate(self._waiting, start=1):
+            waiting.queue_position = position
+            waiting.wake()
+
+    def _forget_old(self) -> None:
+        """Forget those that ended first, beyond what is remembered; one that has not ended is never forgotten."""
+        ended = [download.id for download in self._known.values() if download.ended]
+        for download_id in ended[:-REMEMBERED]:
+            del self._known[download_id]
+
+    def _bring(self, download: Download, moved: Callable[[str, int], None]) -> CatalogRow:
+        """Fetch every file, then enter the model; blocks for as long as that takes. `moved` gets a name and bytes."""
+        from rbee_core.models import transfer  # brings an HTTP client, for which most hives have no use
+
+        _check_space(download)
         for file in download.model.files:
 
             def progress(done: int, total: int, name: str = file.name) -> None:
                 del total
-                loop.call_soon_threadsafe(download.note, name, done)
+                moved(name, done)
 
             destination = download.folder / file.name
-            await aio.off_loop(self._fetch, file, destination, download.cancel, progress)
-            download.note(file.name, file.size_bytes)
+            transfer.fetch(file, destination, cancel=download.cancel, progress=progress, options=self._options)
+            moved(file.name, file.size_bytes)
         if download.cancel.is_set():
             raise RequestCanceled
-
-    def _fetch(self, file: RemoteFile, destination: Path, cancel: threading.Event, progress: Progress) -> None:
-        from rbee_core.models import transfer  # brings an HTTP client, for which most hives have no use
-
-        transfer.fetch(file, destination, cancel=cancel, progress=progress, options=self._options)
-
-    def _check_space(self, download: Download) -> None:
-        """Refuse before the first byte if the files cannot all fit; blocks for a moment."""
-        with disk_errors(download.folder, download.model.size_bytes):
-            download.folder.mkdir(parents=True, exist_ok=True)
-            have = shutil.disk_usage(download.folder).free
-        paths = [download.folder / f.name for f in download.model.files]
-        there = sum(p.stat().st_size for p in paths if p.is_file())
-        need = (download.model.size_bytes - there) * 105 // 100
-        if need > have:
-            raise InsufficientDisk(need_bytes=need, have_bytes=have)
+        return self._enter(download)
 
     def _enter(self, download: Download) -> CatalogRow:
         model = download.model
@@ -188,11 +230,35 @@ class Downloads:
         return row
 
 
+def _on_loop(download: Download) -> Callable[[str, int], None]:
+    """Return `download.note` as another thread may call it."""
+    loop = asyncio.get_running_loop()
+
+    def moved(name: str, done_bytes: int) -> None:
+        loop.call_soon_threadsafe(download.note, name, done_bytes)
+
+    return moved
+
+
+def _check_space(download: Download) -> None:
+    """Refuse before the first byte if the files cannot all fit."""
+    with disk_errors(download.folder, download.model.size_bytes):
+        download.folder.mkdir(parents=True, exist_ok=True)
+        have = shutil.disk_usage(download.folder).free
+    paths = [download.folder / f.name for f in download.model.files]
+    there = sum(p.stat().st_size for p in paths if p.is_file())
+    need = (download.model.size_bytes - there) * 105 // 100
+    if need > have:
+        raise InsufficientDisk(need_bytes=need, have_bytes=have)
+
+
 @asynccontextmanager
-async def running(catalog: Catalog, models_dir: Path, options: TransferOptions) -> AsyncGenerator[Downloads]:
+async def running(
+    catalog: Catalog, models_dir: Path, options: TransferOptions, at_once: int
+) -> AsyncGenerator[Downloads]:
     """Own the downloads for the length of the context; its end cancels them and waits for their threads."""
-    async with asyncio.TaskGroup() as tasks:
-        downloads = Downloads(tasks, catalog, models_dir, options)
+    async with aio.Threads("download", at_once) as threads, asyncio.TaskGroup() as tasks:
+        downloads = Downloads(tasks, threads, catalog, models_dir, options, at_once)
         try:
             yield downloads
         finally:

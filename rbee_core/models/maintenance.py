@@ -35,14 +35,6 @@ class Finding:
         return self.status not in ("ok", "in place")
 
 
-def is_missing(row: CatalogRow, models_dir: Path) -> bool:
-    """Return whether a model's files are gone or incomplete; reads no contents."""
-    if not row.revision:
-        return not Path(row.local_path).exists()
-    found = store.manifest_of(models_dir, row.reference, Path(row.local_path))
-    return found is None or bool(store.missing(found[0].parent, found[1]))
-
-
 def bytes_to_verify(models_dir: Path, only: Collection[str] = ()) -> int:
     """Return how much `verify` will read."""
     return sum(m.size_bytes for _, m in store.manifests(models_dir) if not only or m.reference in only)
@@ -63,7 +55,7 @@ def verify(
         if only and reference not in only:
             continue
         row, found = rows.get(reference), fetched.get(reference)
-        if row is not None and row.revision:
+        if row is not None and row.fetched:
             found = store.manifest_of(models_dir, reference, Path(row.local_path)) or found
         elif row is not None:
             found = None
@@ -73,7 +65,7 @@ def verify(
 def _verify(catalog: Catalog, row: CatalogRow | None, found: Found | None, progress: Callable[[int], None]) -> Finding:
     if found is None:
         assert row is not None
-        there = not row.revision and Path(row.local_path).exists()
+        there = not row.fetched and Path(row.local_path).exists()
         return Finding(row.reference, "in place" if there else "missing", row.local_path)
     folder, manifest = found[0].parent, found[1]
     entry = row_of(folder, manifest)

@@ -5,49 +5,38 @@ fetch. What was used is entered in the catalog, and a model that was fetched onc
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from rbee_core import aio
-from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
+from rbee_core.backend import LocalModel, RemoteModel
 from rbee_core.domain.model_ref import parse
-from rbee_core.errors import InvalidRequest, ModelInUse, ModelNotFound, PluginFailed, RbeeError
+from rbee_core.errors import ModelInUse, ModelNotFound, PluginFailed, RbeeError
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
+from rbee_core.models.claims import Claims
 from rbee_core.models.downloads import Download, Downloads
-from rbee_core.models.maintenance import is_missing
+from rbee_core.models.references import References
 
 
 class Provisioner:
-    """Provides models for one hive."""
+    """Provides models for one hive. Every `reference` is a canonical one; `asking` are the threads for sources."""
 
     def __init__(
-        self,
-        catalog: Catalog,
-        sources: Mapping[str, ModelSource],
-        aliases: Mapping[str, str],
-        downloads: Downloads,
-        models_dir: Path,
+        self, catalog: Catalog, references: References, downloads: Downloads, models_dir: Path, asking: aio.Threads
     ) -> None:
         self._catalog = catalog
-        self._sources = sources
-        self._aliases = aliases
+        self._references = references
         self._downloads = downloads
         self._models_dir = models_dir
+        self._asking = asking
+        self._claims = Claims()
 
-    def canonical(self, reference: str) -> str:
-        """Return the spelling under which the model is catalogued and its workers are registered."""
-        ref = self._parse(reference)
-        return self._sources[ref.scheme].canonical(ref)
-
-    def _parse(self, reference: str) -> ModelRef:
-        ref = parse(reference, self._aliases)
-        if ref.scheme not in self._sources:
-            known = ", ".join(f"{s}:" for s in sorted(self._sources))
-            raise InvalidRequest.bad_reference(reference, f"no plugin knows {ref.scheme}: (known are {known})")
-        return ref
+    def canonical(self, text: str) -> str:
+        """Return the reference that a request's text means: what every other method, catalog and registry take."""
+        return self._references.canonical(text)
 
     async def look(self, reference: str, formats: Sequence[str]) -> LocalModel | RemoteModel:
         """Return the model if it is on this node, else what would have to be fetched. Fetches nothing.
@@ -55,37 +44,42 @@ class Provisioner:
         `formats` are those that will do, best first. Raises `InvalidRequest`, `ModelNotFound`, `AccessDenied`,
         `DownloadFailed`.
         """
-        ref = self._parse(reference)
-        name = self._sources[ref.scheme].canonical(ref)
-        row = await aio.off_loop(self._fetched, name)
-        if row is not None and (not formats or row.format in formats):
-            return LocalModel(row.reference, Path(row.local_path), row.format, row.size_bytes)
-        found = await aio.off_loop(self._resolve, ref, formats)
-        return msgspec.structs.replace(found, reference=name)
+        row = await aio.off_loop(self._row, reference)
+        return await self._look(reference, formats, row)
 
-    def _resolve(self, ref: ModelRef, formats: Sequence[str]) -> LocalModel | RemoteModel:
+    async def _look(self, reference: str, formats: Sequence[str], row: CatalogRow | None) -> LocalModel | RemoteModel:
+        """Trust the catalog about what rbee fetched; files of others may have changed since, so ask their source."""
+        if row is not None and row.fetched and (not formats or row.format in formats):
+            return row.model
+        return await self._asking.run(self._ask_source, reference, formats)
+
+    def _ask_source(self, reference: str, formats: Sequence[str]) -> LocalModel | RemoteModel:
+        source, ref = self._references.source_of(reference)
         try:
-            return self._sources[ref.scheme].resolve(ref, formats)
+            found = source.resolve(ref, formats)
         except (RbeeError, OSError):
             raise
         except Exception as error:
             raise PluginFailed(what=f"model source of {ref.scheme}:", error=error) from error
+        return msgspec.structs.replace(found, reference=reference)
 
     async def begin(self, reference: str, formats: Sequence[str]) -> LocalModel | Download:
-        """Return the model if it is on this node, else the download that brings it, joined or started."""
-        found = await self.look(reference, formats)
-        if isinstance(found, RemoteModel):
-            return self._downloads.start(found)
-        await aio.off_loop(self._note_in_place, found)
-        return found
+        """Return the model if it is on this node, else the download that brings it, joined or started.
+
+        Waits while the model is being removed. Raises as `look`, and `TooManyDownloads`.
+        """
+        async with self._claims.using(reference):
+            row = await aio.off_loop(self._row, reference)
+            found = await self._look(reference, formats, row)
+            if isinstance(found, RemoteModel):
+                return self._downloads.start(found)
+            await aio.off_loop(self._note_in_place, found, row)
+            return found
 
     async def provide(self, reference: str, formats: Sequence[str]) -> LocalModel:
         """Return the model's files on this node, fetching them if needed."""
         found = await self.begin(reference, formats)
-        if isinstance(found, LocalModel):
-            return found
-        row = await found.result()
-        return LocalModel(row.reference, Path(row.local_path), row.format, row.size_bytes)
+        return found if isinstance(found, LocalModel) else (await found.result()).model
 
     async def remove(self, reference: str, users: Sequence[str]) -> int:
         """Forget a model and remove the files that rbee fetched for it; return the bytes freed.
@@ -93,10 +87,10 @@ class Provisioner:
         Files that others own (a path, a package, a shared cache) stay. `users` are workers that hold it. Raises
         `ModelInUse`, `ModelNotFound`.
         """
-        name = self.canonical(reference)
-        if users or self._downloads.runs(name):
-            raise ModelInUse(reference=name, users=users or ["a running download"])
-        return await aio.off_loop(self._remove, name)
+        if users or self._downloads.runs(reference):
+            raise ModelInUse(reference=reference, users=users or ["a running download"])
+        with self._claims.removing(reference):
+            return await aio.off_loop(self._remove, reference)
 
     def _remove(self, name: str) -> int:
         row = self._catalog.find(name)
@@ -107,15 +101,12 @@ class Provisioner:
         self._catalog.remove(name)
         return freed
 
-    def _fetched(self, name: str) -> CatalogRow | None:
-        """Return the row of a model that rbee fetched and that is still there in full.
-
-        Files used in place are looked at afresh each time: their owner may have changed them.
-        """
-        row = self._catalog.find(name)
-        if row is not None and not (row.revision and is_missing(row, self._models_dir)):
-            return row if row.revision else None
-        return self._adopt(name)
+    def _row(self, reference: str) -> CatalogRow | None:
+        """Return the model's row; of one that rbee fetched only while its files are all there."""
+        row = self._catalog.find(reference)
+        if row is not None and not (row.fetched and self._catalog.is_missing(row)):
+            return row
+        return self._adopt(reference)
 
     def _adopt(self, name: str) -> CatalogRow | None:
         """Enter a whole model whose row is lost, or leads elsewhere since RBEE_HOME was moved."""
@@ -126,14 +117,13 @@ class Provisioner:
                 return row
         return None
 
-    def _note_in_place(self, model: LocalModel) -> None:
-        row = self._catalog.find(model.reference)
-        if row is not None and row.revision:
+    def _note_in_place(self, model: LocalModel, row: CatalogRow | None) -> None:
+        """Enter a model that is used where it is, if the catalog says otherwise; one that rbee has fetched stays."""
+        if row is not None and row.fetched:
             return
-        provider = parse(model.reference).scheme
         fresh = CatalogRow(
             reference=model.reference,
-            provider=provider,
+            provider=parse(model.reference).scheme,
             local_path=str(model.path),
             size_bytes=model.size_bytes,
             downloaded_at_unix=row.downloaded_at_unix if row else int(time.time()),

@@ -1,11 +1,167 @@
-"""A download that several wait for."""
+"""Downloads of one hive, in one process and without a network: turns, memory, errors and who is told what."""
 
 import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from rbee_core.backend import RemoteModel
-from rbee_core.errors import DownloadFailed, RbeeError
-from rbee_core.models.downloads import Download
+import pytest
+
+from rbee_core import aio
+from rbee_core.backend import RemoteFile, RemoteModel
+from rbee_core.errors import DownloadFailed, RbeeError, ShuttingDown, TooManyDownloads
+from rbee_core.models import downloads, transfer
+from rbee_core.models.catalog import Catalog
+from rbee_core.models.downloads import Download, Downloads
+from rbee_core.models.transfer_rules import TransferOptions
+
+DATA = b"GGUF" + bytes(1000)
+LONG_S = 30.0
+
+
+class Line:
+    """The network, played: a transfer lasts until it is let through; `failure` is what it ends with instead."""
+
+    def __init__(self) -> None:
+        self.began = threading.Semaphore(0)
+        self.open = threading.Event()
+        self.failure: RbeeError | None = None
+
+    async def has_begun(self, count: int) -> None:
+        for _ in range(count):
+            while not self.began.acquire(blocking=False):
+                await aio.sleep(0.01)
+
+    def fetch(self, file: RemoteFile, destination: Path, *, cancel: threading.Event, **_: Any) -> None:
+        self.began.release()
+        while not self.open.wait(0.01):
+            if cancel.is_set():
+                raise downloads.RequestCanceled
+        if self.failure is not None:
+            raise self.failure
+        destination.write_bytes(DATA)
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    played = Line()
+    monkeypatch.setattr(transfer, "fetch", played.fetch)
+    return played
+
+
+def model(name: str) -> RemoteModel:
+    file = RemoteFile("m.gguf", f"https://hub.example/{name}", len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+    return RemoteModel(f"hf:org/{name}", "huggingface", "c1", "gguf", (file,), "m.gguf")
+
+
+@asynccontextmanager
+async def running(folder: Path, at_once: int) -> AsyncGenerator[tuple[Downloads, Catalog]]:
+    (folder / "models").mkdir(exist_ok=True)
+    catalog = Catalog(folder / "models.db", folder / "models")
+    try:
+        async with downloads.running(catalog, folder / "models", TransferOptions(), at_once) as found:
+            yield found, catalog
+    finally:
+        catalog.close()
+
+
+def within(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(LONG_S):
+            await work()
+
+    asyncio.run(bounded())
+
+
+def places(some: list[Download]) -> list[int]:
+    return [download.progress().queue_position for download in some]
+
+
+def test_slow_downloads_hold_no_thread_that_others_need(line: Line, tmp_path: Path) -> None:
+    async def work() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        async with running(tmp_path, at_once=6) as (some, catalog):
+            for n in range(6):
+                some.start(model(f"r{n}"))
+            await line.has_begun(6)
+
+            assert await aio.off_loop(catalog.rows) == []
+
+    within(work)
+
+
+def test_so_many_at_once_and_the_others_say_that_they_wait(line: Line, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with running(tmp_path, at_once=2) as (some, catalog):
+            started = [some.start(model(f"r{n}")) for n in range(5)]
+            assert places(started) == [0, 0, 1, 2, 3]
+            assert {d.progress().state for d in started} == {"running"}
+            assert some.start(model("r4")) is started[4]
+            line.open.set()
+
+            seen, *rows = await asyncio.gather(_positions(started[4]), *(d.result() for d in started))
+            assert seen == sorted(seen, reverse=True)
+            assert seen[0] == 3
+            assert [row.reference for row in rows] == [f"hf:org/r{n}" for n in range(5)]
+            assert places(started) == [0] * 5
+            assert len(catalog.rows()) == 5
+
+    within(work)
+
+
+async def _positions(download: Download) -> list[int]:
+    return [progress.queue_position async for progress in download.watch()]
+
+
+def test_running_download_is_not_forgotten_however_many_end(line: Line, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with running(tmp_path, at_once=2) as (some, _):
+            slow = some.start(model("slow"))
+            await line.has_begun(1)
+            ended: list[Download] = []
+            for n in range(downloads.REMEMBERED + 2):
+                bad = RemoteModel(f"hf:org/r{n}", "huggingface", "c1", "gguf", (), "m.gguf")
+                ended.append(some.start(bad))
+                await ended[-1].result()
+
+            assert some.find(slow.id) is slow
+            assert some.runs("hf:org/slow")
+            assert some.start(model("slow")) is slow
+            assert [some.find(d.id) for d in ended[:2]] == [None, None]
+            assert some.find(ended[2].id) is ended[2]
+
+    within(work)
+
+
+def test_line_has_an_end(line: Line, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with running(tmp_path, at_once=1) as (some, _):
+            for n in range(downloads.WAITING + 1):
+                some.start(model(f"r{n}"))
+
+            with pytest.raises(TooManyDownloads):
+                some.start(model("one-more"))
+
+            assert some.start(model("r7")).model.reference == "hf:org/r7"
+
+    within(work)
+
+
+def test_stop_ends_those_that_run_and_those_that_wait(line: Line, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with running(tmp_path, at_once=1) as (some, catalog):
+            started = [some.start(model(f"r{n}")) for n in range(3)]
+            some.cancel_all()
+            for download in started:
+                with pytest.raises(ShuttingDown):
+                    await download.result()
+            assert catalog.rows() == []
+
+    within(work)
 
 
 def test_each_of_several_waiters_gets_a_failure_of_its_own(tmp_path: Path) -> None:

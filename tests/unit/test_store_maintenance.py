@@ -70,7 +70,7 @@ def test_harm_is_found_and_nothing_deleted(catalog: Catalog, home: Path, harm, s
 
     assert verify(catalog, home) == [(REF, status, ("sub/m.gguf",))]
     assert catalog.rows() == [row]
-    assert maintenance.is_missing(row, home / "models") is (status == "missing")
+    assert catalog.is_missing(row) is (status == "missing")
 
 
 def test_row_without_any_file_is_missing(catalog: Catalog, home: Path) -> None:

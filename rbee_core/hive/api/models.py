@@ -12,7 +12,6 @@ from rbee_core.http.routes import read_query
 from rbee_core.http.stream import read_body, send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
-from rbee_core.models.maintenance import is_missing
 from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
@@ -50,13 +49,13 @@ class ModelRoutes:
         return json_response(wire.ModelList(models=await aio.off_loop(self._describe_all)))
 
     def _describe_all(self) -> list[wire.ModelInfo]:
-        folder = self._settings.models_dir
-        return [_describe(row, missing=is_missing(row, folder)) for row in self._catalog.rows()]
+        return [_describe(row, missing=self._catalog.is_missing(row)) for row in self._catalog.rows()]
 
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
         wanted = read_query(request, wire.ModelQuery)
-        model, place = await self._placer.show(wanted.model, wanted.backend, wanted.context_tokens)
+        reference = self.canonical(wanted.model)
+        model, place = await self._placer.show(reference, wanted.backend, wanted.context_tokens)
         estimate = place.estimate
         return json_response(
             wire.ModelDetails(
@@ -79,7 +78,8 @@ class ModelRoutes:
     async def download(self, request: web.Request) -> web.Response:
         """Have a model on this node; answers at once, the progress route follows it."""
         wanted = await read_body(request, wire.DownloadRequest)
-        found = await self._provisioner.begin(wanted.model_ref, self._placer.formats(wanted.backend))
+        reference = self.canonical(wanted.model_ref)
+        found = await self._provisioner.begin(reference, self._placer.formats(wanted.backend))
         if isinstance(found, LocalModel):
             size = found.size_bytes
             there = wire.DownloadProgress(

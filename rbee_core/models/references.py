@@ -1,0 +1,34 @@
+"""What a model's name means on one node: its aliases, then the spelling of the source that the name belongs to.
+
+The only place where aliases are replaced. Past it a reference is canonical, and one model has one.
+"""
+
+from collections.abc import Mapping
+
+from rbee_core.backend import ModelRef, ModelSource
+from rbee_core.domain.model_ref import parse
+from rbee_core.errors import InvalidRequest
+
+
+class References:
+    """The names of one node. `sources` are by scheme; no method does I/O."""
+
+    def __init__(self, sources: Mapping[str, ModelSource], aliases: Mapping[str, str]) -> None:
+        self._sources = sources
+        self._aliases = aliases
+
+    def canonical(self, text: str) -> str:
+        """Return the one spelling of what somebody typed or sent. Raises `InvalidRequest` for what names no model."""
+        source, ref = self._source_of(parse(text, self._aliases), text)
+        return source.canonical(ref)
+
+    def source_of(self, reference: str) -> tuple[ModelSource, ModelRef]:
+        """Return whom to ask for a canonical reference, and what."""
+        return self._source_of(parse(reference), reference)
+
+    def _source_of(self, ref: ModelRef, text: str) -> tuple[ModelSource, ModelRef]:
+        source = self._sources.get(ref.scheme)
+        if source is None:
+            known = ", ".join(f"{s}:" for s in sorted(self._sources))
+            raise InvalidRequest.bad_reference(text, f"no plugin knows {ref.scheme}: (known are {known})")
+        return source, ref
