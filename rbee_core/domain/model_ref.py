@@ -58,11 +58,18 @@ def parse(text: str, aliases: Mapping[str, str] | None = None) -> ModelRef:
         raise InvalidRequest.bad_reference(text, "it contains control characters")
     if match := _SCHEME.match(text):
         return _parse_scheme(text, match[1], text[match.end() :])
-    if text.startswith(("/", "./", "../", "~")) or text.lower().endswith(".gguf"):
+    if is_path(text):
         return ModelRef("file", path=re.sub("^/+", "/", text))
     if _REPO.fullmatch(text):
         return _parse_hf(text, text)
     raise InvalidRequest.bad_reference(text, "it is no path, no org/repo and no known alias")
+
+
+def is_path(text: str) -> bool:
+    """Return whether `text`, unless it is an alias, names a file or folder: a bare path, or a ``file:`` reference."""
+    if match := _SCHEME.match(text):
+        return match[1] == "file"
+    return text.startswith(("/", "./", "../", "~")) or text.lower().endswith(".gguf")
 
 
 def _parse_scheme(text: str, scheme: str, rest: str) -> ModelRef:

@@ -254,6 +254,7 @@ class Flow:
 
     def _note(self, worker: wire.WorkerInfo) -> None:
         self.outcome.worker, self.outcome.log_path = worker.worker_id, worker.log_path
+        self.outcome.model = worker.model_ref
         self.outcome.backend, self.outcome.device = worker.backend, worker.device
         self.outcome.context_tokens = worker.context_tokens
 

@@ -11,7 +11,8 @@ import click
 
 from rbee_core import wire
 from rbee_core.domain import model_ref
-from rbee_core.errors import InvalidRequest, PayloadTooLarge
+from rbee_core.errors import InvalidRequest, PayloadTooLarge, shorten
+from rbee_core.keeper.hives import address
 from rbee_core.settings import Settings
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
@@ -26,7 +27,7 @@ def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnReq
     """Return the request for a worker."""
     return _build(
         wire.SpawnRequest,
-        model_ref=canonical_model(options["model"], settings),
+        model_ref=model_for(options["model"], options["node"], settings),
         backend=options["backend"],
         device=options["device"],
         context_tokens=options["context"],
@@ -49,13 +50,23 @@ def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.Infe
     return _build(wire.InferenceRequest, **fields, **sampling, stop=stops, timeout_s=options["timeout"])
 
 
-def canonical_model(text: str, settings: Settings) -> str:
-    """Return the reference in its one spelling; a path is made absolute here, where it means something."""
-    reference = model_ref.parse(text, settings.models)
-    if reference.scheme == "file":
-        path = Path(reference.path).expanduser()
-        reference = model_ref.ModelRef("file", path=os.path.abspath(path))  # noqa: PTH100  # keeps symbolic links
-    return check_text(str(reference), "model")
+def model_for(text: str, node: str, settings: Settings) -> str:
+    """Return the model as it is sent to the hive of `node`, which knows what it means: what was typed, aliases too.
+
+    A path is made absolute here, where it means something. Raises `InvalidRequest` for one that would mean nothing on
+    another machine, and for what can be no reference.
+    """
+    if check_text(text, "model") in settings.models:
+        return text
+    if not address.is_here(node):
+        if model_ref.is_path(text) and not Path(text.removeprefix("file:")).is_absolute():
+            hint = f"give the absolute path that it has on {node}"
+            raise InvalidRequest(f"The path {shorten(text)} means nothing on {node}", hint=hint)
+        return text  # it may be an alias of the node's
+    reference = model_ref.parse(text)
+    if reference.scheme != "file":
+        return text
+    return f"file:{os.path.abspath(Path(reference.path).expanduser())}"  # noqa: PTH100  # keeps symbolic links
 
 
 def read_prompt(stream: BinaryIO | None, limit_bytes: int, *, forced: bool) -> str:

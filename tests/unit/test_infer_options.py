@@ -9,7 +9,7 @@ import click
 import pytest
 
 from rbee_core.errors import InvalidRequest, PayloadTooLarge
-from rbee_core.keeper.infer_options import build_inference, build_spawn, canonical_model, read_prompt
+from rbee_core.keeper.infer_options import build_inference, build_spawn, model_for, read_prompt
 from rbee_core.settings import Settings
 
 SETTINGS = Settings(home=Path("/nowhere"))
@@ -17,6 +17,7 @@ NOTHING_GIVEN: dict[str, Any] = {
     **dict.fromkeys(("system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")),
     **dict.fromkeys(("backend", "device", "context", "timeout")),
     "model": "smollm2",
+    "node": "localhost",
     "prompt": "Hello",
     "chat": False,
     "stop": (),
@@ -86,22 +87,47 @@ def test_bad_placement_is_refused_too(given: dict[str, Any], names: str) -> None
         build_spawn(options(**given), SETTINGS)
 
 
-def test_alias_is_resolved() -> None:
-    assert canonical_model("smollm2", SETTINGS) == SETTINGS.models["smollm2"]
+@pytest.mark.parametrize("node", ["localhost", "far.example", "far.example:7000"])
+@pytest.mark.parametrize(
+    "model", ["smollm2", "hf:org/repo:Q4_K_M", "org/repo", "pkg:demo/Demo.gguf", "file:///m/a.gguf"]
+)
+def test_what_was_typed_is_sent_and_the_node_says_what_it_means(model: str, node: str) -> None:
+    assert model_for(model, node, SETTINGS) in (model, "file:/m/a.gguf")
 
 
-def test_path_is_made_absolute_where_it_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("node", ["localhost", "localhost:7000", "127.0.0.1:7835", "[::1]:7835"])
+def test_path_is_made_absolute_where_it_was_typed(node: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert canonical_model("sub/../model.gguf", SETTINGS) == f"file:{tmp_path / 'model.gguf'}"
-    assert canonical_model("~/model.gguf", SETTINGS) == f"file:{Path.home() / 'model.gguf'}"
-    assert canonical_model("file:///m/a.gguf", SETTINGS) == "file:/m/a.gguf"
+    assert model_for("sub/../model.gguf", node, SETTINGS) == f"file:{tmp_path / 'model.gguf'}"
+    assert model_for("~/model.gguf", node, SETTINGS) == f"file:{Path.home() / 'model.gguf'}"
+    assert model_for("file:///m/a.gguf", node, SETTINGS) == "file:/m/a.gguf"
 
 
-@pytest.mark.parametrize("model", ["", "no such alias", "hf:..", "a\nb", "x" * 2000])
+def test_alias_that_looks_like_a_path_is_an_alias() -> None:
+    mine = Settings(home=Path("/nowhere"), models={"./mine.gguf": "org/repo"})
+
+    assert model_for("./mine.gguf", "localhost", mine) == "./mine.gguf"
+
+
+@pytest.mark.parametrize("model", ["model.gguf", "./folder", "../a.gguf", "~/a.gguf", "file:a.gguf", "file:~/a.gguf"])
+def test_path_that_means_nothing_on_another_node_is_refused_with_a_hint(model: str) -> None:
+    with pytest.raises(InvalidRequest, match="means nothing on far") as caught:
+        model_for(model, "far:7835", SETTINGS)
+
+    assert "absolute path" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("model", ["/m/a.gguf", "file:///m/a.gguf", "file:/m/a.gguf"])
+def test_absolute_path_of_another_node_is_sent_as_it_is(model: str) -> None:
+    assert model_for(model, "far", SETTINGS) == model
+
+
+@pytest.mark.parametrize("model", ["", "no such alias", "hf:..", "a\nb", "x" * 2000, "\udcff"])
 def test_bad_model_reference_is_refused(model: str) -> None:
     with pytest.raises(InvalidRequest):
-        canonical_model(model, SETTINGS)
+        model_for(model, "localhost", SETTINGS)
 
 
 class Keyboard(io.BytesIO):

@@ -9,7 +9,7 @@ import click
 
 from rbee_core.errors import ModelNotFound
 from rbee_core.home import Home
-from rbee_core.keeper.infer_options import canonical_model
+from rbee_core.keeper.infer_options import check_text
 from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.progress import showing
 from rbee_core.keeper.screen.render import screen_for
@@ -39,7 +39,7 @@ def verify(references: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     Works without a hive and deletes nothing. A whole model that the catalog lost is entered again.
     """
     settings = load(os.environ)
-    wanted = {canonical_model(reference, settings) for reference in references}
+    wanted = _canonical(references, settings)
     findings = _findings(settings, wanted, json=as_json, quiet=quiet)
     if absent := sorted(wanted - {finding.reference for finding in findings}):
         raise ModelNotFound(reference=absent[0], why="it is not on this node", hint="`rbee models list` shows all")
@@ -48,6 +48,17 @@ def verify(references: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     else:
         _report(findings)
     return 1 if any(finding.wrong for finding in findings) else 0
+
+
+def _canonical(texts: Sequence[str], settings: Settings) -> set[str]:
+    """Return what the references mean on this node. There may be no hive to ask, so this command is its own."""
+    if not texts:
+        return set()
+    from rbee_core.backend.manager import PluginHost
+    from rbee_core.models.references import References
+
+    references = References(PluginHost(os.environ).sources(), settings.models)
+    return {references.canonical(check_text(text, "model")) for text in texts}
 
 
 def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet: bool) -> "list[Finding]":

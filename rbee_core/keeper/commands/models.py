@@ -10,7 +10,7 @@ from rbee_core import wire
 from rbee_core.keeper.commands import model_checks
 from rbee_core.keeper.fetching import provision
 from rbee_core.keeper.hives.open import hive_of
-from rbee_core.keeper.infer_options import canonical_model
+from rbee_core.keeper.infer_options import model_for
 from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.keeper.screen.show import date_words, show_json, show_table, size_words
@@ -47,7 +47,7 @@ def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool)
     on from there; a hive that runs in the background goes on by itself.
     """
     settings = load(os.environ)
-    request = wire.build(wire.DownloadRequest, model_ref=canonical_model(model, settings), backend=backend)
+    request = wire.build(wire.DownloadRequest, model_ref=model_for(model, node, settings), backend=backend)
     started = time.monotonic()
     with hive_of(node, settings) as client:
         found = provision(client, request, screen_for(json=as_json, quiet=quiet))
@@ -100,7 +100,7 @@ def _row(model: wire.ModelInfo) -> list[str]:
 def show(model: str, backend: str | None, context: int | None, node: str, as_json: bool) -> None:
     """Show a model, the memory that a worker for it needs, and whether it fits."""
     settings = load(os.environ)
-    reference = canonical_model(model, settings)
+    reference = model_for(model, node, settings)
     with hive_of(node, settings) as client:
         found = client.show_model(reference, backend=backend, context_tokens=context)
     if as_json:
@@ -135,7 +135,7 @@ def remove(references: tuple[str, ...], node: str, as_json: bool) -> None:
     Files of others (a path, a Python package, the Hugging Face cache) stay where they are.
     """
     settings = load(os.environ)
-    wanted = [canonical_model(reference, settings) for reference in references]
+    wanted = [model_for(reference, node, settings) for reference in references]
     with hive_of(node, settings) as client:
         removed = [_remove(client, reference, quiet=as_json) for reference in wanted]
     if as_json:

@@ -34,6 +34,19 @@ def is_local(node: str) -> bool:
     return parse(node) == (LOCALHOST, None)
 
 
+def is_here(node: str) -> bool:
+    """Whether `node` is this machine, whichever hive: paths mean the same there."""
+    host = parse(node)[0]
+    if host == LOCALHOST:
+        return True
+    import ipaddress  # most nodes are this one
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def client_of(host: str, port: int, settings: Settings) -> "HiveClient":
     """Return a client of the hive that listens there, without connecting yet."""
     from rbee_core.client import HiveClient  # slow, and needed only once a hive is known
