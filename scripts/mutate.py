@@ -57,8 +57,8 @@ MUTATIONS = (
     Mutation(
         "a model is fetched again each time",
         "rbee_core/models/provision.py",
-        "if row is not None and (not formats or row.format in formats):",
-        "if row is not None and not formats:",
+        "if row is not None and row.fetched and (not formats or row.format in formats):",
+        "if row is not None and row.fetched and not formats:",
         ("-m", "B4 or B6.1"),
     ),
     Mutation(
