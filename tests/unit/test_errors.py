@@ -67,7 +67,13 @@ def test_the_contract_s_codes_exist(code: str, status: int) -> None:
 
 def test_exit_codes() -> None:
     unusual = {cls.code: cls.exit_code for cls in CLASSES.values() if cls.exit_code != 1}
-    assert unusual == {"INVALID_REQUEST": 2, "PROMPT_TOO_LONG": 2, "REQUEST_CANCELED": 130, "ALL_SLOTS_BUSY": 75}
+    assert unusual == {
+        "INVALID_REQUEST": 2,
+        "PROMPT_TOO_LONG": 2,
+        "REQUEST_CANCELED": 130,
+        "ALL_SLOTS_BUSY": 75,
+        "TOO_MANY_DOWNLOADS": 75,
+    }
 
 
 @pytest.mark.parametrize("cls", CLASSES.values())
