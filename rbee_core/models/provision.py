@@ -18,6 +18,7 @@ from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.claims import Claims
 from rbee_core.models.downloads import Download, Downloads
+from rbee_core.models.looks import Looks
 from rbee_core.models.references import References
 
 
@@ -33,6 +34,7 @@ class Provisioner:
         self._models_dir = models_dir
         self._asking = asking
         self._claims = Claims()
+        self._looks = Looks()
 
     def canonical(self, text: str) -> str:
         """Return the reference that a request's text means: what every other method, catalog and registry take."""
@@ -44,14 +46,25 @@ class Provisioner:
         `formats` are those that will do, best first. Raises `InvalidRequest`, `ModelNotFound`, `AccessDenied`,
         `DownloadFailed`.
         """
-        row = await aio.off_loop(self._row, reference)
-        return await self._look(reference, formats, row)
+        if known := await aio.off_loop(self._known, reference, formats):
+            return known
+        found = await self._asking.run(self._ask_source, reference, formats)
+        if isinstance(found, LocalModel):
+            self._looks.keep(formats, found)
+        return found
 
-    async def _look(self, reference: str, formats: Sequence[str], row: CatalogRow | None) -> LocalModel | RemoteModel:
-        """Trust the catalog about what rbee fetched; files of others may have changed since, so ask their source."""
+    def _known(self, reference: str, formats: Sequence[str]) -> LocalModel | None:
+        """Return what needs no source: what was seen a moment ago, and what rbee fetched and is still there.
+
+        Files of others may have changed since the catalog noted them.
+        """
+        if seen := self._looks.find(reference, formats):
+            return seen
+        row = self._row(reference)
         if row is not None and row.fetched and (not formats or row.format in formats):
+            self._looks.keep(formats, row.model)
             return row.model
-        return await self._asking.run(self._ask_source, reference, formats)
+        return None
 
     def _ask_source(self, reference: str, formats: Sequence[str]) -> LocalModel | RemoteModel:
         source, ref = self._references.source_of(reference)
@@ -69,11 +82,10 @@ class Provisioner:
         Waits while the model is being removed. Raises as `look`, and `TooManyDownloads`.
         """
         async with self._claims.using(reference):
-            row = await aio.off_loop(self._row, reference)
-            found = await self._look(reference, formats, row)
+            found = await self.look(reference, formats)
             if isinstance(found, RemoteModel):
                 return self._downloads.start(found)
-            await aio.off_loop(self._note_in_place, found, row)
+            await aio.off_loop(self._note_in_place, found)
             return found
 
     async def provide(self, reference: str, formats: Sequence[str]) -> LocalModel:
@@ -81,7 +93,7 @@ class Provisioner:
         found = await self.begin(reference, formats)
         return found if isinstance(found, LocalModel) else (await found.result()).model
 
-    async def remove(self, reference: str, users: Sequence[str]) -> int:
+    async def remove(self, reference: str, users: Sequence[str] = ()) -> int:
         """Forget a model and remove the files that rbee fetched for it; return the bytes freed.
 
         Files that others own (a path, a package, a shared cache) stay. `users` are workers that hold it. Raises
@@ -117,8 +129,9 @@ class Provisioner:
                 return row
         return None
 
-    def _note_in_place(self, model: LocalModel, row: CatalogRow | None) -> None:
+    def _note_in_place(self, model: LocalModel) -> None:
         """Enter a model that is used where it is, if the catalog says otherwise; one that rbee has fetched stays."""
+        row = self._catalog.find(model.reference)
         if row is not None and row.fetched:
             return
         fresh = CatalogRow(

@@ -14,6 +14,7 @@ from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
 from rbee_core.errors import InvalidRequest, ModelInUse, ModelNotFound
 from rbee_core.models import downloads, store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
+from rbee_core.models.looks import FRESH_S, KEPT, Looks, identity_of
 from rbee_core.models.provision import Provisioner
 from rbee_core.models.references import References
 from rbee_core.models.transfer_rules import TransferOptions
@@ -129,22 +130,71 @@ def test_file_in_place_is_looked_up_once_and_noted(tmp_path: Path) -> None:
     within(work)
 
 
+def test_requests_of_one_command_look_once_and_a_changed_file_is_looked_at_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with node(tmp_path) as here:
+            await here.provisioner.look(REF, ["gguf"])
+            assert here.catalog.find(REF) is None
+            await here.provisioner.begin(REF, ["gguf"])
+            await here.provisioner.provide(REF, ["gguf"])
+            assert here.hub.asked == [REF]
+            assert here.catalog.find(REF) is not None
+
+            here.hub.path.write_bytes(b"GGUF and more")
+            await here.provisioner.provide(REF, ["gguf"])
+            await here.provisioner.provide(REF, ["mlx"])
+            assert here.hub.asked == [REF] * 3
+
+    within(work)
+
+
+def test_what_was_seen_is_not_believed_for_long(tmp_path: Path) -> None:
+    now = 100.0
+    seen = Looks(lambda: now)
+    model = Hub(tmp_path).resolve(ModelRef("hf", owner="org", name="repo"), ())
+    assert isinstance(model, LocalModel)
+    seen.keep(["gguf"], model)
+
+    assert seen.find(REF, ["gguf"]) is model
+    assert seen.find(REF, ["mlx"]) is None
+    now += FRESH_S + 1
+    assert seen.find(REF, ["gguf"]) is None
+
+
+def test_so_many_looks_are_kept(tmp_path: Path) -> None:
+    seen, hub = Looks(), Hub(tmp_path)
+    for n in range(KEPT + 5):
+        seen.keep(["gguf"], LocalModel(f"hf:o/r{n}", hub.path, "gguf", 4))
+
+    assert [seen.find(f"hf:o/r{n}", ["gguf"]) is None for n in (4, 5)] == [True, False]
+
+
+def test_folder_is_another_one_when_any_file_in_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    before = identity_of(tmp_path)
+    (tmp_path / "config.json").write_bytes(b"{ }")
+
+    assert before
+    assert identity_of(tmp_path) != before
+    assert identity_of(tmp_path / "none") == ()
+
+
 def test_model_that_is_being_looked_up_is_not_removed(tmp_path: Path) -> None:
     async def work() -> None:
         async with node(tmp_path) as here:
             await here.provisioner.provide(REF, ["gguf"])
             here.hub.open.clear()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(here.provisioner.provide(REF, ["gguf"]))
+                tasks.create_task(here.provisioner.provide(REF, ["mlx"]))
                 await here.is_asked(2)
 
                 with pytest.raises(ModelInUse):
-                    await here.provisioner.remove(REF, [])
+                    await here.provisioner.remove(REF)
 
                 here.hub.open.set()
-            assert await here.provisioner.remove(REF, []) == 0
+            assert await here.provisioner.remove(REF) == 0
             with pytest.raises(ModelNotFound):
-                await here.provisioner.remove(REF, [])
+                await here.provisioner.remove(REF)
 
     within(work)
 
@@ -165,12 +215,12 @@ def test_who_comes_while_a_model_is_removed_waits_and_finds_it_gone(
         async with node(tmp_path) as here:
             fetched(here.catalog, tmp_path)
             async with asyncio.TaskGroup() as tasks:
-                removal = tasks.create_task(here.provisioner.remove(REF, []))
+                removal = tasks.create_task(here.provisioner.remove(REF))
                 while not began.is_set():
                     await aio.sleep(0.01)
                 spawn = tasks.create_task(here.provisioner.provide(REF, ["gguf"]))
                 with pytest.raises(ModelInUse):
-                    await here.provisioner.remove(REF, [])
+                    await here.provisioner.remove(REF)
                 assert here.hub.asked == []
                 go_on.set()
 
