@@ -1,16 +1,18 @@
 """What backends are here, as the wire shows it and as text. One answer for keeper, hive and the hive's route."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rbee_core import wire
-from rbee_core.backend.base import Backend, Device
-from rbee_core.backend.manager import PluginHost
+from rbee_core.backend.choice import Candidate
 
 
-def describe(plugins: PluginHost, backend: Backend) -> wire.BackendInfo:
-    """Return a backend as the wire shows it; slow backends make this slow."""
-    answer = plugins.availability(backend)
-    devices: Sequence[Device] = plugins.devices(backend) if answer.usable else ()
+def describe_all(candidates: Iterable[Candidate]) -> list[wire.BackendInfo]:
+    """Return what every candidate said of itself, in their order."""
+    return [_describe(candidate) for candidate in candidates]
+
+
+def _describe(candidate: Candidate) -> wire.BackendInfo:
+    backend, answer = candidate.backend, candidate.availability
     return wire.BackendInfo(
         name=backend.name,
         accelerator=backend.accelerator,
@@ -18,17 +20,12 @@ def describe(plugins: PluginHost, backend: Backend) -> wire.BackendInfo:
         formats=sorted(backend.formats),
         capabilities=sorted(backend.capabilities),
         devices=[
-            wire.DeviceInfo(id=d.id, name=d.name, total_bytes=d.total_bytes, free_bytes=d.free_bytes) for d in devices
+            wire.DeviceInfo(id=d.id, name=d.name, total_bytes=d.total_bytes, free_bytes=d.free_bytes)
+            for d in candidate.devices
         ],
         reason=answer.reason,
         hint=answer.hint,
     )
-
-
-def describe_all(plugins: PluginHost) -> list[wire.BackendInfo]:
-    """Return every registered backend, best first."""
-    ranked = sorted(plugins.backends().values(), key=lambda b: (-b.priority, b.name))
-    return [describe(plugins, backend) for backend in ranked]
 
 
 def as_text(backends: Sequence[wire.BackendInfo]) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Settings:
     shutdown_grace_s: float = 30.0
     idle_timeout_s: float = 300.0
     probe_interval_s: float = 30.0
+    plugin_timeout_s: float = 10.0
     write_timeout_s: float = 30.0
     body_limit_bytes: int = 2 << 20
     log_limit_bytes: int = 10_000_000

@@ -39,6 +39,7 @@ def ask(backend: str) -> Subject:
 
 def look(name: str) -> Subject:
     """Look at the plugins that this process can import."""
+    from rbee_core.backend.choice import ask as ask_backend
     from rbee_core.backend.manager import PluginHost
 
     host = PluginHost({})
@@ -48,7 +49,7 @@ def look(name: str) -> Subject:
         failed = "".join(f"; plugin {r.name} failed: {r.failure}" for r in host.reports() if r.failure)
         return Subject(name, problem=f"no installed plugin brings the backend {name} (there are: {there}){failed}")
     backend = host.backends()[name]
-    available = host.availability(backend)
+    available = ask_backend(backend).availability
     problem = "" if available.usable else f"{name} cannot run here: {available.reason}. {available.hint}".strip()
     return Subject(name, f"{report.distribution} {report.version}".strip(), backend.capabilities, problem)
 

@@ -108,25 +108,26 @@ def availability(gpus: Callable[[], Sequence[Gpu]], environ: Mapping[str, str]) 
         return Availability(usable=False, reason=error.reason, hint=error.hint)
     if not found:
         return Availability(usable=False, reason="the CUDA driver finds no device", hint="check with `nvidia-smi`")
-    if not permitted(found, environ):
+    allowed = permitted(found, environ)
+    if not allowed:
         reason = f"{DEVICES_VARIABLE} hides every CUDA device"
         return Availability(usable=False, reason=reason, hint=f"unset {DEVICES_VARIABLE} for the hive")
-    return Availability(usable=True)
+    return Availability(usable=True, devices=[_device(gpu) for gpu in allowed])
 
 
 def devices(gpus: Callable[[], Sequence[Gpu]], environ: Mapping[str, str]) -> Sequence[Device]:
     """Return the GPUs as devices. Their ids keep NVML's numbers, so that a worker that sees one GPU finds it."""
     try:
-        found = permitted(gpus(), environ)
+        return [_device(gpu) for gpu in permitted(gpus(), environ)]
     except NvmlUnusable:
         return []
-    return [
-        Device(f"cuda:{g.index}", g.name, g.total_bytes, g.free_bytes, shares_host_memory=g.total_bytes is None)
-        for g in found
-    ]
 
 
-def environment(gpus: Callable[[], Sequence[Gpu]], device: Device) -> Mapping[str, str]:
+def _device(gpu: Gpu) -> Device:
+    shared = gpu.total_bytes is None
+    return Device(f"cuda:{gpu.index}", gpu.name, gpu.total_bytes, gpu.free_bytes, shared, driver_id=gpu.uuid)
+
+
+def environment(device: Device) -> Mapping[str, str]:
     """Return what restricts a process to `device`: its UUID, as numbers mean different GPUs to CUDA and NVML."""
-    uuid = next((g.uuid for g in gpus() if f"cuda:{g.index}" == device.id), "")
-    return {DEVICES_VARIABLE: uuid}
+    return {DEVICES_VARIABLE: device.driver_id}

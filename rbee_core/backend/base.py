@@ -22,21 +22,30 @@ CAPABILITIES = frozenset({"stream", "cancel", "seed", "batching", "chat", "embed
 
 
 class Device(Struct, frozen=True):
-    """One place a worker can run on. `id` is ``cpu``, ``cuda:0``, ``metal`` …; sizes are bytes, None if unknown."""
+    """One place a worker can run on. `id` is ``cpu``, ``cuda:0``, ``metal`` …; sizes are bytes, None if unknown.
+
+    `driver_id` is what the driver calls it, such as a GPU's UUID. rbee only carries it: `Backend.environment` then has
+    no need to ask the driver again.
+    """
 
     id: str
     name: str
     total_bytes: int | None = None
     free_bytes: int | None = None
     shares_host_memory: bool = True
+    driver_id: str = ""
 
 
 class Availability(Struct, frozen=True):
-    """Whether a backend can run here; if not, `reason` is half a sentence for a person and `hint` what to do."""
+    """Whether a backend can run here; if not, `reason` is half a sentence for a person and `hint` what to do.
+
+    `devices` is for a backend that has to find its devices to know: given here, they are not asked for again.
+    """
 
     usable: bool
     reason: str = ""
     hint: str = ""
+    devices: Sequence[Device] | None = None
 
 
 class LocalModel(Struct, frozen=True):
@@ -108,7 +117,11 @@ class ModelSource(ABC):
 
 
 class LoadOptions(Struct, frozen=True):
-    """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice."""
+    """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice.
+
+    `context_tokens` is what one request may use, prompt and answer together; with several slots each of them gets as
+    much. `slots` is the most requests rbee will run at a time: an engine may offer fewer, never more.
+    """
 
     context_tokens: int | None = None
     slots: int = 1
@@ -116,20 +129,28 @@ class LoadOptions(Struct, frozen=True):
 
 
 class Estimate(Struct, frozen=True):
-    """Memory a loaded model will take, in bytes, on its device, and the context the numbers are for.
+    """Memory a loaded model will take, in bytes, where its device has its memory, for all the slots together.
 
-    `weights_bytes` counts memory-mapped weights in full.
+    The three parts are what people are shown. `mapped_bytes` of their sum are files mapped into the host's memory,
+    which look free to the system again while nobody reads them; all the rest is private. `context_tokens` is the
+    context of one request that the numbers are for.
     """
 
     weights_bytes: int
     kv_cache_bytes: int
     compute_bytes: int
     context_tokens: int
+    mapped_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """What must be free before a worker starts."""
         return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes
+
+    @property
+    def private_bytes(self) -> int:
+        """What the worker alone holds, so that the system counts it as taken."""
+        return self.total_bytes - self.mapped_bytes
 
 
 class StopPolicy(Struct, frozen=True):
@@ -193,6 +214,7 @@ EngineEvent = PromptDone | Token | Finished
 class EngineInfo(Struct, frozen=True):
     """What was really loaded. `slots` requests may be generated at the same time, one `generate` call each.
 
+    `slots` is at most `LoadOptions.slots`. `context_tokens` is what one request may use, however many run beside it.
     `accelerator` is where the loaded model reports to be; rbee compares it with what was asked.
     """
 
@@ -213,22 +235,25 @@ class CancelToken(Protocol):
 class Engine(ABC):
     """A loaded model inside a worker process.
 
-    Two ways to write one. The plain way: `info().slots` is 1 and `generate` computes in the thread that calls it. The
-    batching way: `slots` is larger, `generate` is called in that many threads at once, each call hands its request
-    to the engine's own step loop and yields what the loop puts in its queue. Callers see no difference.
+    Two ways to write one. The plain way: `info().slots` is 1 and `generate` computes in the thread that calls it,
+    which is always the one that `Backend.load` ran in. The batching way: `slots` is larger, `generate` is called in
+    that many threads at once, each call hands its request to the engine's own step loop and yields what the loop
+    puts in its queue. Callers see no difference.
     """
 
     @abstractmethod
     def info(self) -> EngineInfo:
-        """Return what was loaded. Called once, after `Backend.load` returned."""
+        """Return what was loaded. Called once, after `Backend.load` returned and in its thread."""
 
     @abstractmethod
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield `Token` after `Token`, then `Finished`.
 
         Called in a worker thread, at most `info().slots` calls at a time. Once `cancel.is_set()` the iterator must end
-        within a second, during the prompt too, without `Finished`; it may also be closed early. The same request with
-        the same seed yields the same text if ``seed`` is declared. Raises `PromptTooLong` before the first event.
+        within a second, during the prompt too, without `Finished`; it may also be closed early. If ``seed`` is
+        declared, the same request with the same seed yields the same text, whatever runs in the other slots: a batch
+        whose numbers depend on who else is in it must leave requests with a seed out of it. Raises `PromptTooLong`
+        before the first event.
         """
 
     def close(self) -> None:  # noqa: B027  # optional: most engines free everything with the process
@@ -248,6 +273,11 @@ class Backend(ABC):
 
     `name` is lower-case letters, digits and dashes. `capabilities` are words of `CAPABILITIES`; `priority` orders
     backends when none was asked for, larger first: accelerators should be above 0, experiments below.
+
+    The hive calls `availability`, `devices`, `estimate`, `environment` and `stop_policy` in helper threads, several at
+    a time, and waits `plugin_timeout_s` (10 s) for each: one that takes longer fails what it was called for, by name.
+    Each is called at most once for one decision, and none when workers are listed. The command line calls them in its
+    main thread, the worker calls `devices` before `load`, in the engine's thread; neither has a limit of its own.
     """
 
     name: str
@@ -257,15 +287,22 @@ class Backend(ABC):
     priority: int = 0
 
     def availability(self) -> Availability:
-        """Return whether this backend can run here. Called in hive and CLI; must not import a slow engine."""
+        """Return whether this backend can run here. Called at every spawn; must not import a slow engine.
+
+        What it raises counts as "no", with the exception as the reason.
+        """
         return Availability(usable=True)
 
     @abstractmethod
     def devices(self) -> Sequence[Device]:
-        """Return the devices, index 0 first. Called often; only when available. Empty means unusable."""
+        """Return the devices, index 0 first; empty means unusable.
+
+        Called right after an `availability` that is usable and names no devices itself, and again by the worker before
+        it loads: a device that is gone by then fails the load.
+        """
 
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
-        """Return what `model` will need. Called in the hive in a helper thread: parse headers, load nothing.
+        """Return what `model` will need: parse headers, load nothing. Called once a spawn.
 
         Raises `ModelLoadFailed` for a file that cannot be a model of this backend.
         """
@@ -275,12 +312,19 @@ class Backend(ABC):
         """Import the engine and load nothing. Called in a worker process that may come to use this backend."""
 
     def environment(self, device: Device) -> Mapping[str, str]:
-        """Return environment variables for a worker on `device`, such as ``CUDA_VISIBLE_DEVICES``."""
+        """Return environment variables for a worker on `device`, such as ``CUDA_VISIBLE_DEVICES``.
+
+        `device` is as `devices` returned it in the same spawn. Called once a spawn.
+        """
         del device
         return {}
 
     def stop_policy(self, recommended: StopPolicy) -> StopPolicy:
-        """Return how patient to be when stopping a worker; the recommended policy suits most."""
+        """Return how patient to be when stopping a worker; the recommended policy suits most.
+
+        Finite seconds, 0 or more; never more than the hive itself may take. Called when a worker is to stop; if this
+        raises, hangs or returns anything else, the recommended policy holds.
+        """
         return recommended
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The hooks. They are called once, in the process named, and only register: no work, no I/O, no engine import."""
+"""The hooks. Those that register are called once, in the process named: no work, no I/O, no engine import."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -30,9 +30,9 @@ def rbee_add_commands(group: "click.Group") -> None:
 
 @hookspec
 def rbee_worker_ready(worker_id: str, model: str, backend: str, device: str) -> None:
-    """Notice that a worker became ready. Fires in the hive, on its event loop: return at once."""
+    """Notice that a worker became ready. Fires in the hive, in a helper thread: a plugin hears one thing at a time."""
 
 
 @hookspec
 def rbee_worker_gone(worker_id: str, reason: str) -> None:
-    """Notice that a worker left the registry. Fires in the hive, on its event loop: return at once."""
+    """Notice that a worker left the registry. Fires as `rbee_worker_ready` does, and after it."""

@@ -7,7 +7,7 @@ metadata and imports plugin modules, which by the rules of the house import no e
 import logging
 import re
 import threading
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from rbee_core.backend import hookspecs
-from rbee_core.backend.base import CAPABILITIES, Accelerator, Availability, Backend, Device, ModelSource
-from rbee_core.errors import BackendNotAvailable, InvalidRequest
+from rbee_core.backend.base import CAPABILITIES, Backend, ModelSource
+from rbee_core.backend.choice import ACCELERATORS, Candidate, ask, choose, named, ranked
+from rbee_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import click
 
 GROUP = "rbee"
-IMPORT_LIMIT_S = 10.0
+LIMIT_S = 10.0
 BACKEND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-ACCELERATORS: tuple[Accelerator, ...] = ("cpu", "cuda", "metal")
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ class PluginHost:
         self,
         environ: Mapping[str, str],
         found: Iterable[EntryPoint] | None = None,
-        import_limit_s: float = IMPORT_LIMIT_S,
+        limit_s: float = LIMIT_S,
     ) -> None:
-        self._import_limit_s = import_limit_s
+        self._limit_s = limit_s
         self._manager = pluggy.PluginManager("rbee")
         self._manager.add_hookspecs(hookspecs)
         self._reports: dict[str, PluginReport] = {}
@@ -77,7 +77,8 @@ class PluginHost:
             return
         self._reports[entry.name] = report
         try:
-            self._manager.register(_imported(entry, self._import_limit_s), name=entry.name)
+            module = _within(self._limit_s, "its import", entry.load)
+            self._manager.register(module, name=entry.name)
             self._check_hooks(entry.name, report)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
             self._fail(entry.name, error)
@@ -91,56 +92,69 @@ class PluginHost:
             raise InvalidRequest(f"unknown hook {', '.join(unknown)} (hooks are: {valid})")
 
     def _fail(self, name: str, error: BaseException) -> None:
-        self._manager.unregister(name=name)
-        self._manager.set_blocked(name)
+        """Use nothing of a plugin that failed while it was loaded or registered."""
         report = self._reports[name]
+        self._refuse(report, error)
+        for table, names in ((self._backends, report.backends), (self._sources, report.sources)):
+            for registered in names:
+                if table is not None:
+                    table.pop(registered, None)
+            names.clear()
+
+    def _refuse(self, report: PluginReport, error: BaseException) -> None:
+        if self._manager.has_plugin(report.name):
+            self._manager.unregister(name=report.name)
+        self._manager.set_blocked(report.name)
         report.failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         report.hooks = ()
-        log.warning("plugin %s is not used: %s", name, report.failure)
+        log.warning("plugin %s is not used: %s", report.name, report.failure)
 
-    def _call_each(self, hook: str, **arguments: Any) -> Iterator[tuple[PluginReport, Any]]:
-        """Call `hook` plugin by plugin, so that one that raises takes nobody along."""
+    def _call_each(self, hook: str, argument: Callable[[], Any]) -> Iterator[tuple[PluginReport, Any]]:
+        """Call `hook` plugin by plugin, each with an `argument` of its own, and yield those who took it.
+
+        One that raises, leaves or hangs takes nobody along.
+        """
         for impl in list(getattr(self._manager.hook, hook).get_hookimpls()):
-            report = self._reports[impl.plugin_name]
-            wanted = {name: arguments[name] for name in impl.argnames}
+            value = argument()
             try:
-                impl.function(**wanted)
+                _within(self._limit_s, f"its hook {hook}", impl.function, *[value][: len(impl.argnames)])
             except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
                 self._fail(impl.plugin_name, error)
-                continue
-            yield report, impl
+            else:
+                yield self._reports[impl.plugin_name], value
 
     def backends(self) -> Mapping[str, Backend]:
         """Return every registered backend by name."""
         if self._backends is None:
             self._backends = {}
-            gathered: list[Backend] = []
-            for report, _ in self._call_each("rbee_register_backends", register=gathered.append):
-                self._adopt_backends(report, gathered, self._backends)
-                gathered.clear()
+            for report, registered in self._call_each("rbee_register_backends", _Register):
+                self._adopt_backends(report, registered, self._backends)
         return self._backends
 
     def _adopt_backends(self, report: PluginReport, new: Iterable[object], into: dict[str, Backend]) -> None:
-        for candidate in new:
-            try:
-                backend = _checked_backend(candidate, taken=into)
-            except (AttributeError, TypeError, ValueError) as error:
-                self._fail(report.name, error)
-            else:
-                into[backend.name] = backend
-                report.backends.append(backend.name)
+        """Take all backends of a plugin, or none: half a plugin is nothing that anybody wrote."""
+        adopted: dict[str, Backend] = {}
+        try:
+            for candidate in new:
+                backend = _checked_backend(candidate, taken=into.keys() | adopted.keys())
+                adopted[backend.name] = backend
+        except (AttributeError, TypeError, ValueError) as error:
+            self._fail(report.name, error)
+            return
+        into.update(adopted)
+        report.backends.extend(adopted)
 
     def sources(self) -> Mapping[str, ModelSource]:
         """Return every registered model source by scheme."""
         if self._sources is None:
             self._sources = {}
-            gathered: list[ModelSource] = []
-            for report, _ in self._call_each("rbee_register_model_sources", register=gathered.append):
-                self._adopt_sources(report, gathered, self._sources)
-                gathered.clear()
+            for report, registered in self._call_each("rbee_register_model_sources", _Register):
+                self._adopt_sources(report, registered, self._sources)
         return self._sources
 
     def _adopt_sources(self, report: PluginReport, new: Iterable[object], into: dict[str, ModelSource]) -> None:
+        """Take all sources of a plugin, or none."""
+        adopted: dict[str, ModelSource] = {}
         for source in new:
             schemes = getattr(source, "schemes", None)
             if not isinstance(source, ModelSource) or not isinstance(schemes, (set, frozenset)) or not schemes:
@@ -148,25 +162,24 @@ class PluginHost:
                     f"registered a {type(source).__name__}, which is no ModelSource with a set of schemes"
                 )
                 self._fail(report.name, error)
-                continue
-            for scheme in sorted(source.schemes - into.keys()):
-                into[scheme] = source
-                report.sources.append(scheme)
+                return
+            adopted |= dict.fromkeys(sorted(source.schemes - into.keys() - adopted.keys()), source)
+        into.update(adopted)
+        report.sources.extend(adopted)
 
     def add_commands(self, group: "click.Group") -> None:
         """Let plugins add commands to the CLI's group."""
-        for _ in self._call_each("rbee_add_commands", group=group):
+        for _ in self._call_each("rbee_add_commands", lambda: group):
             pass
 
-    def worker_ready(self, worker_id: str, model: str, backend: str, device: str) -> None:
-        """Tell plugins that a worker became ready."""
-        for _ in self._call_each("rbee_worker_ready", worker_id=worker_id, model=model, backend=backend, device=device):
-            pass
+    def listeners(self, hook: str) -> list[tuple[str, Callable[..., object]]]:
+        """Return the plugins that hear `hook`, and what to call with all its arguments, by name."""
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        return [(impl.plugin_name, _Listener(impl.function, impl.argnames)) for impl in impls]
 
-    def worker_gone(self, worker_id: str, reason: str) -> None:
-        """Tell plugins that a worker left the registry."""
-        for _ in self._call_each("rbee_worker_gone", worker_id=worker_id, reason=reason):
-            pass
+    def drop(self, plugin: str, error: BaseException) -> None:
+        """Call none of its hooks again. What it registered stays: workers may run on it."""
+        self._refuse(self._reports[plugin], error)
 
     def reports(self) -> Sequence[PluginReport]:
         """Return what is known of every plugin, after asking all of them to register."""
@@ -174,24 +187,9 @@ class PluginHost:
         self.sources()
         return [self._reports[name] for name in sorted(self._reports)]
 
-    def usable_backends(self) -> list[Backend]:
-        """Return the backends that can run here, best first."""
-        ranked = sorted(self.backends().values(), key=lambda b: (-b.priority, b.name))
-        return [b for b in ranked if self.availability(b).usable]
-
-    def availability(self, backend: Backend) -> Availability:
-        """Return what `backend` says of itself; one that raises is not usable, with its reason."""
-        try:
-            answer = backend.availability()
-            if answer.usable and not self.devices(backend):
-                return Availability(usable=False, reason="it found no device")
-        except Exception as error:  # noqa: BLE001  # a stranger's code may raise anything
-            return Availability(usable=False, reason=f"its check failed with {type(error).__name__}: {error}")
-        return answer
-
-    def devices(self, backend: Backend) -> Sequence[Device]:
-        """Return the devices of `backend`."""
-        return backend.devices()
+    def candidates(self) -> list[Candidate]:
+        """Ask every backend what it can do here; best first. As slow as the slowest driver."""
+        return [ask(backend) for backend in ranked(self.backends().values())]
 
     def choose(self, wanted: str | None, model_format: str | None) -> Backend:
         """Return the backend to use: the one asked for, or the best usable one that reads `model_format`.
@@ -199,36 +197,8 @@ class PluginHost:
         `wanted` may be a backend's name or an accelerator word. Never falls back: raises `InvalidRequest` for a name
         nobody registers or a format it does not read, `BackendNotAvailable` for one that cannot run here.
         """
-        if wanted and wanted not in ACCELERATORS:
-            if wanted not in self.backends():
-                raise InvalidRequest.unknown_backend(wanted, [*self.backends(), *ACCELERATORS])
-            candidates = [self.backends()[wanted]]
-        else:
-            candidates = [b for b in self.backends().values() if wanted in (None, b.accelerator)]
-        return self._best(candidates, wanted, model_format)
-
-    def _best(self, candidates: Sequence[Backend], wanted: str | None, model_format: str | None) -> Backend:
-        ranked = sorted(candidates, key=lambda b: (-b.priority, b.name))
-        refused: list[tuple[Backend, Availability]] = []
-        for backend in ranked:
-            answer = self.availability(backend)
-            if answer.usable and model_format in (None, *backend.formats):
-                return backend
-            refused.append((backend, answer))
-        usable = [b.name for b in self.usable_backends()]
-        for backend, answer in refused:
-            if not answer.usable and wanted:
-                label = wanted.upper() if wanted in ACCELERATORS else backend.name
-                raise BackendNotAvailable(backend=label, why=answer.reason, available=usable, hint=answer.hint)
-        if refused and wanted:
-            readable = ", ".join(sorted({f for b, _ in refused for f in b.formats}))
-            raise InvalidRequest(
-                f"Backend {wanted} reads {readable}, the model is {model_format}",
-                hint=f"leave --backend out; available here: {', '.join(usable) or 'none'}",
-            )
-        what = f"no installed backend reads {model_format}" if wanted is None else "no plugin provides it"
-        label = wanted.upper() if wanted else f"for {model_format}"
-        raise BackendNotAvailable(backend=label, why=what, available=usable, hint="`rbee plugins` lists plugins")
+        named(self.backends().values(), wanted)
+        return choose(self.candidates(), wanted, model_format).backend
 
 
 def _checked_backend(candidate: object, taken: Container[str]) -> Backend:
@@ -249,25 +219,43 @@ def _names(environ: Mapping[str, str], variable: str) -> set[str]:
     return {name.strip() for name in environ.get(variable, "").split(",") if name.strip()}
 
 
-def _imported(entry: EntryPoint, limit_s: float) -> object:
-    """Return the plugin's module, imported in a thread of its own so that one that hangs stops nobody else.
+class _Register(list[Any]):
+    """Gathers what one plugin registers."""
 
-    Raises whatever the import raised, and `TimeoutError`.
+    def __call__(self, thing: Any) -> None:
+        self.append(thing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A hook of one plugin, which may leave out arguments that it has no use for."""
+
+    function: Callable[..., object]
+    argnames: Sequence[str]
+
+    def __call__(self, **arguments: Any) -> object:
+        return self.function(**{name: arguments[name] for name in self.argnames})
+
+
+def _within(limit_s: float, what: str, function: Callable[..., object], *args: Any) -> object:
+    """Return what `function` returns, called in a thread of its own so that one that hangs stops nobody else.
+
+    Raises whatever it raised, and `TimeoutError`.
     """
     outcome: list[tuple[object, BaseException | None]] = []
 
     def work() -> None:
         try:
-            outcome.append((entry.load(), None))
+            outcome.append((function(*args), None))
         except BaseException as error:  # noqa: BLE001  # raised again by the caller
             outcome.append((None, error))
 
-    thread = threading.Thread(target=work, name=f"import-{entry.name}", daemon=True)
+    thread = threading.Thread(target=work, name="plugin-start", daemon=True)
     thread.start()
     thread.join(limit_s)
     if not outcome:
-        raise TimeoutError(f"its import did not end within {limit_s:g} s")
-    module, error = outcome[0]
+        raise TimeoutError(f"{what} did not end within {limit_s:g} s")
+    value, error = outcome[0]
     if error is not None:
         raise error
-    return module
+    return value

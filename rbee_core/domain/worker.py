@@ -1,5 +1,6 @@
 """A worker as the pool knows it: what it runs, the state it is in, and why it ended."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
@@ -91,6 +92,8 @@ class Wanted:
     backend: str
     device: str
     context_tokens: int | None = None
+    device_index: int = field(default=0, compare=False)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
 
 HOST = "host"
@@ -116,6 +119,7 @@ class Recipe:
     """A demand resolved: all that a worker is made from. Two equal ones are served by one worker.
 
     `path` is on this node's disk. `memory` is `HOST` for every device that shares the host's, else the device's id.
+    `device_index` is the number under which people know the device, `environment` what a worker on it is started with.
     """
 
     reference: str
@@ -128,6 +132,8 @@ class Recipe:
     memory: str = HOST
     context_tokens: int | None = None
     slots: int = 1
+    device_index: int = field(default=0, compare=False)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
 
 @dataclass(slots=True)

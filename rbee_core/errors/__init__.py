@@ -28,6 +28,8 @@
     ├── ShuttingDown              SHUTTING_DOWN        503
     ├── WorkerNotReady            WORKER_NOT_READY     503
     ├── PluginFailed              PLUGIN_FAILED        502
+    ├── PluginTimeout             PLUGIN_TIMEOUT       504
+    ├── DeviceGone                DEVICE_GONE          503
     ├── CatalogUnusable           CATALOG_UNUSABLE     503
     ├── LoadingTimeout            LOADING_TIMEOUT      504
     ├── InsufficientRam           INSUFFICIENT_RAM     507
@@ -50,6 +52,7 @@ from rbee_core.errors.failures import (
     BackendNotAvailable,
     CatalogUnusable,
     ChecksumMismatch,
+    DeviceGone,
     DownloadFailed,
     HiveNotAnswering,
     HiveUnreachable,
@@ -58,6 +61,7 @@ from rbee_core.errors.failures import (
     InsufficientRam,
     LoadingTimeout,
     PluginFailed,
+    PluginTimeout,
     ShuttingDown,
     StreamBroken,
     TooManyDownloads,
@@ -92,6 +96,7 @@ __all__ = [
     "CatalogUnusable",
     "ChecksumMismatch",
     "DeadlineExceeded",
+    "DeviceGone",
     "DownloadFailed",
     "HiveAlreadyRunning",
     "HiveNotAnswering",
@@ -108,6 +113,7 @@ __all__ = [
     "ModelNotFound",
     "PayloadTooLarge",
     "PluginFailed",
+    "PluginTimeout",
     "PromptTooLong",
     "RbeeError",
     "RemoteError",

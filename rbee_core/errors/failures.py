@@ -116,6 +116,39 @@ class PluginFailed(RbeeError):
         )
 
 
+class PluginTimeout(RbeeError):
+    """Raised when a plugin's code, or the driver it asks, did not answer in time."""
+
+    code = "PLUGIN_TIMEOUT"
+    http_status = 504
+
+    def __init__(self, *, plugin: str, what: str, waited_s: float) -> None:
+        super().__init__(
+            f"Backend {plugin} did not answer within {waited_s:g} s ({what})",
+            hint="its driver may hang; use another backend meanwhile, or raise plugin_timeout_s",
+            plugin=plugin,
+            what=what,
+            waited_s=waited_s,
+        )
+
+
+class DeviceGone(RbeeError):
+    """Raised when the device that was chosen for a model is not there any more when it is to be loaded."""
+
+    code = "DEVICE_GONE"
+    http_status = 503
+
+    def __init__(self, *, backend: str, device: str, available: Iterable[str]) -> None:
+        names = sorted(available)
+        super().__init__(
+            f"Device {device} of backend {backend} is gone since it was chosen",
+            hint=f"there now: {', '.join(names)}; ask again" if names else "there is no other; check its driver",
+            backend=backend,
+            device=device,
+            available=names,
+        )
+
+
 class CatalogUnusable(RbeeError):
     """Raised when models.db is locked for too long, or was written by a newer rbee."""
 

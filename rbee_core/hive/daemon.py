@@ -18,11 +18,12 @@ from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.table import application
 from rbee_core.hive.api.workers import WorkerRoutes
+from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import Spare, environment_for
-from rbee_core.hive.resolver import Placer
+from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.worker_client import WorkerClient
@@ -80,7 +81,8 @@ async def _serve(
     spare: Spare | None,
 ) -> list[str]:
     stop_wanted, force = asyncio.Event(), asyncio.Event()
-    plugins = PluginHost(os.environ)
+    plugins = await aio.off_loop(_load_plugins)
+    calls = PluginCalls(plugins, settings.plugin_timeout_s)
     guard = Guard(environment_for(os.environ, instance), settings.logs_dir / "hive.log")
     host, port = sock.getsockname()[:2]
     options = TransferOptions(
@@ -96,12 +98,12 @@ async def _serve(
         launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}", spare)
         references = References(plugins.sources(), settings.models)
         provisioner = Provisioner(catalog, references, fetching, settings.models_dir, asking)
-        placer = Placer(settings, plugins, provisioner)
-        supervisor = Supervisor(settings, plugins, placer, launcher, link)
+        resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
+        supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link)
         answers = Serving(settings, supervisor, link)
-        models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, placer, fetching)
+        models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, resolver, fetching)
         workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
-        hive = HiveRoutes(supervisor.pool, placer, models.check, stop_wanted)
+        hive = HiveRoutes(supervisor.pool, resolver, models.check, stop_wanted)
         app = application(settings, hive, workers, models)
         try:
             async with serving(app, sock), asyncio.TaskGroup() as tasks:
@@ -121,6 +123,13 @@ async def _serve(
             await guard.release()
     log.info("shut down %d workers", len(stopped))
     return stopped
+
+
+def _load_plugins() -> PluginHost:
+    """Load all plugins and let them register: what is asked of them later goes through `PluginCalls`."""
+    plugins = PluginHost(os.environ)
+    plugins.reports()
+    return plugins
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -56,7 +56,7 @@ def detect(as_json: bool) -> None:
     from rbee_core.backend.manager import PluginHost
     from rbee_core.inventory import as_text, describe_all
 
-    found = describe_all(PluginHost(os.environ))
+    found = describe_all(PluginHost(os.environ).candidates())
     if as_json:
         click.echo(wire.encode(wire.BackendList(backends=found)))
     else:

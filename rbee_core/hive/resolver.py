@@ -1,100 +1,142 @@
-"""From a request for a model to what a worker needs: files, backend, device, memory. Changes no worker."""
+"""From a demand to a recipe: files, backend, device, memory, variables. Asks plugins and sources, changes no worker."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rbee_core import aio, hardware, wire
 from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel
-from rbee_core.backend.manager import PluginHost
-from rbee_core.domain.worker import Need, Wanted
-from rbee_core.errors import InvalidRequest, ModelNotFound, PluginFailed, RbeeError
+from rbee_core.backend.choice import Candidate, choose, named, ranked
+from rbee_core.domain.worker import HOST, Demand, Need, Recipe
+from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
+from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.inventory import describe_all
 from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
+FRESH_S = 5.0
+"""How long a device's free memory, once asked, is good for a decision: less than a model takes to arrive."""
+
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where and how a worker would run, and what it needs of the `available_bytes` there are."""
+class Resolution:
+    """A recipe with what it was made from. `available_bytes` is what the system reports free where it would live."""
 
-    wanted: Wanted
+    recipe: Recipe
+    model: LocalModel
     device: Device
     estimate: Estimate
     available_bytes: int
 
-    @property
-    def need(self) -> Need:
-        """The estimate as the pool counts it."""
-        weights = self.estimate.weights_bytes
-        return Need(weights, self.estimate.total_bytes - weights)
 
+class Resolver:
+    """Resolves demands for one hive. Each asks a driver once, and what was answered holds for all of the decision."""
 
-class Placer:
-    """Places models for one hive."""
-
-    def __init__(self, settings: Settings, plugins: PluginHost, provisioner: Provisioner) -> None:
+    def __init__(
+        self, settings: Settings, backends: Sequence[Backend], calls: PluginCalls, provisioner: Provisioner
+    ) -> None:
         self._settings = settings
-        self._plugins = plugins
+        self._backends = ranked(backends)
+        self._calls = calls
         self._provisioner = provisioner
 
-    def formats(self, backend: str | None) -> list[str]:
+    async def formats(self, backend: str | None) -> list[str]:
         """Return the model formats that will do, best backend's first.
 
         Raises `InvalidRequest` for an unknown backend, `BackendNotAvailable` for one that cannot run here: nothing is
         fetched for a backend that could not use it.
         """
-        asked = [self._plugins.choose(backend, None)] if backend else self._plugins.usable_backends()
-        return list(dict.fromkeys(f for b in asked for f in sorted(b.formats)))
+        return (await self._survey(backend)).formats()
 
-    async def place(self, request: wire.SpawnRequest) -> Place:
-        """Place a spawn, fetching the model if it is not here."""
+    def demand(self, request: wire.SpawnRequest) -> Demand:
+        """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
         reference = self._provisioner.canonical(request.model_ref)
-        model = await self._provisioner.provide(reference, self.formats(request.backend))
-        return await self._place(model, request.backend, request.device, request.context_tokens)
+        return Demand(reference, request.backend, request.device, request.context_tokens)
 
-    async def show(self, reference: str, backend: str | None, context_tokens: int | None) -> tuple[LocalModel, Place]:
-        """Place a model that is here, for display. Raises `ModelNotFound` for one that would have to be fetched."""
-        model = await self._provisioner.look(reference, self.formats(backend))
+    async def resolve(self, demand: Demand) -> Resolution:
+        """Return how `demand` can be met, fetching the model if it is not here.
+
+        Raises what sources raise, `InvalidRequest`, `BackendNotAvailable`, `ModelLoadFailed`, and `PluginTimeout` or
+        `PluginFailed` with the plugin's name.
+        """
+        survey = await self._survey(demand.backend)
+        model = await self._provisioner.provide(demand.reference, survey.formats())
+        return await self._resolve(demand, model, survey)
+
+    async def show(self, demand: Demand) -> Resolution:
+        """Resolve for display. Raises `ModelNotFound` for a model that would have to be fetched."""
+        survey = await self._survey(demand.backend)
+        model = await self._provisioner.look(demand.reference, survey.formats())
         if isinstance(model, RemoteModel):
             hint = f"`rbee models pull {model.reference}` fetches {model.size_bytes // 1_000_000} MB"
             raise ModelNotFound(reference=model.reference, why="it is not on this node", hint=hint)
-        return model, await self._place(model, backend, None, context_tokens)
+        return await self._resolve(demand, model, survey)
 
-    async def _place(
-        self, model: LocalModel, backend_name: str | None, index: int | None, context_tokens: int | None
-    ) -> Place:
-        backend = self._plugins.choose(backend_name, model.format)
-        device = _pick(self._plugins.devices(backend), index)
-        options = self._options(context_tokens)
-        estimate = await aio.off_loop(_estimate, backend, model, options)
-        wanted = Wanted(
-            model_ref=model.reference,
+    async def backends(self) -> list[wire.BackendInfo]:
+        """Return every registered backend, best first."""
+        return describe_all(await self._calls.ask(self._backends))
+
+    async def _survey(self, wanted: str | None) -> "_Survey":
+        """Ask those backends that may be meant. Raises if one was asked for and cannot run here."""
+        meant = named(self._backends, wanted)
+        survey = _Survey(wanted, await self._calls.ask(meant), asyncio.get_running_loop().time())
+        if wanted is not None:
+            await self._choose(survey, None)
+        return survey
+
+    async def _choose(self, survey: "_Survey", model_format: str | None) -> Candidate:
+        """Choose; only a refusal asks all the other backends too, to say what there is instead."""
+        try:
+            return choose(survey.candidates, survey.wanted, model_format)
+        except (BackendNotAvailable, InvalidRequest):
+            asked = [c.backend for c in survey.candidates]
+            others = await self._calls.ask([b for b in self._backends if b not in asked])
+            return choose([*survey.candidates, *others], survey.wanted, model_format)
+
+    async def _resolve(self, demand: Demand, model: LocalModel, survey: "_Survey") -> Resolution:
+        if asyncio.get_running_loop().time() - survey.asked_at > FRESH_S:
+            survey = await self._survey(demand.backend)
+        candidate = await self._choose(survey, model.format)
+        backend, device = candidate.backend, _pick(candidate.devices, demand.device)
+        options = self._options(demand)
+        estimate = await self._calls.estimate(backend, model, options)
+        recipe = Recipe(
+            reference=model.reference,
             path=str(model.path),
             format=model.format,
             size_bytes=model.size_bytes,
             backend=backend.name,
             device=device.id,
+            device_index=demand.device or 0,
+            memory=HOST if device.shares_host_memory else device.id,
+            environment=await self._calls.environment(backend, device),
             context_tokens=options.context_tokens,
+            slots=options.slots,
+            need=Need(estimate.mapped_bytes, estimate.private_bytes),
         )
-        return Place(wanted, device, estimate, available_bytes(device))
+        return Resolution(recipe, model, device, estimate, await _available_bytes(device))
 
-    def _options(self, context_tokens: int | None) -> LoadOptions:
+    def _options(self, demand: Demand) -> LoadOptions:
         settings = self._settings
-        context = context_tokens or settings.context_tokens or None
-        return LoadOptions(context, settings.slots_per_worker, settings.threads or None)
+        return LoadOptions(
+            context_tokens=demand.context_tokens or settings.context_tokens or None,
+            slots=demand.slots or settings.slots_per_worker,
+            threads=settings.threads or None,
+        )
 
-    def describe_all(self) -> list[wire.BackendInfo]:
-        """Return every registered backend, best first."""
-        return describe_all(self._plugins)
 
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What the backends said when they were asked for one demand; best first."""
 
-def _estimate(backend: Backend, model: LocalModel, options: LoadOptions) -> Estimate:
-    try:
-        return backend.estimate(model, options)
-    except RbeeError:
-        raise
-    except Exception as error:
-        raise PluginFailed(what=f"memory estimate of {backend.name}", error=error) from error
+    wanted: str | None
+    candidates: Sequence[Candidate]
+    asked_at: float
+
+    def formats(self) -> list[str]:
+        """Return what those read that can run here, or may: one that did not answer is met again if it is chosen."""
+        meant = (c.backend for c in self.candidates if c.usable or c.late)
+        return list(dict.fromkeys(f for backend in meant for f in sorted(backend.formats)))
 
 
 def _pick(devices: Sequence[Device], index: int | None) -> Device:
@@ -103,6 +145,7 @@ def _pick(devices: Sequence[Device], index: int | None) -> Device:
     return devices[index or 0]
 
 
-def available_bytes(device: Device) -> int:
-    """Return what is free now where a model on `device` would live."""
-    return hardware.available_memory_bytes() if device.shares_host_memory else device.free_bytes or 0
+async def _available_bytes(device: Device) -> int:
+    if device.shares_host_memory:
+        return await aio.off_loop(hardware.available_memory_bytes)
+    return device.free_bytes or 0

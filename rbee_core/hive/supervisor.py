@@ -13,12 +13,12 @@ from copy import copy
 from typing import Any
 
 from rbee_core import aio, wire
-from rbee_core.backend import Backend, StopPolicy
+from rbee_core.backend import Backend
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import RequestId, Secret, Ticket, Worker, WorkerId
+from rbee_core.domain.worker import RequestId, Secret, Ticket, Wanted, Worker, WorkerId
 from rbee_core.errors import (
     InvalidApiKey,
     InvalidRequest,
@@ -28,11 +28,12 @@ from rbee_core.errors import (
     ShuttingDown,
     WorkerNotReady,
 )
+from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
 from rbee_core.hive.processes.child import Child, describe_exit
 from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import worker_log
-from rbee_core.hive.resolver import Placer
+from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.settings import Settings
 
@@ -45,11 +46,18 @@ class Supervisor:
     """The pool with hands. Public methods belong to the event loop's thread; `run` must be running."""
 
     def __init__(
-        self, settings: Settings, plugins: PluginHost, placer: Placer, launcher: Launcher, link: WorkerClient
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        calls: PluginCalls,
+        resolver: Resolver,
+        launcher: Launcher,
+        link: WorkerClient,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
-        self._placer = placer
+        self._calls = calls
+        self._resolver = resolver
         self._launcher = launcher
         self._link = link
         self._children: dict[WorkerId, Child] = {}
@@ -91,19 +99,24 @@ class Supervisor:
         """Return a worker that can be reached, starting one if none holds what is wanted."""
         if self.pool.closing:
             raise ShuttingDown(who="hive")
-        place = await self._placer.place(request)
+        resolution = await self._resolver.resolve(self._resolver.demand(request))
+        recipe = resolution.recipe
+        wanted = Wanted(
+            recipe.reference, recipe.path, recipe.format, recipe.size_bytes, recipe.backend, recipe.device,
+            recipe.context_tokens, recipe.device_index, recipe.environment,
+        )  # fmt: skip
         ticket = Ticket(next(self._tickets))
         future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self.feed(
             ev.WorkerWanted(
                 at=self._now(),
                 ticket=ticket,
-                wanted=place.wanted,
-                need=place.need,
-                available_bytes=place.available_bytes,
+                wanted=wanted,
+                need=recipe.need,
+                available_bytes=resolution.available_bytes,
                 worker_id=self._launcher.next_id(),
                 secret=Secret(secrets.token_urlsafe(32)),
-                host_memory=place.device.shares_host_memory,
+                host_memory=resolution.device.shares_host_memory,
             )
         )
         try:
@@ -206,16 +219,21 @@ class Supervisor:
     def _announce(self, worker: Worker, what: do.Announce) -> None:
         log.info("%s: %s", worker.id, what.what)
         if what.ready:
-            self._plugins.worker_ready(worker.id, worker.wanted.model_ref, worker.wanted.backend, worker.wanted.device)
+            model, backend, device = worker.wanted.model_ref, worker.wanted.backend, worker.wanted.device
+            self._tell("rbee_worker_ready", worker_id=worker.id, model=model, backend=backend, device=device)
         if what.gone:
-            self._plugins.worker_gone(worker.id, worker.reason)
+            self._tell("rbee_worker_gone", worker_id=worker.id, reason=worker.reason)
+
+    def _tell(self, hook: str, **arguments: str) -> None:
+        """Tell the plugins; in the order of these calls, as tasks begin in the order in which they are made."""
+        self._tasks.create_task(self._calls.tell(hook, **arguments))
 
     def _launch(self, worker: Worker) -> None:
         try:
-            child = self._launcher.launch(worker, self._backend(worker))
-        except Exception as error:  # noqa: BLE001  # the operating system, or a stranger's `Backend.environment`
-            why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            failure = RbeeError(f"The worker's process could not be started: {why}", hint="see `ulimit -a` and the log")
+            child = self._launcher.launch(worker)
+        except OSError as error:
+            hint = "see `ulimit -a` and the log"
+            failure = RbeeError(f"The worker's process could not be started: {error.strerror}", hint=hint)
             self.feed(ev.LaunchFailed(self._now(), worker.id, failure))
             return
         self._children[worker.id] = child
@@ -264,16 +282,9 @@ class Supervisor:
         async def ask(within_s: float) -> None:
             await self._link.ask_to_stop(worker, within_s)
 
-        policy = stop.AT_ONCE if force else self._stop_policy(worker)
-        await stop.stop(child, policy, ask if worker.url and not force else None)
-
-    def _stop_policy(self, worker: Worker) -> StopPolicy:
         usual = stop.recommended(self._settings.shutdown_grace_s)
-        try:
-            return stop.bounded(self._backend(worker).stop_policy(usual), usual)
-        except Exception:  # a stranger's code may raise anything
-            log.exception("backend %s has no usable stop policy; taking the usual one", worker.wanted.backend)
-            return usual
+        policy = stop.AT_ONCE if force else await self._calls.stop_policy(self._backend(worker), usual)
+        await stop.stop(child, policy, ask if worker.url and not force else None)
 
     async def _force(self, force: asyncio.Event) -> None:
         """Once `force` is set, kill: somebody pressed Ctrl+C again."""

@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
+
 from rbee_core import wire
 from rbee_core.backend import Engine, EngineInfo, Finished, GenerateRequest, Message, Progress, Token
 from rbee_core.errors import (
@@ -156,11 +158,16 @@ class Generation:
 
 
 class EngineHost:
-    """Loads once, then serves up to its slots at a time. All methods belong to the event loop's thread."""
+    """Loads once, then serves up to its slots at a time. All methods belong to the event loop's thread.
+
+    `slots` is the most that may run at a time. An engine with one slot meets a single thread in its life: native
+    libraries tie streams and random states to it. One with more is called in as many threads as it has slots.
+    """
 
     def __init__(self, load: Callable[[Progress], Engine], slots: int) -> None:
         self._load = load
-        self._executor = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="engine")
+        self._limit = slots
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._engine: Engine | None = None
         self._info = EngineInfo(context_tokens=0, slots=0)
         self._running: dict[str, Generation] = {}
@@ -173,8 +180,7 @@ class EngineHost:
         """Load the model. Never raises for a load that failed: `progress` then says why."""
         loop = asyncio.get_running_loop()
         try:
-            engine = await loop.run_in_executor(self._executor, self._load, self._reporter(loop))
-            self._engine, self._info = engine, engine.info()
+            self._engine, self._info = await loop.run_in_executor(self._threads, self._loaded, self._reporter(loop))
         except RbeeError as error:
             log.error("the load failed: %s", error)  # noqa: TRY400  # a sentence for the user, no traceback
             self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(error)))
@@ -185,6 +191,8 @@ class EngineHost:
             self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(failure)))
         else:
             info = self._info
+            if info.slots > 1:
+                self._threads = ThreadPoolExecutor(max_workers=info.slots, thread_name_prefix="slot")
             ready = wire.LoadProgress(
                 state="ready",
                 fraction=1.0,
@@ -193,6 +201,17 @@ class EngineHost:
                 accelerator=info.accelerator,
             )
             self._move(ready)
+
+    def _loaded(self, report: Progress) -> tuple[Engine, EngineInfo]:
+        """Load, in the engine's thread."""
+        try:
+            engine = self._load(report)
+            info = engine.info()
+        except StopIteration as error:  # a future cannot carry it: the load would never end
+            raise RuntimeError("StopIteration") from error
+        if info.slots < 1 or info.context_tokens < 1:
+            raise ModelLoadFailed(reference="the model", why=f"its engine says {info}")
+        return engine, msgspec.structs.replace(info, slots=min(info.slots, self._limit))
 
     def _reporter(self, loop: asyncio.AbstractEventLoop) -> Progress:
         def report(fraction: float, detail: str = "") -> bool:
@@ -245,7 +264,7 @@ class EngineHost:
         loop = asyncio.get_running_loop()
         generation = Generation(request, loop)
         self._running[key] = generation
-        future = loop.run_in_executor(self._executor, generation.run, self._engine)
+        future = loop.run_in_executor(self._threads, generation.run, self._engine)
         future.add_done_callback(lambda done: self._end(key, generation, done))
         return generation
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import aiohttp
 
 from rbee_core import wire
-from rbee_core.backend import Engine, LoadOptions, LocalModel, Progress
+from rbee_core.backend import Backend, Device, Engine, LoadOptions, LocalModel, Progress
+from rbee_core.backend.choice import ask, named, ranked
 from rbee_core.backend.manager import PluginHost
-from rbee_core.errors import RbeeError
+from rbee_core.errors import DeviceGone, RbeeError
 from rbee_core.http.listen import bind, serving
 from rbee_core.worker.engine import EngineHost
 from rbee_core.worker.server import WorkerServer
@@ -29,14 +30,13 @@ def prepare() -> PluginHost:
     engine may read that when it is imported: then nothing is imported.
     """
     plugins = PluginHost(os.environ)
-    for backend in plugins.usable_backends()[:1]:
-        devices = plugins.devices(backend)
-        if len(devices) == 1:
-            try:
-                os.environ.update(backend.environment(devices[0]))
-                backend.prepare()
-            except Exception:
-                log.exception("backend %s could not be prepared", backend.name)
+    best = next((c for c in map(ask, ranked(plugins.backends().values())) if c.usable), None)
+    if best is not None and len(best.devices) == 1:
+        try:
+            os.environ.update(best.backend.environment(best.devices[0]))
+            best.backend.prepare()
+        except Exception:
+            log.exception("backend %s could not be prepared", best.backend.name)
     return plugins
 
 
@@ -61,13 +61,22 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
     """Return the function that loads the model, to be called in the engine thread."""
 
     def load(progress: Progress) -> Engine:
-        backend = (plugins or PluginHost(os.environ)).choose(spec.backend, spec.model_format)
-        device = next(d for d in backend.devices() if d.id == spec.device)
+        backend = named((plugins or PluginHost(os.environ)).backends().values(), spec.backend)[0]
+        device = _there(backend, spec.device)
         model = LocalModel(spec.model_ref, Path(spec.model_path), spec.model_format, spec.model_size_bytes)
         options = LoadOptions(spec.context_tokens, spec.slots, spec.threads)
         return backend.load(model, device, options, progress)
 
     return load
+
+
+def _there(backend: Backend, wanted: str) -> Device:
+    """Return the device as it is now. Raises `DeviceGone`: a driver may have lost it since the hive chose it."""
+    devices = backend.devices()
+    device = next((d for d in devices if d.id == wanted), None)
+    if device is None:
+        raise DeviceGone(backend=backend.name, device=wanted, available=[d.id for d in devices])
+    return device
 
 
 async def _call_back(spec: wire.WorkerSpec, own_url: str) -> None:

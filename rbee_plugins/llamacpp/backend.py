@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import ClassVar
 
 import psutil
+from msgspec.structs import replace
 
 from rbee_core.backend import (
     Availability,
@@ -34,6 +35,7 @@ class LlamaCpp(Backend):
     formats = frozenset({"gguf"})
     capabilities = frozenset({"stream", "cancel", "seed", "chat"})
     gpu_layers: ClassVar[int] = -1  # all of them
+    maps_weights: ClassVar[bool] = False  # whether they stay in the mapped file; a GPU gets a copy or wires them down
     driver_bytes: ClassVar[int] = 0
 
     def availability(self) -> Availability:
@@ -60,8 +62,8 @@ class LlamaCpp(Backend):
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
         need = memory.estimate(header, context, _SLOTS, weights)
-        compute_bytes = need.compute_bytes + self.driver_bytes
-        return Estimate(need.weights_bytes, need.kv_cache_bytes, compute_bytes, need.context_tokens)
+        mapped_bytes = weights if self.maps_weights else 0
+        return replace(need, compute_bytes=need.compute_bytes + self.driver_bytes, mapped_bytes=mapped_bytes)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing it loads llama.cpp."""
@@ -83,6 +85,7 @@ class LlamaCppCpu(LlamaCpp):
     name = "llamacpp-cpu"
     accelerator = "cpu"
     gpu_layers = 0
+    maps_weights = True
 
     def devices(self) -> Sequence[Device]:
         """Return the one processor with the host's memory."""
@@ -111,7 +114,7 @@ class LlamaCppCuda(LlamaCpp):
 
     def environment(self, device: Device) -> Mapping[str, str]:
         """Show the worker its own GPU and no other."""
-        return {**super().environment(device), **nvml.environment(self._gpus, device)}
+        return {**super().environment(device), **nvml.environment(device)}
 
 
 class LlamaCppMetal(LlamaCpp):

@@ -69,7 +69,7 @@ class Mlx(Backend):
     def environment(self, device: Device) -> Mapping[str, str]:
         """Keep the worker off the network, and on its device."""
         if self.accelerator == "cuda":
-            return {**_OFFLINE, **nvml.environment(self._gpus, device)}
+            return {**_OFFLINE, **nvml.environment(device)}
         return _OFFLINE
 
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:

@@ -50,7 +50,8 @@ def chunk_tokens(folder: ModelFolder, accelerator: Accelerator) -> int:
 def estimate(folder: ModelFolder, context: int, accelerator: Accelerator) -> Estimate:
     """Return the memory for one request of `context` tokens.
 
-    On the processor 16-bit floats become 32-bit ones, see `runtime`. An upper bound for models whose layers look
+    All of it is private: MLX reads the files into memory of its own. On the processor 16-bit floats become 32-bit
+    ones, see `runtime`. An upper bound for models whose layers look
     back only a little way; nothing is added for models that keep a state of fixed size.
     """
     on_cpu = accelerator == "cpu"

@@ -114,6 +114,7 @@ def test_the_estimate_counts_the_drivers_share(tmp_path):
     gpu, cpu = (b.estimate(model, LoadOptions()) for b in (llamacpp.LlamaCppCuda(list), llamacpp.LlamaCppCpu()))
     assert gpu.total_bytes - cpu.total_bytes == llamacpp.LlamaCppCuda.driver_bytes
     assert gpu.weights_bytes == cpu.weights_bytes
+    assert (gpu.mapped_bytes, cpu.mapped_bytes) == (0, cpu.weights_bytes)
 
 
 @pytest.mark.parametrize(("system", "machine"), [("linux", "aarch64"), ("darwin", "x86_64"), ("win32", "AMD64")])

@@ -1,6 +1,7 @@
 """The plugin host: a broken plugin is named with its reason, and everybody else works on."""
 
 import sys
+import threading
 import types
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
@@ -161,7 +162,7 @@ def test_a_broken_plugin_is_named_and_others_work(
     reports = {r.name: r for r in host.reports()}
     assert reason in reports["broken"].failure
     assert reports["good"].failure == ""
-    assert [b.name for b in host.usable_backends()] == ["good"]
+    assert [c.backend.name for c in host.candidates() if c.usable] == ["good"]
     assert list(host.sources()) == ["shelf"]
     assert host.choose(None, "gguf").name == "good"
 
@@ -174,7 +175,7 @@ def test_a_module_that_is_not_there_is_named() -> None:
 def test_a_plugin_that_hangs_at_import_is_given_up(install: Install) -> None:
     hanging = install("hanging", "import threading\nthreading.Event().wait(20)")
     good = install("good", backends(Fake("one")))
-    host = PluginHost({}, [hanging, good], import_limit_s=0.1)
+    host = PluginHost({}, [hanging, good], limit_s=0.1)
     assert "did not end within 0.1 s" in host.reports()[1].failure
     assert set(host.backends()) == {"one"}
 
@@ -221,20 +222,66 @@ def test_a_source_s_scheme_belongs_to_the_first(install: Install) -> None:
     assert found == {"shelf": first, "attic": second}
 
 
-@pytest.mark.parametrize("hook", ["rbee_worker_ready", "rbee_worker_gone"])
-def test_a_listener_that_raises_is_dropped(hook: str, install: Install) -> None:
+def test_a_listener_that_failed_is_dropped_and_what_it_registered_stays(install: Install) -> None:
     heard: list[str] = []
 
     def listen(worker_id: str) -> None:
         heard.append(worker_id)
 
-    bad, good = install("bad", raising(hook, RuntimeError("x"))), install("good", {hook: hookimpl(listen)})
-    host = PluginHost({}, [bad, good])
-    for number in ("w1", "w2"):
-        host.worker_ready(number, "model", "backend", "cpu")
-        host.worker_gone(number, "reason")
-    assert heard == ["w1", "w2"]
+    bad = install("bad", raising("rbee_worker_gone", RuntimeError("x")) | backends(Fake("running")))
+    host = PluginHost({}, [bad, install("good", {"rbee_worker_gone": hookimpl(listen)})])
+    assert set(host.backends()) == {"running"}
+    host.drop("bad", RuntimeError("x"))
+    assert [name for name, _ in host.listeners("rbee_worker_gone")] == ["good"]
+    for _, call in host.listeners("rbee_worker_gone"):
+        call(worker_id="w1", reason="why")
+    assert heard == ["w1"]
+    assert set(host.backends()) == {"running"}, "workers may run on it"
     assert "RuntimeError" in {r.name: r for r in host.reports()}["bad"].failure
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        backends(Fake("first"), Fake("../x")),
+        backends(Fake("first"), Fake("first")),
+        sources(Source("shelf"), object()),
+        backends(Fake("first")) | sources(object()),
+        backends(Fake("first")) | raising("rbee_register_model_sources", ValueError("bad day")),
+    ],
+    ids=["bad name", "same name", "no source", "bad source after a backend", "raises after a backend"],
+)
+def test_a_plugin_that_fails_at_its_second_thing_brings_nothing(second: dict[str, object], install: Install) -> None:
+    host = PluginHost({}, [install("half", second), install("good", backends(Fake("good")))])
+    half = {r.name: r for r in host.reports()}["half"]
+    assert half.failure
+    assert (half.backends, half.sources) == ([], [])
+    assert (set(host.backends()), set(host.sources())) == ({"good"}, set())
+
+
+def test_a_hook_that_registers_and_then_raises_leaves_nothing_to_the_next(install: Install) -> None:
+    @hookimpl
+    def rbee_register_backends(register: Callable[[object], None]) -> None:
+        register(Fake("orphan"))
+        raise ValueError("bad day")
+
+    bad = install("bad", {"rbee_register_backends": rbee_register_backends})
+    host = PluginHost({}, [bad, install("good", backends(Fake("good")))])
+    assert set(host.backends()) == {"good"}
+
+
+def test_a_hook_that_hangs_is_given_up(install: Install) -> None:
+    end = threading.Event()
+
+    @hookimpl
+    def rbee_register_backends() -> None:
+        end.wait(20)
+
+    hanging = install("hanging", {"rbee_register_backends": rbee_register_backends})
+    host = PluginHost({}, [hanging, install("good", backends(Fake("good")))], limit_s=0.1)
+    assert set(host.backends()) == {"good"}
+    assert "rbee_register_backends did not end within 0.1 s" in host.reports()[1].failure
+    end.set()
 
 
 def test_plugins_add_commands(install: Install) -> None:
@@ -329,6 +376,6 @@ def test_a_backend_whose_check_raises_is_not_usable(method: str, install: Instal
         raise RuntimeError("driver exploded")
 
     host = PluginHost({}, [install("x", backends(odd(**{method: fail}), Fake("good")))])
-    assert [b.name for b in host.usable_backends()] == ["good"]
+    assert [c.backend.name for c in host.candidates() if c.usable] == ["good"]
     with pytest.raises(BackendNotAvailable, match="its check failed with RuntimeError: driver exploded"):
         host.choose("odd", "gguf")

@@ -96,7 +96,9 @@ def test_a_gpu_without_memory_of_its_own_shares_the_hosts():
 
 def test_devices_keep_nvmls_numbers():
     devices = nvml.devices(gpus(*TWO), {"CUDA_VISIBLE_DEVICES": "GPU-bbbb2222"})
-    assert devices == [Device("cuda:1", "NVIDIA RTX A2000", 6 * GB, 5 * GB, shares_host_memory=False)]
+    assert devices == [
+        Device("cuda:1", "NVIDIA RTX A2000", 6 * GB, 5 * GB, shares_host_memory=False, driver_id="GPU-bbbb2222")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,13 +154,14 @@ def test_a_missing_package_is_told_apart(monkeypatch):
 
 def test_a_worker_sees_its_gpu_by_uuid():
     device = nvml.devices(gpus(*TWO), {})[1]
-    environment = nvml.environment(gpus(*TWO), device)
+    environment = nvml.environment(device)
     assert environment == {"CUDA_VISIBLE_DEVICES": "GPU-bbbb2222"}
     assert nvml.devices(gpus(*TWO), environment) == [device], "the worker must find its device under the same name"
 
 
 def test_a_gpu_that_went_away_leaves_the_worker_none():
-    assert nvml.environment(gpus(), Device("cuda:1", "gone")) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert nvml.environment(Device("cuda:1", "gone")) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert nvml.devices(gpus(), {"CUDA_VISIBLE_DEVICES": ""}) == []
 
 
 def test_this_machine_answers_quickly():

@@ -128,7 +128,7 @@ class Gpu(Backend):
 def test_devices_for_people(device: Device | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     host = PluginHost({}, [])
     monkeypatch.setattr(host, "backends", lambda: {"gpu": Gpu(device)})
-    assert expected in [line.strip() for line in as_text(describe_all(host))]
+    assert expected in [line.strip() for line in as_text(describe_all(host.candidates()))]
 
 
 def test_no_backend_at_all() -> None:

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from rbee_core import API_VERSION, __version__, aio, wire
+from rbee_core import API_VERSION, __version__, wire
 from rbee_core.domain.pool import Pool
-from rbee_core.hive.resolver import Placer
+from rbee_core.hive.resolver import Resolver
 from rbee_core.http import openapi
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import TABLE
@@ -23,10 +23,10 @@ class HiveRoutes:
     """
 
     def __init__(
-        self, pool: Pool, placer: Placer, check_catalog: Callable[[], Awaitable[None]], stop_wanted: asyncio.Event
+        self, pool: Pool, resolver: Resolver, check_catalog: Callable[[], Awaitable[None]], stop_wanted: asyncio.Event
     ) -> None:
         self._pool = pool
-        self._placer = placer
+        self._resolver = resolver
         self._check_catalog = check_catalog
         self._stop_wanted = stop_wanted
 
@@ -50,7 +50,7 @@ class HiveRoutes:
     async def list_backends(self, request: web.Request) -> web.Response:
         """List every backend, and why it cannot be used if it cannot."""
         del request
-        return json_response(wire.BackendList(backends=await aio.off_loop(self._placer.describe_all)))
+        return json_response(wire.BackendList(backends=await self._resolver.backends()))
 
     async def shutdown(self, request: web.Request) -> web.Response:
         """Begin to stop the hive and all its workers; the answer names them."""

@@ -5,8 +5,9 @@ from aiohttp import web
 from rbee_core import aio, wire
 from rbee_core.backend import LocalModel
 from rbee_core.domain.pool import Pool
+from rbee_core.domain.worker import Demand
 from rbee_core.errors import RouteNotFound
-from rbee_core.hive.resolver import Placer
+from rbee_core.hive.resolver import Resolver
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
 from rbee_core.http.stream import read_body, send_events
@@ -25,14 +26,14 @@ class ModelRoutes:
         pool: Pool,
         catalog: Catalog,
         provisioner: Provisioner,
-        placer: Placer,
+        resolver: Resolver,
         downloads: Downloads,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._catalog = catalog
         self._provisioner = provisioner
-        self._placer = placer
+        self._resolver = resolver
         self._downloads = downloads
 
     def canonical(self, reference: str) -> str:
@@ -54,32 +55,32 @@ class ModelRoutes:
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
         wanted = read_query(request, wire.ModelQuery)
-        reference = self.canonical(wanted.model)
-        model, place = await self._placer.show(reference, wanted.backend, wanted.context_tokens)
-        estimate = place.estimate
+        demand = Demand(self.canonical(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
+        resolution = await self._resolver.show(demand)
+        model, estimate = resolution.model, resolution.estimate
         return json_response(
             wire.ModelDetails(
                 reference=model.reference,
                 local_path=str(model.path),
                 format=model.format,
                 size_bytes=model.size_bytes,
-                backend=place.wanted.backend,
-                device=place.device.id,
+                backend=resolution.recipe.backend,
+                device=resolution.device.id,
                 context_tokens=estimate.context_tokens,
                 weights_bytes=estimate.weights_bytes,
                 kv_cache_bytes=estimate.kv_cache_bytes,
                 compute_bytes=estimate.compute_bytes,
                 total_bytes=estimate.total_bytes,
-                available_bytes=place.available_bytes,
-                fits=estimate.total_bytes <= place.available_bytes,
+                available_bytes=resolution.available_bytes,
+                fits=estimate.total_bytes <= resolution.available_bytes,
             )
         )
 
     async def download(self, request: web.Request) -> web.Response:
         """Have a model on this node; answers at once, the progress route follows it."""
         wanted = await read_body(request, wire.DownloadRequest)
-        reference = self.canonical(wanted.model_ref)
-        found = await self._provisioner.begin(reference, self._placer.formats(wanted.backend))
+        formats = await self._resolver.formats(wanted.backend)
+        found = await self._provisioner.begin(self.canonical(wanted.model_ref), formats)
         if isinstance(found, LocalModel):
             size = found.size_bytes
             there = wire.DownloadProgress(

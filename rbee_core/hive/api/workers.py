@@ -9,10 +9,8 @@ import msgspec
 from aiohttp import web
 
 from rbee_core import aio, wire
-from rbee_core.backend import Backend
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import Worker, WorkerState
-from rbee_core.errors import RbeeError
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.start import worker_log
 from rbee_core.hive.serving import Serving
@@ -46,16 +44,16 @@ class WorkerRoutes:
         model = self._canonical(wanted.model) if wanted.model else None
         filters = {"model": model, "backend": wanted.backend, "device": wanted.device, "state": wanted.state}
         given = {name: value for name, value in filters.items() if value is not None}
-        found = [self._describe(w) for w in self._supervisor.pool.live()]
-        return json_response(wire.WorkerList(workers=[w for w in found if self._fits(w, given)]))
+        found = [self._describe(w) for w in self._supervisor.pool.live() if self._fits(w, given)]
+        return json_response(wire.WorkerList(workers=found))
 
-    def _fits(self, worker: wire.WorkerInfo, filters: dict[str, str]) -> bool:
-        backend = self._plugins.backends()[worker.backend]
+    def _fits(self, worker: Worker, filters: dict[str, str]) -> bool:
+        accelerator = self._plugins.backends()[worker.wanted.backend].accelerator
         facts = {
-            "model": {worker.model_ref},
-            "backend": {worker.backend, backend.accelerator},
-            "device": {worker.device, *_indices(backend, worker.device)},
-            "state": {worker.state},
+            "model": {worker.wanted.model_ref},
+            "backend": {worker.wanted.backend, accelerator},
+            "device": {worker.wanted.device, str(worker.wanted.device_index)},
+            "state": {_state(worker)},
         }
         return all(value in facts[name] for name, value in filters.items())
 
@@ -142,10 +140,3 @@ class WorkerRoutes:
 def _state(worker: Worker) -> wire.WorkerStateName:
     """Return the state as the wire names it: a worker that is being launched is loading to everybody else."""
     return "loading" if worker.state is WorkerState.LAUNCHING else worker.state.value
-
-
-def _indices(backend: Backend, device_id: str) -> list[str]:
-    try:
-        return [str(i) for i, d in enumerate(backend.devices()) if d.id == device_id]
-    except RbeeError:
-        return []

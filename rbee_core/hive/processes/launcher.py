@@ -6,7 +6,6 @@ import os
 import threading
 
 from rbee_core import home, wire
-from rbee_core.backend import Backend
 from rbee_core.domain.worker import Worker, WorkerId
 from rbee_core.hive.processes import start
 from rbee_core.hive.processes.child import Child
@@ -34,16 +33,15 @@ class Launcher:
         """Return the id for the next worker."""
         return WorkerId(self._spare.worker_id if self._spare else start.new_worker_id())
 
-    def launch(self, worker: Worker, backend: Backend) -> Child:
-        """Start the worker's process and hand it its specification.
+    def launch(self, worker: Worker) -> Child:
+        """Start the worker's process and hand it its specification. Asks no plugin: its recipe has all that it takes.
 
-        Raises `OSError`, or what the backend raises; then there is no process. One that dies before it has its
-        specification is reported by its exit, as any other is.
+        Raises `OSError`; then there is no process. One that dies before it has its specification is reported by its
+        exit, as any other is.
         """
         # The kernel ties the parent-death signal to the launching thread, so it must be the one that lives longest.
         assert threading.current_thread() is threading.main_thread()
-        device = next(d for d in backend.devices() if d.id == worker.wanted.device)
-        specification = self._specification(worker, dict(backend.environment(device)))
+        specification = self._specification(worker)
         child = self._take_spare(worker.id)
         if child is None:
             process = start.start_worker(worker.id, instance=self._instance, logs_dir=self._settings.logs_dir)
@@ -82,7 +80,7 @@ class Launcher:
             self.forget(worker_id, child)
             start.worker_log(self._settings.logs_dir, worker_id).unlink(missing_ok=True)
 
-    def _specification(self, worker: Worker, environment: dict[str, str]) -> wire.WorkerSpec:
+    def _specification(self, worker: Worker) -> wire.WorkerSpec:
         settings, wanted = self._settings, worker.wanted
         return wire.WorkerSpec(
             worker_id=worker.id,
@@ -95,7 +93,7 @@ class Launcher:
             model_size_bytes=wanted.size_bytes,
             backend=wanted.backend,
             device=wanted.device,
-            environment=environment,
+            environment=dict(wanted.environment),
             slots=settings.slots_per_worker,
             context_tokens=wanted.context_tokens,
             threads=settings.threads or None,

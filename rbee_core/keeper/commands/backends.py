@@ -18,7 +18,7 @@ def backends(as_json: bool) -> None:
     """List what can run models here, and why something cannot."""
     # A broken plugin is `rbee plugins`' to name; Python's last-resort handler would print it here.
     logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
-    found = describe_all(PluginHost(os.environ))
+    found = describe_all(PluginHost(os.environ).candidates())
     if as_json:
         show_json(wire.BackendList(backends=found))
     else:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from rbee_core import hardware
+from rbee_core.backend.choice import Candidate
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import model_ref
 from rbee_core.domain.preflight import BackendFact, Check, Facts, PortState, checks, passed
@@ -73,7 +74,7 @@ def collect(settings: Settings) -> Facts:
 
     plugins = PluginHost(os.environ)
     host = psutil.virtual_memory()
-    backends = tuple(_backend(plugins, name) for name in sorted(plugins.backends()))
+    backends = tuple(sorted(map(_backend, plugins.candidates()), key=lambda fact: fact.name))
     model, path, model_error, model_hint = _default_model(plugins, settings)
     return Facts(
         python=sys.version_info[:3],
@@ -93,10 +94,9 @@ def collect(settings: Settings) -> Facts:
     )
 
 
-def _backend(plugins: PluginHost, name: str) -> BackendFact:
-    backend = plugins.backends()[name]
-    answer = plugins.availability(backend)
-    devices = tuple(f"{d.id} ({d.name})" for d in plugins.devices(backend)) if answer.usable else ()
+def _backend(candidate: Candidate) -> BackendFact:
+    name, answer = candidate.backend.name, candidate.availability
+    devices = tuple(f"{d.id} ({d.name})" for d in candidate.devices)
     return BackendFact(name=name, usable=answer.usable, devices=devices, reason=answer.reason, hint=answer.hint)
 
 

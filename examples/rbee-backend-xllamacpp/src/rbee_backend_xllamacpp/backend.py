@@ -52,7 +52,8 @@ class XllamaCpp(Backend):
         key = header.number("attention.key_length") or width
         value = header.number("attention.value_length") or width
         cache = context * sum(header.kv_head_counts) * (key + value) * CACHE_VALUE_BYTES
-        return Estimate(max(model.size_bytes, header.tensor_bytes), cache, COMPUTE_BYTES, context)
+        weights = max(model.size_bytes, header.tensor_bytes)
+        return Estimate(weights, cache, COMPUTE_BYTES, context, mapped_bytes=weights)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model` in this process."""
