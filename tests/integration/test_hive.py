@@ -162,7 +162,7 @@ def test_slots_are_limited_and_a_refusal_passes_through(home: Home) -> None:
         client.cancel(worker_id, f"r{number}", timeout_s=5)
         with pytest.raises(RemoteError, match="cancelled"):
             list(stream)
-    eventually(lambda: client.worker(worker_id).state == "idle", 1)
+    eventually(lambda: client.worker(worker_id).state == "idle", what="the slots are free")
 
 
 def test_two_requests_of_one_name_are_not_confused(home: Home) -> None:

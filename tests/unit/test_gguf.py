@@ -170,7 +170,7 @@ def test_mutations_raise_nothing_else_and_take_no_time(tmp_path, edits):
         content[position : position + len(replacement)] = replacement
     path = tmp_path / "mutated.gguf"
     path.write_bytes(content)
-    started = time.monotonic()
+    started = time.process_time()
     with suppress(ModelLoadFailed):
         read_header(path)
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
