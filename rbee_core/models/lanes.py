@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Location:
     """What a single stream found: where the file really lies, and which version of it.
 
     `headers` may hold a token; they belong to the origin of `url`.
@@ -39,7 +39,7 @@ class Source:
     stall_timeout_s: float
 
 
-def pieces(source: Source, start: int, piece_bytes: int, cancel: threading.Event) -> Generator[bytes]:
+def pieces(source: Location, start: int, piece_bytes: int, cancel: threading.Event) -> Generator[bytes]:
     """Yield the file from byte `start` on, in pieces; the last one may be shorter.
 
     Ends early, without a word, when a piece cannot be had. Closing the generator ends the connections. Raises
@@ -66,7 +66,7 @@ def pieces(source: Source, start: int, piece_bytes: int, cancel: threading.Event
 class _Desk:
     """Where the lanes learn what to fetch next and put what they have fetched."""
 
-    def __init__(self, source: Source, start: int, piece_bytes: int) -> None:
+    def __init__(self, source: Location, start: int, piece_bytes: int) -> None:
         self._source = source
         self._piece_bytes = piece_bytes
         self._changed = threading.Condition()

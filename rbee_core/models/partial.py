@@ -27,7 +27,8 @@ _LOCK_POLL_S = 0.1
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-Progress = Callable[[int, int], None]
+ReportBytes = Callable[[int, int], None]
+"""Takes the bytes there are and the bytes there will be."""
 
 
 class _Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +80,7 @@ class Partial:
         self.size_bytes = 0
         self.etag = ""
 
-    def load(self, cancel: threading.Event, progress: Progress) -> None:
+    def load(self, cancel: threading.Event, progress: ReportBytes) -> None:
         """Hash what an earlier process left, or drop it when it belongs to something else."""
         with disk_errors(self._path, self._file.size_bytes):
             known = self._read_sidecar()

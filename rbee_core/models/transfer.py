@@ -22,7 +22,7 @@ from rbee_core.backend.files import checksum_of
 from rbee_core.backend.redirects import origin_of
 from rbee_core.errors import ChecksumMismatch, DownloadFailed, InsufficientDisk, RequestCanceled
 from rbee_core.models import http_stream, lanes
-from rbee_core.models.partial import CHUNK_BYTES, Partial, Progress, disk_errors, is_right, lock_partial
+from rbee_core.models.partial import CHUNK_BYTES, Partial, ReportBytes, disk_errors, is_right, lock_partial
 from rbee_core.models.transfer_rules import (
     PROGRESS_RESETS_ATTEMPTS_BYTES,
     Again,
@@ -56,7 +56,7 @@ class _WrongFileError(Exception):
 class _Job:
     file: RemoteFile
     cancel: threading.Event
-    progress: Progress
+    progress: ReportBytes
     options: TransferOptions
     reported_at: float = 0.0
     lanes_pay: bool = True
@@ -74,7 +74,7 @@ def fetch(
     destination: Path,
     *,
     cancel: threading.Event | None = None,
-    progress: Progress | None = None,
+    progress: ReportBytes | None = None,
     options: TransferOptions | None = None,
 ) -> None:
     """Make `destination` the announced file; return at once when it already is.
@@ -230,7 +230,7 @@ def _read_by_lanes(job: _Job, partial: Partial, stream: http_stream.Stream, alon
     They have the trial's length to get up to speed; what ends before a second one is over is not tried again.
     """
     options, trial, size = job.options, job.options.trial_bytes, job.file.size_bytes
-    source = lanes.Source(
+    source = lanes.Location(
         stream.url, stream.sent_headers, partial.etag, size, options.connect_timeout_s, options.stall_timeout_s
     )
     job.lanes_pay = False

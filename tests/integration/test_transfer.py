@@ -572,7 +572,7 @@ def test_outages_do_not_add_up_over_a_long_file(hub: Hub, target: Path, monkeypa
             raise transfer._TryAgainError("an outage")
         attempt(*job)
 
-    def lanes_end_early(source: lanes.Source, start: int, piece_bytes: int, _: object) -> Iterator[bytes]:
+    def lanes_end_early(source: lanes.Location, start: int, piece_bytes: int, _: object) -> Iterator[bytes]:
         yield from (DATA[at : at + piece_bytes] for at in range(start, start + 400_000, piece_bytes))
 
     monkeypatch.setattr(transfer, "_attempt", flaky)
