@@ -2,11 +2,9 @@
 
 import gc
 import importlib
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _OBJECTS = 20_000  # between two looks at the youngest; Python's own number is 700
 
 
@@ -27,17 +25,11 @@ def quick_imports() -> Generator[None]:
 def import_aiohttp() -> None:
     """Import aiohttp; call before anything else does.
 
-    aiohttp builds a TLS client context when it is imported, and reading every authority's certificate into it is
-    a third of the import's time, paid at each start of a hive and of a worker. Our aiohttp clients speak plain HTTP
-    to our own hive and workers; what talks to the world (`rbee_core.models.transfer`) has a context of its own.
+    aiohttp makes TLS contexts for clients when it is imported, and reading every authority's certificate into them is
+    a third of the import's time, paid at each start of a hive and of a worker, whose own clients speak plain HTTP. So
+    they are read when such a context is first used: whoever speaks TLS in our processes trusts whom others trust.
     """
-    kept = {name: os.environ.get(name) for name in _VARIABLES}
-    os.environ.update(dict.fromkeys(_VARIABLES, os.devnull))
-    try:
+    from rbee_core import tls
+
+    with tls.certificates_later():
         importlib.import_module("aiohttp.connector")
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

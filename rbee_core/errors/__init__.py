@@ -37,6 +37,7 @@
     ├── InsufficientDisk          INSUFFICIENT_DISK    507
     ├── HiveUnreachable           HIVE_UNREACHABLE     502
     ├── HiveNotAnswering          HIVE_NOT_ANSWERING   504
+    ├── HiveUntrusted             HIVE_UNTRUSTED       502
     ├── StreamBroken              STREAM_BROKEN        502
     ├── AddressUnusable           ADDRESS_UNUSABLE     500
     ├── HomeUnusable              HOME_UNUSABLE        500
@@ -56,6 +57,7 @@ from rbee_core.errors.failures import (
     DownloadFailed,
     HiveNotAnswering,
     HiveUnreachable,
+    HiveUntrusted,
     HomeUnusable,
     InsufficientDisk,
     InsufficientRam,
@@ -101,6 +103,7 @@ __all__ = [
     "HiveAlreadyRunning",
     "HiveNotAnswering",
     "HiveUnreachable",
+    "HiveUntrusted",
     "HomeUnusable",
     "InsufficientDisk",
     "InsufficientRam",

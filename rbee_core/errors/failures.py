@@ -245,6 +245,16 @@ class HiveNotAnswering(RbeeError):
         )
 
 
+class HiveUntrusted(RbeeError):
+    """Raised when a hive's certificate is refused, or when what answers speaks no TLS."""
+
+    code = "HIVE_UNTRUSTED"
+    http_status = 502
+
+    def __init__(self, *, address: str, why: str, hint: str) -> None:
+        super().__init__(f"Cannot trust {address}: {why}", hint=hint, address=address)
+
+
 class StreamBroken(RbeeError):
     """Raised when a stream ended without its terminal event."""
 
