@@ -48,10 +48,7 @@ class Provisioner:
         """
         if known := await aio.off_loop(self._known, reference, formats):
             return known
-        found = await self._asking.run(self._ask_source, reference, formats)
-        if isinstance(found, LocalModel):
-            self._looks.keep(formats, found)
-        return found
+        return await self._asking.run(self._ask_source, reference, formats)
 
     def _known(self, reference: str, formats: Sequence[str]) -> LocalModel | None:
         """Return what needs no source: what was seen a moment ago, and what rbee fetched and is still there.
@@ -74,7 +71,10 @@ class Provisioner:
             raise
         except Exception as error:
             raise PluginFailed(what=f"model source of {ref.scheme}:", error=error) from error
-        return msgspec.structs.replace(found, reference=reference)
+        found = msgspec.structs.replace(found, reference=reference)
+        if isinstance(found, LocalModel):
+            self._looks.keep(formats, found)
+        return found
 
     async def begin(self, reference: str, formats: Sequence[str]) -> LocalModel | Download:
         """Return the model if it is on this node, else the download that brings it, joined or started.

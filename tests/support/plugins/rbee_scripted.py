@@ -50,6 +50,7 @@ class Knobs:
     """How a scripted model behaves. A flag counts as set when its value is not 0.
 
     `crash_at_token` is N:SIGNAL. `fork` is child or setsid. `tokens` may be inf. `text` replaces the random words.
+    `estimate_until` is a file: the memory is not known before it exists, and `<file>.asked` says that it is awaited.
     `hold_gil` is how many seconds the interpreter lock is held, before the first token. At
     `half_event_at_token` the worker dies within an event that its reader has received the beginning of.
     """
@@ -78,6 +79,7 @@ class Knobs:
     rss_mb: int = 0
     slots: int = 0
     need_mb: float = 1.0
+    estimate_until: str = ""
     context: int = 4096
 
 
@@ -120,6 +122,8 @@ class ScriptedBackend(Backend):
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
         """Return what the script claims to need."""
         knobs = parse(model.reference.partition(":")[2])
+        if knobs.estimate_until:
+            wait_for(Path(knobs.estimate_until))
         return Estimate(int(knobs.need_mb * 1_000_000), 0, 0, options.context_tokens or knobs.context)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
@@ -167,6 +171,14 @@ def litter(knobs: Knobs) -> None:
             [sys.executable, "-S", "-c", f"import time; time.sleep({FOREVER_S})"],
             start_new_session=knobs.fork == "setsid",
         )
+
+
+def wait_for(file: Path) -> None:
+    """Say that `file` is awaited, and return once it is there."""
+    file.with_suffix(".asked").touch()
+    until = time.monotonic() + FOREVER_S
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(STEP_S)
 
 
 def wait_for_load(knobs: Knobs, progress: Progress) -> None:
