@@ -119,12 +119,12 @@ class Downloads:
         self._waiting: list[Download] = []
         self._known: dict[str, Download] = {}
 
-    def start(self, model: RemoteModel) -> Download:
+    async def start(self, model: RemoteModel) -> Download:
         """Return the download of `model`: the one that runs or waits, or a new one.
 
         Raises `TooManyDownloads`, and `InvalidRequest` for names that are not fit for a path.
         """
-        folder = store.folder_for(self._models_dir, model)
+        folder = await aio.off_loop(store.folder_for, self._models_dir, model)
         for download in self._known.values():
             if not download.ended and download.model.reference == model.reference:
                 return download

@@ -84,7 +84,7 @@ class Provisioner:
         async with self._claims.using(reference):
             found = await self.look(reference, formats)
             if isinstance(found, RemoteModel):
-                return self._downloads.start(found)
+                return await self._downloads.start(found)
             await aio.off_loop(self._note_in_place, found)
             return found
 

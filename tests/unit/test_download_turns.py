@@ -86,7 +86,7 @@ def test_slow_downloads_hold_no_thread_that_others_need(line: Line, tmp_path: Pa
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
         async with running(tmp_path, at_once=6) as (some, catalog):
             for n in range(6):
-                some.start(model(f"r{n}"))
+                await some.start(model(f"r{n}"))
             await line.has_begun(6)
 
             assert await aio.off_loop(catalog.rows) == []
@@ -97,10 +97,10 @@ def test_slow_downloads_hold_no_thread_that_others_need(line: Line, tmp_path: Pa
 def test_so_many_at_once_and_the_others_say_that_they_wait(line: Line, tmp_path: Path) -> None:
     async def work() -> None:
         async with running(tmp_path, at_once=2) as (some, catalog):
-            started = [some.start(model(f"r{n}")) for n in range(5)]
+            started = [await some.start(model(f"r{n}")) for n in range(5)]
             assert places(started) == [0, 0, 1, 2, 3]
             assert {d.progress().state for d in started} == {"running"}
-            assert some.start(model("r4")) is started[4]
+            assert await some.start(model("r4")) is started[4]
             line.open.set()
 
             seen, *rows = await asyncio.gather(_positions(started[4]), *(d.result() for d in started))
@@ -120,17 +120,17 @@ async def _positions(download: Download) -> list[int]:
 def test_running_download_is_not_forgotten_however_many_end(line: Line, tmp_path: Path) -> None:
     async def work() -> None:
         async with running(tmp_path, at_once=2) as (some, _):
-            slow = some.start(model("slow"))
+            slow = await some.start(model("slow"))
             await line.has_begun(1)
             ended: list[Download] = []
             for n in range(downloads.REMEMBERED + 2):
                 bad = RemoteModel(f"hf:org/r{n}", "huggingface", "c1", "gguf", (), "m.gguf")
-                ended.append(some.start(bad))
+                ended.append(await some.start(bad))
                 await ended[-1].result()
 
             assert some.find(slow.id) is slow
             assert some.runs("hf:org/slow")
-            assert some.start(model("slow")) is slow
+            assert await some.start(model("slow")) is slow
             assert [some.find(d.id) for d in ended[:2]] == [None, None]
             assert some.find(ended[2].id) is ended[2]
 
@@ -141,12 +141,12 @@ def test_line_has_an_end(line: Line, tmp_path: Path) -> None:
     async def work() -> None:
         async with running(tmp_path, at_once=1) as (some, _):
             for n in range(downloads.WAITING + 1):
-                some.start(model(f"r{n}"))
+                await some.start(model(f"r{n}"))
 
             with pytest.raises(TooManyDownloads):
-                some.start(model("one-more"))
+                await some.start(model("one-more"))
 
-            assert some.start(model("r7")).model.reference == "hf:org/r7"
+            assert (await some.start(model("r7"))).model.reference == "hf:org/r7"
 
     within(work)
 
@@ -154,7 +154,7 @@ def test_line_has_an_end(line: Line, tmp_path: Path) -> None:
 def test_stop_ends_those_that_run_and_those_that_wait(line: Line, tmp_path: Path) -> None:
     async def work() -> None:
         async with running(tmp_path, at_once=1) as (some, catalog):
-            started = [some.start(model(f"r{n}")) for n in range(3)]
+            started = [await some.start(model(f"r{n}")) for n in range(3)]
             some.cancel_all()
             for download in started:
                 with pytest.raises(ShuttingDown):
