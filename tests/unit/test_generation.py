@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -65,3 +66,74 @@ def test_a_deadline_is_kept_while_tokens_come() -> None:
     found = batches(0.001, timeout_s=0.2)
     assert found[-1][-1]["error"]["code"] == "DEADLINE_EXCEEDED"
     assert [event for batch in found for event in batch if isinstance(event, dict)] == [found[-1][-1]]
+
+
+class OneThread(Engine):
+    """An engine with one slot, as native libraries are: it minds in which thread it is called."""
+
+    def __init__(self) -> None:
+        self._own = threading.get_ident()
+        self.strangers = 0
+
+    def info(self) -> EngineInfo:
+        return EngineInfo(context_tokens=10, slots=1)
+
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        self.strangers += threading.get_ident() != self._own
+        yield Finished("stop")
+
+
+def test_an_engine_with_one_slot_meets_one_thread_whatever_was_asked() -> None:
+    async def main() -> int:
+        host = engine.EngineHost(lambda _progress: OneThread(), 4)
+        await host.load()
+        for _ in range(300):
+            async for _batch in host.start(wire.InferenceRequest(prompt="x"), "worker-1").batches():
+                pass
+        assert host.slots == 1
+        return host._engine.strangers
+
+    end = threading.Event()
+    busy = threading.Thread(target=lambda: all(not end.is_set() for _ in itertools.count()))
+    busy.start()
+    try:
+        assert asyncio.run(main()) == 0
+    finally:
+        end.set()
+        busy.join()
+
+
+class Slots(Pacer):
+    def __init__(self, slots: int) -> None:
+        super().__init__(0)
+        self._slots = slots
+
+    def info(self) -> EngineInfo:
+        return EngineInfo(context_tokens=10, slots=self._slots)
+
+
+@pytest.mark.parametrize(("asked", "offered", "used"), [(4, 2, 2), (2, 8, 2), (1, 1, 1)])
+def test_slots_are_the_engines_and_never_more_than_asked(asked: int, offered: int, used: int) -> None:
+    host = engine.EngineHost(lambda _progress: Slots(offered), asked)
+    asyncio.run(host.load())
+    assert (host.slots, host.progress.slots) == (used, used)
+
+
+@pytest.mark.parametrize("offered", [0, -1])
+def test_an_engine_without_slots_is_no_engine(offered: int) -> None:
+    host = engine.EngineHost(lambda _progress: Slots(offered), 1)
+    asyncio.run(host.load())
+    assert host.progress.state == "failed"
+
+
+def test_a_load_that_raises_stop_iteration_fails_and_does_not_hang() -> None:
+    def load(_progress: object) -> Engine:
+        return next(iter(()))
+
+    async def main() -> None:
+        host = engine.EngineHost(load, 1)
+        async with asyncio.timeout(20):
+            await host.load()
+        assert host.progress.state == "failed"
+
+    asyncio.run(main())

@@ -1,0 +1,114 @@
+"""From a demand to a recipe: a driver is opened once for it, and what was found is carried, not asked for again."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from rbee_core.backend import Availability, Backend, LocalModel
+from rbee_core.backend.manager import PluginHost
+from rbee_core.domain.worker import HOST, Demand, Need
+from rbee_core.errors import BackendNotAvailable, InvalidRequest, PluginTimeout
+from rbee_core.hive import resolver
+from rbee_core.hive.plugin_calls import PluginCalls
+from rbee_core.hive.resolver import Resolution, Resolver
+from rbee_core.settings import Settings
+from rbee_plugins import nvml
+from rbee_plugins.llamacpp import backend as llamacpp
+from rbee_plugins.llamacpp import builds
+from tests.support.gguf_files import Gguf
+
+GB = 1 << 30
+
+
+class Cards:
+    """A driver with two cards, which counts how often it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def __call__(self) -> Sequence[nvml.Gpu]:
+        self.opened += 1
+        return [nvml.Gpu(n, f"GPU-{n}", f"card {n}", 24 * GB, (24 - n) * GB) for n in range(2)]
+
+
+class Files:
+    """Provides one file, as the provisioner does."""
+
+    def __init__(self, path: Path, format: str = "gguf") -> None:  # noqa: A002  # the field's name
+        self._model = LocalModel("file:m", path, format, path.stat().st_size)
+
+    async def provide(self, reference: str, formats: Sequence[str]) -> LocalModel:
+        assert formats
+        return self._model
+
+
+@pytest.fixture(autouse=True)
+def built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builds, "availability", lambda *_: Availability(usable=True))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def resolve(path: Path, backends: Sequence[Backend], demand: Demand, *, format: str = "gguf") -> Resolution:  # noqa: A002
+    async def main() -> Resolution:
+        calls = PluginCalls(PluginHost({}, []), 30.0)
+        files = cast("Any", Files(path, format))
+        return await Resolver(Settings(home=path.parent), backends, calls, files).resolve(demand)
+
+    return asyncio.run(main())
+
+
+def test_a_spawn_opens_the_driver_once(tmp_path: Path) -> None:
+    cards = Cards()
+    backends = [llamacpp.LlamaCppCpu(), llamacpp.LlamaCppCuda(cards)]
+    found = resolve(Gguf().write(tmp_path), backends, Demand("file:m", device=1))
+    assert cards.opened == 1
+    recipe = found.recipe
+    assert (recipe.backend, recipe.device, recipe.device_index, recipe.memory) == (
+        "llamacpp-cuda",
+        "cuda:1",
+        1,
+        "cuda:1",
+    )
+    assert recipe.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert recipe.need == Need(0, found.estimate.total_bytes), "a card's memory is nobody else's"
+    assert found.available_bytes == 23 * GB
+
+
+def test_another_backend_asks_no_driver_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver.hardware, "available_memory_bytes", lambda: 5 * GB)
+    cards = Cards()
+    backends = [llamacpp.LlamaCppCpu(), llamacpp.LlamaCppCuda(cards)]
+    found = resolve(Gguf().write(tmp_path), backends, Demand("file:m", backend="cpu"))
+    assert cards.opened == 0
+    assert (found.recipe.backend, found.recipe.memory, found.available_bytes) == ("llamacpp-cpu", HOST, 5 * GB)
+    assert found.recipe.need.mapped_bytes == found.estimate.weights_bytes
+
+
+def test_a_refusal_says_what_there_is_instead(tmp_path: Path) -> None:
+    def no_driver() -> Sequence[nvml.Gpu]:
+        raise nvml.NvmlUnusable("the CUDA driver cannot be used", "install it")
+
+    backends = [llamacpp.LlamaCppCpu(), llamacpp.LlamaCppCuda(no_driver)]
+    path = Gguf().write(tmp_path)
+    with pytest.raises(BackendNotAvailable) as caught:
+        resolve(path, backends, Demand("file:m", backend="cuda"))
+    assert caught.value.details["available"] == ["llamacpp-cpu"]
+    with pytest.raises(InvalidRequest, match="reads gguf, the model is mlx"):
+        resolve(path, backends, Demand("file:m", backend="cpu"), format="mlx")
+    with pytest.raises(InvalidRequest, match="Device 2 not available"):
+        resolve(path, [llamacpp.LlamaCppCuda(Cards())], Demand("file:m", device=2))
+
+
+def test_one_that_might_be_better_and_does_not_answer_is_not_passed_over() -> None:
+    from rbee_core.backend.choice import Candidate, choose, too_late
+
+    late = PluginTimeout(plugin="llamacpp-cuda", what="availability and devices", waited_s=10)
+    cuda, cpu = too_late(llamacpp.LlamaCppCuda(), late), Candidate(llamacpp.LlamaCppCpu(), Availability(usable=True))
+    with pytest.raises(PluginTimeout):
+        choose([cuda, cpu], None, "gguf")
+    assert choose([cuda, cpu], "cpu", "gguf") is cpu
+    with pytest.raises(BackendNotAvailable):
+        choose([cuda, cpu], None, "mlx")
