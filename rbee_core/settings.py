@@ -30,6 +30,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     api_key: str = field(default="", repr=False)
+    ca_file: str = ""
     allowed_hosts: str = ""
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 10.0

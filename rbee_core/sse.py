@@ -1,7 +1,7 @@
 """Reading server-sent events: bytes in, structs out. The other direction is `rbee_core.http.stream`."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -23,13 +23,14 @@ class EventParser(Generic[T]):
     def __init__(self, shape: type[T]) -> None:
         self._rest = b""
         self._decode = msgspec.json.Decoder(shape).decode
+        self._broken: ValueError | None = None
         self.done = False
 
     def feed(self, chunk: bytes) -> list[T]:
-        """Return the events that `chunk` completes. Raises `ValueError` for what is no event of ours."""
+        """Return the events that `chunk` completes, up to what is no event of ours; `check` then raises that."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > EVENT_LIMIT_BYTES:
-            raise ValueError("an event is too large")
+            self._broken = ValueError("an event is too large")
         events: list[T] = []
         for line in lines:
             if not line.startswith(b"data:"):
@@ -38,8 +39,17 @@ class EventParser(Generic[T]):
             if data == b"[DONE]":
                 self.done = True
             elif data:
-                events.append(self._decode(data))
+                try:
+                    events.append(self._decode(data))
+                except ValueError as error:
+                    self._broken = error
+                    break
         return events
+
+    def check(self) -> None:
+        """Raise `ValueError` if something came that is no event of ours."""
+        if self._broken is not None:
+            raise self._broken
 
 
 def groups(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[list[T]]:
@@ -56,6 +66,22 @@ def groups(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[
             last = time.monotonic()
         elif time.monotonic() - last > stall_s:
             raise stalled(stall_s)
+        parser.check()
+        if parser.done:
+            return
+
+
+async def groups_as_they_come(chunks: AsyncIterable[bytes], shape: type[T], stall_s: float) -> AsyncIterator[list[T]]:
+    """Yield what `groups` does, on an event loop."""
+    parser = EventParser(shape)
+    last = time.monotonic()
+    async for chunk in chunks:
+        if found := parser.feed(chunk):
+            yield found
+            last = time.monotonic()
+        elif time.monotonic() - last > stall_s:
+            raise stalled(stall_s)
+        parser.check()
         if parser.done:
             return
 

@@ -1,22 +1,26 @@
-"""The one typed client of our HTTP: keeper, queen and step_defs speak to a hive through it.
+"""The blocking client, for programs that do one thing at a time: the calls over httpx."""
 
-Owns connecting, retrying, and turning bytes and foreign exceptions into our structs and errors. It must not decide
-what to do with an answer. Synchronous on purpose: its callers do one thing at a time.
-"""
-
-import random
 import ssl
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, NoReturn, Self, TypeVar
-from urllib.parse import quote
+from typing import Self, TypeVar
 
-import msgspec
-
-from rbee_core import sse, wire
-from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RbeeError, RemoteError, StreamBroken, shorten
+from rbee_core import sse, tls, wire
+from rbee_core.client import calls
+from rbee_core.client.calls import Call
+from rbee_core.client.rules import (
+    ATTEMPTS,
+    FIRST_RETRY_DELAY_S,
+    PROGRESS_SILENCE_S,
+    Attempts,
+    HiveLost,
+    InferenceReader,
+    check_status,
+    read,
+)
+from rbee_core.errors import DeadlineExceeded
 from rbee_core.settings import Settings
 
 # httpx imports its own command line program, with rich and pygments, wherever those are installed: a third of its
@@ -25,45 +29,26 @@ sys.modules.setdefault("httpx._main", None)  # pyright: ignore[reportArgumentTyp
 
 import httpx  # noqa: E402
 
-ATTEMPTS = 3
-# Before a hive answers about a model it may have to ask the hub, three times 10 s at most.
-HUB_PATIENCE_S = 60.0
-PROGRESS_SILENCE_S = 5.0
-FIRST_RETRY_DELAY_S = 0.1
-JSON_BODY = {"Content-Type": "application/json"}
-
 T = TypeVar("T")
-
-
-def jittered(delay_s: float) -> float:
-    """Return `delay_s` times 0.5 to 1.5, so that many clients do not come back in step."""
-    return delay_s * random.uniform(0.5, 1.5)  # noqa: S311  # no secret hangs on it
-
-
-class HiveLost(HiveUnreachable):
-    """Raised when a hive took a request and did not answer it; whether it was carried out is not known."""
-
-    def __init__(self, address: str, error: Exception) -> None:
-        hint = "it may have just stopped, or be overloaded: look with `rbee hive status`"
-        RbeeError.__init__(self, f"{address} did not answer: {_sentence(error)}", hint=hint)
 
 
 class HiveClient:
     """A connection to one hive. Close it, or use it as a context manager; not for more than one thread.
 
-    Every call raises `HiveUnreachable` when nobody answers and `RemoteError` with what the hive answered otherwise.
+    Every call raises `HiveUnreachable` when nobody answers, `HiveUntrusted` when TLS says no, and `RemoteError` with
+    what the hive answered otherwise.
     """
 
-    def __init__(self, host: str, port: int, settings: Settings) -> None:
+    def __init__(self, host: str, port: int, settings: Settings, *, https: bool = False) -> None:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._settings = settings
         self._http = httpx.Client(
-            base_url=f"http://{self.address}",
+            base_url=f"{'https' if https else 'http'}://{self.address}",
             headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
             timeout=self._timeout(settings.request_timeout_s),
             trust_env=False,
-            # Hives speak plain HTTP: an empty context trusts nobody and saves loading the CA certificates.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            # For plain HTTP, an empty context saves reading every authority's certificate.
+            verify=tls.client_context(settings.ca_file) if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 
     def __enter__(self) -> Self:
@@ -76,9 +61,15 @@ class HiveClient:
         """Close the connection."""
         self._http.close()
 
+    def call(self, call: Call[T], *, attempts: int = ATTEMPTS, timeout_s: float | None = None) -> T:
+        """Carry out `call` and return its answer. `timeout_s` is in place of the call's own patience."""
+        request = self._request(call, call.patience.seconds(self._settings) if timeout_s is None else timeout_s)
+        response = self._heard(call, lambda: self._http.send(request), attempts)
+        return read(self.address, call, response.status_code, response.content)
+
     def health(self, *, attempts: int = ATTEMPTS, timeout_s: float | None = None) -> wire.Health:
         """Return who answers at the address."""
-        return self._get("/v1/health", wire.Health, attempts=attempts, timeout_s=timeout_s)
+        return self.call(calls.health(), attempts=attempts, timeout_s=timeout_s)
 
     def list_workers(
         self,
@@ -89,37 +80,33 @@ class HiveClient:
         state: str | None = None,
     ) -> list[wire.WorkerInfo]:
         """Return the live workers, or those that match."""
-        wanted = {"model": model, "backend": backend, "device": device, "state": state}
-        params = {name: str(value) for name, value in wanted.items() if value is not None}
-        return self._get("/v1/workers/list", wire.WorkerList, params=params).workers
+        return self.call(calls.list_workers(model=model, backend=backend, device=device, state=state)).workers
 
     def worker(self, worker_id: str) -> wire.WorkerInfo:
         """Return a worker, also one that has ended."""
-        return self._get(_worker_path(worker_id), wire.WorkerInfo)
+        return self.call(calls.worker(worker_id))
 
     def worker_log(self, worker_id: str, offset: int = 0) -> wire.WorkerLog:
         """Return the log lines of a worker from `offset` on."""
-        return self._get(f"{_worker_path(worker_id)}/logs", wire.WorkerLog, params={"offset": str(offset)})
+        return self.call(calls.worker_log(worker_id, offset))
 
     def backends(self) -> list[wire.BackendInfo]:
         """Return the backends of the node."""
-        return self._get("/v1/backends/list", wire.BackendList).backends
+        return self.call(calls.backends()).backends
 
     def models(self) -> list[wire.ModelInfo]:
         """Return the models in the node's catalog."""
-        return self._get("/v1/models/list", wire.ModelList).models
+        return self.call(calls.models()).models
 
     def show_model(
         self, model: str, *, backend: str | None = None, context_tokens: int | None = None
     ) -> wire.ModelDetails:
         """Return a model that is on the node, and what a worker for it would need."""
-        wanted = {"model": model, "backend": backend, "context_tokens": context_tokens}
-        params = {name: str(value) for name, value in wanted.items() if value is not None}
-        return self._get("/v1/models/show", wire.ModelDetails, params=params, timeout_s=HUB_PATIENCE_S)
+        return self.call(calls.show_model(model, backend=backend, context_tokens=context_tokens))
 
     def download(self, request: wire.DownloadRequest) -> wire.DownloadProgress:
         """Have a model on the node: done if it is there, else running, and `follow` tells how it goes on."""
-        return self._change("POST", "/v1/models/download", wire.DownloadProgress, HUB_PATIENCE_S, wire.encode(request))
+        return self.call(calls.download(request))
 
     def follow(self, download_id: str) -> Generator[wire.DownloadProgress]:
         """Yield a download's progress up to done or failed; in a silence, the last one again and again.
@@ -128,7 +115,7 @@ class HiveClient:
         """
         while True:
             # A new stream begins with the progress of that moment: so a silence is told from a hive that is gone.
-            for progress in self._progress(download_id):
+            for progress in self._progress(calls.download_progress(download_id)):
                 yield progress
                 if progress.state != "running":
                     return
@@ -136,26 +123,23 @@ class HiveClient:
 
     def remove_model(self, reference: str) -> wire.RemovedModel:
         """Forget a model and remove its files, if rbee fetched them."""
-        path = f"/v1/models/{quote(reference, safe='')}"
-        return self._change("DELETE", path, wire.RemovedModel, HUB_PATIENCE_S)
+        return self.call(calls.remove_model(reference))
 
     def spawn(self, request: wire.SpawnRequest) -> wire.SpawnResponse:
         """Return a worker for a model once it listens; it may still be loading."""
-        patience_s = self._settings.worker_start_timeout_s + self._settings.shutdown_grace_s
-        return self._change("POST", "/v1/workers/spawn", wire.SpawnResponse, patience_s, wire.encode(request))
+        return self.call(calls.spawn(request))
 
     def stop_worker(self, worker_id: str) -> list[str]:
         """Stop a worker and return the ids that were stopped."""
-        return self._change("DELETE", _worker_path(worker_id), wire.StopResponse, self._stop_patience_s()).stopped
+        return self.call(calls.stop_worker(worker_id)).stopped
 
     def shutdown(self) -> list[str]:
         """Stop the hive and return the workers that it stopped."""
-        return self._change("POST", "/v1/shutdown", wire.StopResponse, self._stop_patience_s()).stopped
+        return self.call(calls.shutdown()).stopped
 
     def cancel(self, worker_id: str, request_id: str, *, timeout_s: float) -> None:
         """Tell a worker that nobody waits for a request any more."""
-        path = f"{_worker_path(worker_id)}/inference/{quote(request_id, safe='')}"
-        self._send("DELETE", path, attempts=1, timeout_s=timeout_s)
+        self.call(calls.cancel(worker_id, request_id), attempts=1, timeout_s=timeout_s)
 
     def infer(self, worker_id: str, request: wire.InferenceRequest) -> Generator[wire.StreamEvent]:
         """Yield the tokens of an inference, then its `done` event. Closing the generator hangs up.
@@ -168,130 +152,56 @@ class HiveClient:
 
     def infer_in_groups(self, worker_id: str, request: wire.InferenceRequest) -> Generator[list[wire.StreamEvent]]:
         """Yield the events of `infer`, those together that arrived together."""
-        tokens, finished = 0, False
-        stall_s = self._settings.token_stall_timeout_s
-        path = f"{_worker_path(worker_id)}/inference"
-        with self._open_stream("POST", path, stall_s, content=wire.encode(request)) as response:
+        call, reader = calls.inference(worker_id, request), InferenceReader(self._settings)
+        stall_s = call.patience.seconds(self._settings)
+        with self._stream(call, stall_s) as response:
             try:
-                for group in sse.groups(response.iter_raw(), wire.StreamEvent, stall_s):
-                    error = group[-1].error
-                    if good := group[:-1] if error else group:
-                        tokens += sum(event.token is not None for event in good)
+                for group in sse.groups(response.iter_raw(), call.answer, stall_s):
+                    if good := reader.take(group):
                         yield good
-                        finished = good[-1].done
-                    if error:
-                        raise RemoteError.of(error)
-            except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
-                if finished:
-                    return
-                if isinstance(error, httpx.ReadTimeout):
-                    raise sse.stalled(stall_s) from None
-                raise StreamBroken(tokens=tokens, why=_sentence(error)) from error
-        if not finished:
-            raise StreamBroken(tokens=tokens, why="it ended without a last word")
+                    reader.check()
+            except (httpx.HTTPError, ValueError) as error:
+                reader.failed(error, silent=isinstance(error, httpx.ReadTimeout))
+        reader.ended()
 
-    def _get(
-        self,
-        path: str,
-        shape: type[T],
-        *,
-        params: Mapping[str, str] | None = None,
-        attempts: int = ATTEMPTS,
-        timeout_s: float | None = None,
-    ) -> T:
-        return self._decode(self._send("GET", path, params=params, attempts=attempts, timeout_s=timeout_s), shape)
-
-    def _change(self, method: str, path: str, shape: type[T], timeout_s: float, body: bytes = b"{}") -> T:
-        return self._decode(self._send(method, path, body=body, timeout_s=timeout_s), shape)
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        attempts: int = ATTEMPTS,
-        timeout_s: float | None = None,
-    ) -> httpx.Response:
-        limit = self._settings.request_timeout_s if timeout_s is None else timeout_s
-        headers = None if body is None else JSON_BODY
-        request = self._http.build_request(
-            method, path, params=params, content=body, headers=headers, timeout=self._timeout(limit)
-        )
-        response = self._retry(lambda: self._http.send(request), attempts, idempotent=method == "GET")
-        if response.status_code >= 400:
-            self._raise_for(response.status_code, response.content)
-        return response
+    def _progress(self, call: Call[wire.DownloadProgress]) -> Generator[wire.DownloadProgress]:
+        """Yield what one stream tells; it ends at a silence too."""
+        try:
+            with self._stream(call, PROGRESS_SILENCE_S) as response:
+                yield from sse.events(response.iter_raw(), call.answer, call.patience.seconds(self._settings))
+        except (httpx.ReadTimeout, DeadlineExceeded):
+            return
+        except (httpx.HTTPError, ValueError) as error:
+            raise HiveLost(self.address, error) from error
 
     @contextmanager
-    def _open_stream(self, method: str, path: str, stall_s: float, **what: Any) -> Generator[httpx.Response]:
-        prepared = self._http.build_request(
-            method, path, headers={**JSON_BODY, "Accept-Encoding": "identity"}, timeout=self._timeout(stall_s), **what
-        )
-        response = self._retry(lambda: self._http.send(prepared, stream=True), ATTEMPTS, idempotent=method == "GET")
+    def _stream(self, call: Call[T], silence_s: float) -> Generator[httpx.Response]:
+        request = self._request(call, silence_s)
+        request.headers["Accept-Encoding"] = "identity"
+        response = self._heard(call, lambda: self._http.send(request, stream=True), ATTEMPTS)
         try:
             if response.status_code >= 400:
-                self._raise_for(response.status_code, response.read())
+                check_status(self.address, response.status_code, response.read())
             yield response
         finally:
             response.close()
 
-    def _progress(self, download_id: str) -> Generator[wire.DownloadProgress]:
-        """Yield what one stream tells; it ends at a silence too."""
-        path, query = "/v1/models/download/progress", {"id": download_id}
-        try:
-            with self._open_stream("GET", path, PROGRESS_SILENCE_S, params=query) as response:
-                yield from sse.events(response.iter_raw(), wire.DownloadProgress, self._settings.request_timeout_s)
-        except (httpx.ReadTimeout, DeadlineExceeded):
-            return
-        except (httpx.HTTPError, msgspec.MsgspecError, ValueError) as error:
-            raise HiveLost(self.address, error) from error
-
-    def _retry(self, call: Callable[[], httpx.Response], attempts: int, *, idempotent: bool) -> httpx.Response:
-        """Call until somebody answers; what may already have been carried out is not sent twice."""
-        delay_s = FIRST_RETRY_DELAY_S
-        for attempt in range(1, attempts + 1):
+    def _heard(self, call: Call[T], send: Callable[[], httpx.Response], attempts: int) -> httpx.Response:
+        """Send until somebody answers."""
+        trying = Attempts(self.address, call, attempts)
+        while True:
             try:
-                return call()
+                return send()
             except httpx.TransportError as error:
-                unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-                if not (unsent or idempotent):
-                    raise HiveLost(self.address, error) from error
-                if attempt == attempts:
-                    raise HiveUnreachable(address=self.address, attempts=attempts) from error
-            time.sleep(jittered(delay_s))
-            delay_s *= 2
-        raise AssertionError("attempts is at least 1")
+                delay_s = trying.failed(error, unsent=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)))
+            time.sleep(delay_s)
 
-    def _decode(self, response: httpx.Response, shape: type[T]) -> T:
-        try:
-            return msgspec.json.decode(response.content, type=shape)
-        except msgspec.MsgspecError:
-            raise self._stranger(response.status_code) from None
-
-    def _raise_for(self, status: int, content: bytes) -> NoReturn:
-        try:
-            error = msgspec.json.decode(content, type=wire.ErrorBody).error
-        except msgspec.MsgspecError:
-            raise self._stranger(status) from None
-        raise RemoteError.of(error, status)
-
-    def _stranger(self, status: int) -> RemoteError:
-        message = f"What answers at {self.address} (HTTP {status}) does not speak like a hive"
-        hint = "another program may be listening there: check host and port"
-        return RemoteError(code="INTERNAL", message=message, http_status=status, details={"hint": hint})
+    def _request(self, call: Call[T], limit_s: float) -> httpx.Request:
+        headers = None if call.body is None else {"Content-Type": "application/json"}
+        return self._http.build_request(
+            call.method, call.path, params=call.query or None, content=call.body, headers=headers,
+            timeout=self._timeout(limit_s),
+        )  # fmt: skip
 
     def _timeout(self, whole_s: float) -> httpx.Timeout:
         return httpx.Timeout(whole_s, connect=min(whole_s, self._settings.connect_timeout_s))
-
-    def _stop_patience_s(self) -> float:
-        return self._settings.shutdown_grace_s + self._settings.request_timeout_s
-
-
-def _worker_path(worker_id: str) -> str:
-    return f"/v1/workers/{quote(worker_id, safe='')}"
-
-
-def _sentence(error: Exception) -> str:
-    return shorten(str(error) or type(error).__name__)

@@ -46,15 +46,15 @@ class Answer:
         """Yield token events, then the one that is `done`. Raises what the answer ended with instead."""
         parser, tokens = sse.EventParser(wire.StreamEvent), 0
         async for whole in self._whole_events():
-            try:
-                events = parser.feed(whole)
-            except ValueError as error:
-                raise StreamBroken(tokens=tokens, why="the worker sent what is no event") from error
-            for event in events:
+            for event in parser.feed(whole):
                 if event.error:
                     raise RemoteError.of(event.error)
                 tokens += event.token is not None
                 yield event
+            try:
+                parser.check()
+            except ValueError as error:
+                raise StreamBroken(tokens=tokens, why="the worker sent what is no event") from error
 
     async def _whole_events(self) -> AsyncGenerator[bytes]:
         """Yield what arrives, cut behind its last whole event: half a one would swallow what is said after it.

@@ -63,7 +63,15 @@ def test_infer_help_imports_no_engine_no_server_and_no_http_client() -> None:
 
 
 def test_client_keeps_httpx_own_command_line_out() -> None:
-    code = "import sys, rbee_core.client; print(sorted({'rich', 'pygments', 'asyncio', 'aiohttp'} & set(sys.modules)))"
+    heavy = "{'rich', 'pygments', 'asyncio', 'aiohttp'}"
+    code = f"import sys, rbee_core.client.sync; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_asynchronous_client_needs_no_other_transport() -> None:
+    code = "import sys, rbee_core.client.aio; print(sorted({'rich', 'pygments', 'httpx'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.strip() == "[]"

@@ -1,11 +1,12 @@
-"""The client against a real server that misbehaves on command."""
+"""Both transports of the client against a real server that misbehaves on command."""
 
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,42 +15,31 @@ import pytest
 from aiohttp import web
 
 from rbee_core import wire
-from rbee_core.client import HiveClient, HiveLost
+from rbee_core.client import HiveClient, HiveLost, calls
 from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RemoteError, StreamBroken
 from rbee_core.settings import Settings
+from tests.support.clients import TRANSPORTS, Client
+from tests.support.http_server import Handler, served
 
 SETTINGS = Settings(home=Path("/nowhere"), connect_timeout_s=1, request_timeout_s=1, token_stall_timeout_s=0.3)
 REQUEST = wire.InferenceRequest(prompt="Hi", request_id="req-1")
 DONE = 'data: {"done":true,"total_tokens":2,"duration_ms":7,"finish_reason":"stop"}\n\n'
 TOKENS = 'data: {"token":"Hel","index":0}\n\ndata: {"token":"lo","index":1}\n\n'
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+transport: type[Client] = HiveClient
+
+
+@pytest.fixture(params=TRANSPORTS, autouse=True)
+def _each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `serving` yield a client of each transport in turn."""
+    monkeypatch.setattr(sys.modules[__name__], "transport", TRANSPORTS[request.param])
 
 
 @contextmanager
-def serving(handler: Handler, settings: Settings = SETTINGS) -> Iterator[HiveClient]:
-    """Serve every path with `handler` in a thread, and yield a client of it."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        stop, loop = asyncio.Event(), asyncio.new_event_loop()
-
-        async def serve() -> None:
-            app = web.Application()
-            app.router.add_route("*", "/{path:.*}", handler)
-            runner = web.AppRunner(app, shutdown_timeout=0.1)
-            await runner.setup()
-            await web.SockSite(runner, sock).start()
-            await stop.wait()
-            await runner.cleanup()
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-        thread.start()
-        try:
-            with HiveClient("127.0.0.1", sock.getsockname()[1], settings) as client:
-                yield client
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            loop.close()
+def serving(handler: Handler, settings: Settings = SETTINGS) -> Iterator[Client]:
+    """Serve every path with `handler`, and yield a client of it."""
+    with served(handler) as port, transport("127.0.0.1", port, settings) as client:
+        yield client
 
 
 def streaming(*parts: str, then_wait_s: float = 0, break_off: bool = False) -> Handler:
@@ -73,13 +63,18 @@ def answering(body: object, status: int = 200) -> Handler:
     return handler
 
 
-def text_of(client: HiveClient) -> str:
-    return "".join(event.token or "" for event in client.infer("worker-1", REQUEST))
+def events_of(client: Client) -> Iterator[wire.StreamEvent]:
+    for group in client.infer_in_groups("worker-1", REQUEST):
+        yield from group
+
+
+def text_of(client: Client) -> str:
+    return "".join(event.token or "" for event in events_of(client))
 
 
 def test_answers_become_structs_and_what_is_new_is_ignored() -> None:
     with serving(answering({"status": "alive", "version": "9", "api_version": "v1", "new": 1})) as client:
-        assert client.health() == wire.Health(status="alive", version="9", api_version="v1")
+        assert client.call(calls.health()) == wire.Health(status="alive", version="9", api_version="v1")
 
 
 def test_requests_say_what_the_caller_said() -> None:
@@ -93,9 +88,9 @@ def test_requests_say_what_the_caller_said() -> None:
         return web.json_response({"workers": [], "worker_id": "w", "url": "", "state": "loading"})
 
     with serving(handler) as client:
-        client.list_workers(model="m", device=0, state="idle")
-        client.spawn(wire.SpawnRequest(model_ref="m", context_tokens=5))
-        client.cancel("a/b", "req-1", timeout_s=1)
+        client.call(calls.list_workers(model="m", device=0, state="idle"))
+        client.call(calls.spawn(wire.SpawnRequest(model_ref="m", context_tokens=5)))
+        client.call(calls.cancel("a/b", "req-1"), timeout_s=1)
 
     assert seen[0] == ("GET", "/v1/workers/list", {"model": "m", "device": "0", "state": "idle"}, None)
     assert seen[1][:2] == ("POST", "/v1/workers/spawn")
@@ -112,7 +107,7 @@ def test_key_is_sent_if_there_is_one(key: str, header: str | None) -> None:
         return web.json_response({"stopped": []})
 
     with serving(handler, replace(SETTINGS, api_key=key)) as client:
-        client.shutdown()
+        client.call(calls.shutdown())
 
     assert seen == [header]
 
@@ -121,7 +116,7 @@ def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with serving(answering({"stopped": ["worker-1"]})) as client:
-        assert client.stop_worker("worker-1") == ["worker-1"]
+        assert client.call(calls.stop_worker("worker-1")).stopped == ["worker-1"]
 
 
 def test_error_of_the_hive_arrives_unchanged() -> None:
@@ -131,7 +126,7 @@ def test_error_of_the_hive_arrives_unchanged() -> None:
         "details": {"hint": "wait", "slots": 1},
     }
     with serving(answering({"error": error}, 503)) as client, pytest.raises(RemoteError) as caught:
-        client.worker("worker-1")
+        client.call(calls.worker("worker-1"))
 
     said = caught.value
     assert (said.code, said.message, said.hint) == ("ALL_SLOTS_BUSY", "All slots are busy (1 of 1)", "wait")
@@ -141,7 +136,7 @@ def test_error_of_the_hive_arrives_unchanged() -> None:
 @pytest.mark.parametrize(("body", "status"), [("hello", 200), ("hello", 404), ({"workers": 5}, 200), ({}, 500)])
 def test_another_program_on_the_port_is_recognised(body: object, status: int) -> None:
     with serving(answering(body, status)) as client, pytest.raises(RemoteError, match="does not speak like a hive"):
-        client.list_workers()
+        client.call(calls.list_workers())
 
 
 def test_nobody_there_is_said_after_three_attempts() -> None:
@@ -149,39 +144,40 @@ def test_nobody_there_is_said_after_three_attempts() -> None:
         port = sock.getsockname()[1]
     started = time.monotonic()
 
-    with HiveClient("127.0.0.1", port, SETTINGS) as client, pytest.raises(HiveUnreachable) as caught:
-        client.health()
+    with transport("127.0.0.1", port, SETTINGS) as client, pytest.raises(HiveUnreachable) as caught:
+        client.call(calls.health())
 
     assert caught.value.message == f"Cannot connect to 127.0.0.1:{port} after 3 attempts"
-    assert time.monotonic() - started >= 0.15
+    assert time.monotonic() - started >= 0.15  # 100 and 200 ms, times 0.5 to 1.5
 
 
 def test_what_only_reads_is_asked_again_and_what_changes_is_not() -> None:
-    calls: list[str] = []
+    asked: list[str] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        calls.append(request.method)
-        if len(calls) < 3 or request.method == "POST":
+        asked.append(request.method)
+        if len(asked) < 3 or request.method != "GET":
             assert request.transport is not None
             request.transport.abort()
         return web.json_response({"workers": []})
 
     with serving(handler) as client:
-        assert client.list_workers() == []
-        with pytest.raises(HiveLost, match="did not answer"):
-            client.spawn(wire.SpawnRequest(model_ref="m"))
+        assert client.call(calls.list_workers()).workers == []
+        for change in (calls.spawn(wire.SpawnRequest(model_ref="m")), calls.stop_worker("worker-1")):
+            with pytest.raises(HiveLost, match="did not answer"):
+                client.call(change)
 
-    assert calls == ["GET", "GET", "GET", "POST"]
+    assert asked == ["GET", "GET", "GET", "POST", "DELETE"]
 
 
 def test_short_request_has_a_bound() -> None:
     with serving(streaming("", then_wait_s=5)) as client, pytest.raises(HiveUnreachable):
-        client.health(attempts=1, timeout_s=0.1)
+        client.call(calls.health(), attempts=1, timeout_s=0.1)
 
 
 def test_stream_gives_tokens_and_then_done() -> None:
     with serving(streaming(TOKENS, ": keep-alive\n\n", DONE, "data: [DONE]\n\n")) as client:
-        events = list(client.infer("worker-1", REQUEST))
+        events = list(events_of(client))
 
     assert [event.token for event in events] == ["Hel", "lo", None]
     assert (events[-1].done, events[-1].total_tokens, events[-1].duration_ms) == (True, 2, 7)
@@ -191,7 +187,7 @@ def test_error_in_the_stream_ends_it() -> None:
     error = 'data: {"error":{"code":"WORKER_CRASHED","message":"Worker worker-1 crashed","details":{}}}\n\n'
     seen: list[str] = []
     with serving(streaming(TOKENS, error, "data: [DONE]\n\n")) as client, pytest.raises(RemoteError) as caught:
-        seen.extend(event.token or "" for event in client.infer("worker-1", REQUEST))
+        seen.extend(event.token or "" for event in events_of(client))
 
     assert caught.value.code == "WORKER_CRASHED"
 
@@ -208,7 +204,7 @@ def test_error_before_the_stream_is_an_ordinary_one() -> None:
 def test_stream_without_its_last_word_is_broken(handler: Handler) -> None:
     arrived: list[wire.StreamEvent] = []
     with serving(handler) as client, pytest.raises(StreamBroken) as caught:
-        arrived.extend(client.infer("worker-1", REQUEST))
+        arrived.extend(events_of(client))
 
     assert caught.value.details["tokens"] == 2
     assert [event.token for event in arrived] == ["Hel", "lo"]
@@ -251,7 +247,36 @@ def test_closing_the_stream_hangs_up() -> None:
             raise
 
     with serving(handler) as client:
-        stream = client.infer("worker-1", REQUEST)
+        stream = events_of(client)
         next(stream)
         stream.close()
         assert gone.wait(2)
+
+
+def test_a_download_is_followed_over_silences_and_breaks_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("sync", "aio"):
+        monkeypatch.setattr(f"rbee_core.client.{module}.PROGRESS_SILENCE_S", 0.2)
+    told = [("running", 1), ("running", 2), ("done", 3)]
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path_qs)
+        state, done = told[len(asked) - 1]
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(f'data: {{"id":"d","reference":"m","state":"{state}","done_bytes":{done}}}\n\n'.encode())
+        await asyncio.sleep(30 if len(asked) == 1 else 0)  # noqa: TID251
+        return response
+
+    with serving(handler) as client:
+        assert [(p.state, p.done_bytes) for p in client.follow("d")] == told
+    assert asked == ["/v1/models/download/progress?id=d"] * 3
+
+
+def test_named_calls_of_the_blocking_client_unpack_their_answers() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"workers": [], "stopped": ["worker-1"], "backends": [], "models": []})
+
+    with served(handler) as port, HiveClient("127.0.0.1", port, SETTINGS) as client:
+        assert client.list_workers() == client.backends() == client.models() == []
+        assert client.stop_worker("worker-1") == client.shutdown() == ["worker-1"]

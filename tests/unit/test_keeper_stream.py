@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,11 +40,18 @@ def test_any_split_gives_the_same_events(cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"data: {\n", b'data: {"token": 5}\n', b"data: \xff\n", b"data: []\n"])
-def test_what_is_no_event_is_an_error(junk: bytes) -> None:
-    with pytest.raises((ValueError, msgspec.MsgspecError)):
-        EventParser(wire.StreamEvent).feed(junk)
+def test_what_is_no_event_is_an_error_behind_those_before_it(junk: bytes) -> None:
+    parser = EventParser(wire.StreamEvent)
+
+    events = parser.feed(b'data: {"token":"Hi","index":0}\n\n' + junk + b'data: {"token":"lost","index":1}\n\n')
+
+    assert [event.token for event in events] == ["Hi"]
+    with pytest.raises(ValueError, match=r"\S"):
+        parser.check()
 
 
 def test_event_without_end_is_an_error() -> None:
+    parser = EventParser(wire.StreamEvent)
+    parser.feed(b"data: " + b"x" * EVENT_LIMIT_BYTES)
     with pytest.raises(ValueError, match="too large"):
-        EventParser(wire.StreamEvent).feed(b"data: " + b"x" * EVENT_LIMIT_BYTES)
+        parser.check()

@@ -1,0 +1,150 @@
+"""Every call of a hive's API as data. What a call is lives here alone; both transports carry it out as it stands."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+from rbee_core import wire
+from rbee_core.settings import Settings
+
+# Before a hive answers about a model it may have to ask the hub, three times 10 s at most.
+HUB_PATIENCE_S = 60.0
+
+T = TypeVar("T")
+
+
+class Patience(Enum):
+    """For how long an answer, or the next event of a stream, is waited for."""
+
+    SHORT = "the hive knows at once"
+    HUB = "the hive may ask a hub first"
+    START = "a worker's process starts, and another may have to end for it"
+    STOP = "workers end"
+    TOKEN = "a token is computed"  # noqa: S105  # none of the secret kind
+
+    def seconds(self, settings: Settings) -> float:
+        """Return it as a number."""
+        match self:
+            case Patience.SHORT:
+                return settings.request_timeout_s
+            case Patience.HUB:
+                return HUB_PATIENCE_S
+            case Patience.START:
+                return settings.worker_start_timeout_s + settings.shutdown_grace_s
+            case Patience.STOP:
+                return settings.shutdown_grace_s + settings.request_timeout_s
+            case Patience.TOKEN:
+                return settings.token_stall_timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request. `answer` is the shape of what comes back: of the body, or of each event of a stream."""
+
+    method: str
+    path: str
+    answer: type[T]
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = None
+    patience: Patience = Patience.SHORT
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether it may be sent again when nobody knows if it was carried out."""
+        return self.method == "GET"
+
+
+def health() -> Call[wire.Health]:
+    """Who answers at the address."""
+    return Call("GET", "/v1/health", wire.Health)
+
+
+def list_workers(
+    *, model: str | None = None, backend: str | None = None, device: int | None = None, state: str | None = None
+) -> Call[wire.WorkerList]:
+    """The live workers, or those that match."""
+    query = _query(model=model, backend=backend, device=device, state=state)
+    return Call("GET", "/v1/workers/list", wire.WorkerList, query)
+
+
+def worker(worker_id: str) -> Call[wire.WorkerInfo]:
+    """A worker, also one that has ended."""
+    return Call("GET", _worker_path(worker_id), wire.WorkerInfo)
+
+
+def worker_log(worker_id: str, offset: int) -> Call[wire.WorkerLog]:
+    """The log lines of a worker from `offset` on."""
+    return Call("GET", f"{_worker_path(worker_id)}/logs", wire.WorkerLog, _query(offset=offset))
+
+
+def backends() -> Call[wire.BackendList]:
+    """The backends of the node."""
+    return Call("GET", "/v1/backends/list", wire.BackendList)
+
+
+def models() -> Call[wire.ModelList]:
+    """The models in the node's catalog."""
+    return Call("GET", "/v1/models/list", wire.ModelList)
+
+
+def show_model(model: str, *, backend: str | None, context_tokens: int | None) -> Call[wire.ModelDetails]:
+    """A model that is on the node, and what a worker for it would need."""
+    query = _query(model=model, backend=backend, context_tokens=context_tokens)
+    return Call("GET", "/v1/models/show", wire.ModelDetails, query, patience=Patience.HUB)
+
+
+def download(request: wire.DownloadRequest) -> Call[wire.DownloadProgress]:
+    """Have a model on the node: done if it is there, else running."""
+    return _change("POST", "/v1/models/download", wire.DownloadProgress, request, Patience.HUB)
+
+
+def download_progress(download_id: str) -> Call[wire.DownloadProgress]:
+    """A stream: how far a download is, now and whenever it moves."""
+    return Call("GET", "/v1/models/download/progress", wire.DownloadProgress, _query(id=download_id))
+
+
+def remove_model(reference: str) -> Call[wire.RemovedModel]:
+    """Forget a model and remove its files, if rbee fetched them."""
+    return _change("DELETE", f"/v1/models/{quote(reference, safe='')}", wire.RemovedModel, patience=Patience.HUB)
+
+
+def spawn(request: wire.SpawnRequest) -> Call[wire.SpawnResponse]:
+    """A worker for a model once it listens; it may still be loading."""
+    return _change("POST", "/v1/workers/spawn", wire.SpawnResponse, request, Patience.START)
+
+
+def stop_worker(worker_id: str) -> Call[wire.StopResponse]:
+    """Stop a worker."""
+    return _change("DELETE", _worker_path(worker_id), wire.StopResponse, patience=Patience.STOP)
+
+
+def shutdown() -> Call[wire.StopResponse]:
+    """Stop the hive and its workers."""
+    return _change("POST", "/v1/shutdown", wire.StopResponse, patience=Patience.STOP)
+
+
+def inference(worker_id: str, request: wire.InferenceRequest) -> Call[wire.StreamEvent]:
+    """A stream: the tokens, then the `done` event or an error."""
+    return _change("POST", f"{_worker_path(worker_id)}/inference", wire.StreamEvent, request, Patience.TOKEN)
+
+
+def cancel(worker_id: str, request_id: str) -> Call[None]:
+    """Tell a worker that nobody waits for a request any more."""
+    return Call("DELETE", f"{_worker_path(worker_id)}/inference/{quote(request_id, safe='')}", type(None))
+
+
+def _change(
+    method: str, path: str, answer: type[T], request: object = None, patience: Patience = Patience.SHORT
+) -> Call[T]:
+    body = b"{}" if request is None else wire.encode(request)
+    return Call(method, path, answer, body=body, patience=patience)
+
+
+def _query(**values: str | int | None) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _worker_path(worker_id: str) -> str:
+    return f"/v1/workers/{quote(worker_id, safe='')}"
