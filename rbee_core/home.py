@@ -50,6 +50,12 @@ class HiveNote:
     port: int
     version: str = ""
 
+    @classmethod
+    def of(cls, process: ProcessId, address: tuple[str, int], version: str) -> "HiveNote":
+        """Note a hive that listens there."""
+        host, port = address[:2]
+        return cls(pid=process.pid, start_time=process.start_time, host=host, port=port, version=version)
+
     @property
     def process(self) -> ProcessId:
         """The hive."""

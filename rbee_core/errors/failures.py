@@ -270,11 +270,12 @@ class StreamBroken(RbeeError):
 
 
 class AddressUnusable(RbeeError):
-    """Raised when a server cannot listen where it was told to."""
+    """Raised when a server cannot listen where it was told to. `taken` means that somebody else does."""
 
     code = "ADDRESS_UNUSABLE"
 
-    def __init__(self, *, host: str, port: int, why: str) -> None:
+    def __init__(self, *, host: str, port: int, why: str, taken: bool = False) -> None:
+        self.why, self.taken = why, taken
         super().__init__(
             f"Cannot listen on {host}:{port}: {why}",
             hint="choose another --port, or --port 0 for a free one",

@@ -134,11 +134,11 @@ class HiveAlreadyRunning(RbeeError):
     http_status = 409
 
     def __init__(self, *, pid: int, port: int) -> None:
-        who = f"already running on this RBEE_HOME: pid {pid}, port {port}"
-        what = "use it, stop it with `rbee hive stop`"
+        who = f"pid {pid}, port {port}" if pid else "it is just starting or stopping"
+        what = "use it, stop it with `rbee hive stop`" if pid else "try again in a moment"
         super().__init__(
-            f"A hive is {who if pid else 'just starting or stopping on this RBEE_HOME'}",
-            hint=f"{what if pid else 'try again in a moment'}, or set another RBEE_HOME",
+            f"A hive is already running on this RBEE_HOME: {who}",
+            hint=f"{what}, or set another RBEE_HOME",
             pid=pid,
             port=port,
         )

@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
-import ipaddress
+import dataclasses
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 
-from rbee_core import __version__, aio, home
+from rbee_core import __version__, aio
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest
 from rbee_core.hive.api.hive import HiveRoutes
@@ -22,12 +22,15 @@ from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.processes.launcher import Launcher
-from rbee_core.hive.processes.start import Spare, environment_for
+from rbee_core.hive.processes.start import Spare, environment_for, new_instance, start_spare
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving
 from rbee_core.hive.supervisor import Supervisor
+from rbee_core.hive.tenure import Tenure
 from rbee_core.hive.worker_client import WorkerClient
-from rbee_core.http.listen import bind, serving
+from rbee_core.home import HiveNote, Home, identify, write_note
+from rbee_core.http.bind import authority, bind, is_loopback, reached
+from rbee_core.http.listen import serving
 from rbee_core.models import downloads
 from rbee_core.models.catalog import Catalog
 from rbee_core.models.provision import Provisioner
@@ -35,94 +38,166 @@ from rbee_core.models.references import References
 from rbee_core.models.transfer_rules import TransferOptions
 from rbee_core.settings import Settings
 
+SHORTEST_KEY = 32
 SOURCES_AT_ONCE = 8
 """So many models may be looked up at the same time: a hub that is slow to answer holds no other thread."""
 
 log = logging.getLogger("rbee.hive")
 
-Announce = Callable[[home.HiveNote], None]
+
+class Hive:
+    """A hive that listens at `note`. Its methods belong to the event loop's thread."""
+
+    def __init__(self, note: HiveNote) -> None:
+        self.note = note
+        self.stop_wanted, self.force = asyncio.Event(), asyncio.Event()
+        self._ended = asyncio.Event()
+        self._stopped: list[str] = []
+
+    def stop(self) -> None:
+        """Have it stop politely."""
+        self.stop_wanted.set()
+
+    def stop_now(self) -> None:
+        """Have it stop at once, whatever it does."""
+        self.force.set()
+        self.stop_wanted.set()
+
+    async def ended(self) -> list[str]:
+        """Wait until it has stopped, as it was told to; return the ids of the workers that were shut down."""
+        await self._ended.wait()
+        return self._stopped
+
+    async def supervise(self, supervisor: Supervisor) -> None:
+        """Run the pool until the hive is told to stop and no worker is left."""
+        self._stopped = await supervisor.run(self.stop_wanted, self.force)
+        self._ended.set()
 
 
 async def run(
-    settings: Settings, instance: str, *, ephemeral: bool, announce: Announce, spare: Spare | None = None
+    settings: Settings, tenure: Tenure, announce: Callable[[HiveNote], None], spare: Spare | None = None
 ) -> list[str]:
-    """Run a hive until it is told to stop; return the ids of the workers that were shut down.
+    """Run a hive as a program until it is told to stop; return the ids of the workers that were shut down.
 
-    `announce` is called once it listens. An ephemeral hive belongs to the process at the other end of its stdin: it
-    takes no lock, leaves no note, and stops when stdin ends. `instance` tags every process of this hive.
-    Raises `HomeUnusable`, `HiveAlreadyRunning`,
-    `AddressUnusable`, `CatalogUnusable`, and `InvalidRequest` for an address open to others without an API key.
+    `announce` is called once it listens. SIGTERM and SIGINT stop it, a second one at once. Raises what
+    `open_hive` does.
     """
+    async with open_hive(settings, tenure, spare) as hive:
+        with _signals(hive):
+            announce(hive.note)
+            stopped = await hive.ended()
+    log.info("shut down %d workers", len(stopped))
+    return stopped
+
+
+@asynccontextmanager
+async def open_hive(settings: Settings, tenure: Tenure, spare: Spare | None = None) -> AsyncGenerator[Hive]:
+    """Have a hive in this process for the block, whose end stops it; an error or a cancellation stops it at once.
+
+    Enter it on the main thread, because workers die with the thread that started them. `spare` is a worker process that
+    was started in advance. Raises `HomeUnusable`, `HiveAlreadyRunning`, `AddressUnusable`, `CatalogUnusable`, and
+    `InvalidRequest` for an address open to others without an API key.
+    """
+    if tenure.private_port:
+        settings = dataclasses.replace(settings, host="127.0.0.1", port=0)
     _check_exposure(settings)
-    place = home.Home(settings.home)
-    place.sweep()
-    logs.prune(settings.logs_dir, settings.log_files_kept)
-    with contextlib.nullcontext() if ephemeral else place.exclusive():
-        sock = bind(settings.host, settings.port)
-        catalog = await aio.off_loop(Catalog, settings.catalog_path, settings.models_dir)
-        log.info("rbee-hive %s, pid %d", __version__, os.getpid())
-        log.info("Worker registry: in-memory (ephemeral)")
-        log.info("Model catalog: SQLite (persistent) at %s", settings.catalog_path)
+    failure: Exception | None = None
+    async with contextlib.AsyncExitStack() as stack:
+        place = await _move_in(stack, settings, tenure)
+        sock = stack.enter_context(await aio.off_loop(bind, settings.host, settings.port))
+        note = HiveNote.of(identify(os.getpid()), sock.getsockname(), __version__)
+        hive = Hive(note)
+        guard, launcher = await _processes(
+            stack, settings, place, note, spare or (start_spare(place) if tenure.spare else None)
+        )
+        supervisor = await _build(stack, settings, hive, launcher, sock)
+        if tenure.note:
+            await stack.enter_async_context(_noted(place, note))
+        await stack.enter_async_context(_running(hive, supervisor, guard))
+        if tenure.lifeline:
+            stack.enter_context(_lifeline(hive))
+        log.info("listening on %s:%d", note.host, note.port)
         try:
-            return await _serve(settings, sock, catalog, instance, ephemeral=ephemeral, announce=announce, spare=spare)
-        finally:
-            await aio.off_loop(catalog.close)
-            place.tidy()
+            yield hive
+        except Exception as error:  # noqa: BLE001  # raised below: task groups on the way would wrap it
+            hive.stop_now()
+            failure = error
+    if failure is not None:
+        raise failure
 
 
-async def _serve(
-    settings: Settings,
-    sock: socket.socket,
-    catalog: Catalog,
-    instance: str,
-    *,
-    ephemeral: bool,
-    announce: Announce,
-    spare: Spare | None,
-) -> list[str]:
-    stop_wanted, force = asyncio.Event(), asyncio.Event()
+async def _move_in(stack: contextlib.AsyncExitStack, settings: Settings, tenure: Tenure) -> Home:
+    """Clean up after dead hives, and hold RBEE_HOME if those are the terms."""
+    place = Home(settings.home)
+    await aio.off_loop(place.prepare)
+    await aio.off_loop(place.sweep)
+    await aio.off_loop(logs.prune, place, settings.log_files_kept)
+    if tenure.lock:
+        await aio.off_loop(stack.enter_context, place.exclusive())
+    stack.push_async_callback(aio.off_loop, place.tidy)
+    log.info("rbee-hive %s, pid %d", __version__, os.getpid())
+    return place
+
+
+async def _processes(
+    stack: contextlib.AsyncExitStack, settings: Settings, place: Home, note: HiveNote, spare: Spare | None
+) -> tuple[Guard, Launcher]:
+    """Be ready to start workers. Taken down in this order: the spare, the guardian, whose pipe then guards nobody."""
+    instance = spare.instance if spare else new_instance()
+    guard = Guard(environment_for(os.environ, instance), place.hive_log)
+    guard.start()
+    stack.push_async_callback(guard.release)
+    launcher = Launcher(settings, guard, instance, f"http://{authority(reached(note.host), note.port)}", spare)
+    stack.push_async_callback(launcher.close)
+    return guard, launcher
+
+
+async def _build(
+    stack: contextlib.AsyncExitStack, settings: Settings, hive: Hive, launcher: Launcher, sock: socket.socket
+) -> Supervisor:
+    """Build what serves, from the catalog up to the routes, and serve."""
+    catalog = await aio.off_loop(Catalog, settings.catalog_path, settings.models_dir)
+    stack.push_async_callback(aio.off_loop, catalog.close)
+    log.info("Worker registry: in-memory (ephemeral)")
+    log.info("Model catalog: SQLite (persistent) at %s", settings.catalog_path)
     plugins = await aio.off_loop(_load_plugins)
     calls = PluginCalls(plugins, settings.plugin_timeout_s)
-    guard = Guard(environment_for(os.environ, instance), settings.logs_dir / "hive.log")
-    host, port = sock.getsockname()[:2]
     options = TransferOptions(
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )  # fmt: skip
-    at_once = settings.downloads_at_once
-    async with (
-        WorkerClient(settings) as link,
-        aio.Threads("model-source", SOURCES_AT_ONCE) as asking,
-        downloads.running(catalog, settings.models_dir, options, at_once) as fetching,
-    ):
-        guard.start()
-        launcher = Launcher(settings, guard, instance, f"http://{_callback_host(host)}:{port}", spare)
-        references = References(plugins.sources(), settings.models)
-        provisioner = Provisioner(catalog, references, fetching, settings.models_dir, asking)
-        resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
-        supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link)
-        answers = Serving(settings, supervisor, link)
-        models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, resolver, fetching)
-        workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
-        hive = HiveRoutes(supervisor.pool, resolver, models.check, stop_wanted)
-        app = application(settings, hive, workers, models)
+    link = await stack.enter_async_context(WorkerClient(settings))
+    asking = await stack.enter_async_context(aio.Threads("model-source", SOURCES_AT_ONCE))
+    fetching = await stack.enter_async_context(
+        downloads.running(catalog, settings.models_dir, options, settings.downloads_at_once)
+    )
+    references = References(plugins.sources(), settings.models)
+    provisioner = Provisioner(catalog, references, fetching, settings.models_dir, asking)
+    resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
+    supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link)
+    answers = Serving(settings, supervisor, link)
+    models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, resolver, fetching)
+    workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
+    routes = HiveRoutes(supervisor.pool, resolver, models.check, hive.stop_wanted)
+    await stack.enter_async_context(serving(application(settings, routes, workers, models), sock))
+    stack.callback(fetching.cancel_all)  # who follows one is told before the server closes
+    return supervisor
+
+
+@asynccontextmanager
+async def _running(hive: Hive, supervisor: Supervisor, guard: Guard) -> AsyncGenerator[None]:
+    """Run the pool and mind the guardian for the block; its end waits for the end of all workers."""
+    async with asyncio.TaskGroup() as tasks:
+        guarding = tasks.create_task(guard.keep())
+        supervising = tasks.create_task(hive.supervise(supervisor))
         try:
-            async with serving(app, sock), asyncio.TaskGroup() as tasks:
-                keeper = tasks.create_task(guard.keep())
-                me = home.identify(os.getpid())
-                note = home.HiveNote(pid=me.pid, start_time=me.start_time, host=host, port=port, version=__version__)
-                with _signals(stop_wanted, force), _noted(settings, note, ephemeral=ephemeral):
-                    if ephemeral:
-                        _stop_at_end_of_stdin(stop_wanted)
-                    log.info("listening on %s:%d", host, port)
-                    announce(note)
-                    stopped = await supervisor.run(stop_wanted, force)
-                    fetching.cancel_all()  # who follows one is told before the server closes
-                keeper.cancel()
+            yield
+        except asyncio.CancelledError:
+            hive.stop_now()
+            raise
         finally:
-            await launcher.close()
-            await guard.release()
-    log.info("shut down %d workers", len(stopped))
-    return stopped
+            hive.stop()
+            await asyncio.wait([supervising])
+            guarding.cancel()
 
 
 def _load_plugins() -> PluginHost:
@@ -133,32 +208,23 @@ def _load_plugins() -> PluginHost:
 
 
 def _check_exposure(settings: Settings) -> None:
-    """Refuse to listen to other machines without a key. What cannot be judged counts as open."""
-    try:
-        local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = False
-    if not local and len(settings.api_key) < 32:
+    """Refuse to listen to other machines without a key."""
+    if not is_loopback(settings.host) and len(settings.api_key) < SHORTEST_KEY:
         raise InvalidRequest(
             f"Listening on {settings.host} would open this hive to other machines without an API key",
-            hint="set RBEE_API_KEY to 32 characters or more, or listen on 127.0.0.1",
+            hint=f"set RBEE_API_KEY to {SHORTEST_KEY} characters or more, or listen on 127.0.0.1",
         )
 
 
-def _callback_host(host: str) -> str:
-    """Return where workers on this machine reach a hive that listens on `host`, as it stands in a URL."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison, not a bind
-    return f"[{local}]" if ":" in local else local
-
-
 @contextmanager
-def _signals(stop_wanted: asyncio.Event, force: asyncio.Event) -> Generator[None]:
+def _signals(hive: Hive) -> Generator[None]:
     """Stop politely at the first SIGTERM or SIGINT, at once at the second."""
     loop = asyncio.get_running_loop()
 
     def caught(number: signal.Signals) -> None:
-        (force if stop_wanted.is_set() else stop_wanted).set()
-        log.info("got %s%s", number.name, ", stopping now" if force.is_set() else "")
+        again = hive.stop_wanted.is_set()
+        log.info("got %s%s", number.name, ", stopping now" if again else "")
+        (hive.stop_now if again else hive.stop)()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
@@ -170,27 +236,28 @@ def _signals(stop_wanted: asyncio.Event, force: asyncio.Event) -> Generator[None
             loop.remove_signal_handler(number)
 
 
-@contextmanager
-def _noted(settings: Settings, note: home.HiveNote, *, ephemeral: bool) -> Generator[None]:
-    """Let others find a persistent hive."""
-    if ephemeral:
-        yield
-        return
-    path = home.Home(settings.home).hive_note_path
-    home.write_note(path, note)
+@asynccontextmanager
+async def _noted(place: Home, note: HiveNote) -> AsyncGenerator[None]:
+    """Let others find this hive."""
+    await aio.off_loop(write_note, place.hive_note_path, note)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        await aio.off_loop(place.hive_note_path.unlink, missing_ok=True)
 
 
-def _stop_at_end_of_stdin(stop_wanted: asyncio.Event) -> None:
-    """Stop when the keeper that started us is gone."""
+@contextmanager
+def _lifeline(hive: Hive) -> Generator[None]:
+    """Stop when the process at the other end of stdin is gone."""
     loop, fd = asyncio.get_running_loop(), sys.stdin.fileno()
 
     def readable() -> None:
         if not os.read(fd, 4096):
             loop.remove_reader(fd)
-            stop_wanted.set()
+            hive.stop()
 
     loop.add_reader(fd, readable)
+    try:
+        yield
+    finally:
+        loop.remove_reader(fd)

@@ -1,10 +1,10 @@
 """The `rbee-hive` command: options in, exit code out. The one place where the hive's errors become text."""
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
-import secrets
 import sys
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 from rbee_core import __version__, settings
 from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
+from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
 from rbee_core.home import HiveNote, Home, as_text
 from rbee_core.imports import import_aiohttp, quick_imports
 
@@ -33,11 +34,15 @@ def main() -> None:
 def daemon(*, ephemeral: bool, no_worker: bool, detached: bool, **flags: Any) -> None:
     """Run a hive in the foreground until Ctrl+C or SIGTERM."""
     scripted = ephemeral or detached
+    tenure = dataclasses.replace(EPHEMERAL, spare=not no_worker) if ephemeral else PERSISTENT
     try:
-        stopped = _run(scripted, ephemeral=ephemeral, prestart=ephemeral and not no_worker, flags=flags)
+        stopped = _run(tenure, flags, scripted=scripted)
     except RbeeError as error:
         _say(error, scripted=scripted)
         sys.exit(error.exit_code)
+    except OSError as error:
+        _say(RbeeError(f"The system refused: {error}", hint="see `ulimit -a`, and the hive's log"), scripted=scripted)
+        sys.exit(1)
     except Exception as error:
         logging.getLogger(__name__).exception("the hive stopped on a bug")
         hint = "please report it with the last lines of hive.log"
@@ -70,21 +75,20 @@ def _say(error: RbeeError, *, scripted: bool) -> None:
     click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
 
 
-def _run(scripted: bool, *, ephemeral: bool, prestart: bool, flags: dict[str, Any]) -> list[str]:
-    private = {"host": "127.0.0.1", "port": 0} if ephemeral else {}
-    in_force = settings.load(os.environ, **flags | private)
-    Home(in_force.home).prepare()
-    instance = secrets.token_hex(16)
-    spare = start_spare(in_force, instance) if prestart else None
+def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
+    in_force = settings.load(os.environ, **flags)
+    home = Home(in_force.home)
+    home.prepare()
+    spare = start_spare(home) if tenure.spare else None
     with quick_imports():
         import_aiohttp()
         from rbee_core.hive.daemon import run
         from rbee_core.hive.processes import logs
 
-    logs.start_logging(in_force.logs_dir / "hive.log", in_force.log_limit_bytes, to_stderr=not scripted)
+    logs.start_logging(home.hive_log, in_force.log_limit_bytes, to_stderr=not scripted)
 
     def announce(note: HiveNote) -> None:
         if scripted:
             print(as_text(note), flush=True)  # noqa: T201
 
-    return asyncio.run(run(in_force, instance, ephemeral=ephemeral, announce=announce, spare=spare))
+    return asyncio.run(run(in_force, tenure, announce, spare))

@@ -14,7 +14,8 @@ from rbee_core.backend import Backend, Device, Engine, LoadOptions, LocalModel, 
 from rbee_core.backend.choice import ask, named, ranked
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import DeviceGone, RbeeError
-from rbee_core.http.listen import bind, serving
+from rbee_core.http.bind import bind
+from rbee_core.http.listen import serving
 from rbee_core.worker.engine import EngineHost
 from rbee_core.worker.server import WorkerServer
 

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from rbee_core import wire
 from rbee_core.errors import RemoteError
-from rbee_core.http.listen import bind, serving
+from rbee_core.http.bind import bind
+from rbee_core.http.listen import serving
 from rbee_core.http.stream import EventStream, ReaderGoneError
 from rbee_kit.program import Hive, Home
 from rbee_kit.waiting import eventually

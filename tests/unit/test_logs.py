@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee_core.hive.processes import logs
+from rbee_core.home import Home, WorkerNote, identify, write_note
 
 
 @given(st.text())
@@ -169,11 +170,44 @@ def test_the_tail(tmp_path: Path) -> None:
     assert len(tail[-1]) == 500
 
 
-def test_old_logs_are_removed(tmp_path: Path) -> None:
+@pytest.fixture
+def five(tmp_path: Path) -> Home:
+    """A home with the hive's log and those of five workers, 0 the newest."""
+    place = Home(tmp_path)
+    place.prepare()
     for age in range(5):
-        path = tmp_path / f"worker-{age}.log"
+        path = place.worker_log(f"worker-{age}")
         path.write_text("x")
         os.utime(path, (1_700_000_000 - age, 1_700_000_000 - age))
-    (tmp_path / "hive.log").write_text("x")
-    logs.prune(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["hive.log", "worker-0.log", "worker-1.log"]
+    place.hive_log.write_text("x")
+    return place
+
+
+def left(place: Home) -> list[str]:
+    return sorted(p.stem for p in place.logs_dir.iterdir())
+
+
+def test_old_logs_are_removed(five: Home) -> None:
+    logs.prune(five, 2)
+    assert left(five) == ["hive", "worker-0", "worker-1"]
+
+
+def test_the_log_of_a_live_worker_is_neither_removed_nor_counted(five: Home) -> None:
+    me = identify(os.getpid())
+    for worker_id in ("worker-0", "worker-4"):
+        write_note(five.worker_note_path(worker_id), WorkerNote.of(me, me, "x"))
+    logs.prune(five, 1)
+    assert left(five) == ["hive", "worker-0", "worker-1", "worker-4"]
+
+
+def test_logs_that_another_hive_removes_meanwhile_do_not_matter(five: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = Path.stat
+
+    def removed_first(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name in ("worker-0.log", "worker-3.log"):
+            path.unlink(missing_ok=True)
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", removed_first)
+    logs.prune(five, 1)
+    assert left(five) == ["hive", "worker-1"]

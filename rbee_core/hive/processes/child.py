@@ -17,14 +17,24 @@ import threading
 
 
 class Child:
-    """A process group that we started. `exit` is None until it is gone and reaped."""
+    """A process group that we started. `exit` is None until it is gone and reaped.
+
+    Raises `OSError` if it cannot be watched; then it is gone.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
         self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.pid = process.pid
-        self._watch()
+        try:
+            self._watch()
+        except OSError:  # no descriptor is left for a pidfd: what cannot be watched must not run
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+            self.close_stdin()
+            raise
 
     @property
     def exit(self) -> int | None:

@@ -1,6 +1,5 @@
 """The hive's end of the guardian: starts it, keeps it informed, and starts another when it dies."""
 
-import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from rbee_core.hive.processes.start import start_process
 log = logging.getLogger(__name__)
 
 ARGV = [sys.executable, "-I", "-S", guardian.__file__]
-RESTART_DELAY_S = 0.2
+RESTART_DELAY_S, LONGEST_DELAY_S = 0.2, 30.0
 
 
 class Guard:
@@ -55,19 +54,25 @@ class Guard:
             self._tell(f"+{group}\n")
 
     async def keep(self) -> None:
-        """Replace a guardian that dies. Cancelled, it lets the last one go by closing its pipe."""
-        try:
-            while self._child is not None:
+        """Replace a guardian that dies, until cancelled. Where the system refuses another, the hive goes on without.
+
+        Then the workers' other cords have to do, and a new one is tried for again and again.
+        """
+        delay_s = RESTART_DELAY_S
+        while True:
+            if self._child is not None:
                 await self._child.wait()
                 log.warning("the guardian (pid %d) died; starting another", self._child.pid)
-                await aio.sleep(RESTART_DELAY_S)
+                self._child, delay_s = None, RESTART_DELAY_S
+            await aio.sleep(delay_s)
+            try:
                 self.start()
-        except asyncio.CancelledError:
-            await self.release()
-            raise
+            except OSError as error:
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+                log.warning("no guardian can be started (%s); trying again in %g s", error.strerror, delay_s)
 
     async def release(self) -> None:
-        """Let the guardian end. Call only when no worker is left: at end-of-file it kills what it knows."""
+        """Let the guardian end. Call when no worker is left and nobody minds it any more: at end-of-file it kills."""
         child, self._child = self._child, None
         if child is not None:
             child.close_stdin()

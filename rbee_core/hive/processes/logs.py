@@ -4,12 +4,15 @@ A worker's output never passes through a pipe, so nobody can block on it; the hi
 escapes control characters when it reads them.
 """
 
+import contextlib
 import logging
 import logging.handlers
 import os
 import re
 import sys
 from pathlib import Path
+
+from rbee_core.home import Home
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 READ_LIMIT = 1 << 20
@@ -62,11 +65,16 @@ def bound(path: Path, limit_bytes: int) -> None:
         logging.getLogger(__name__).warning("cannot bound %s: %s", path, error.strerror)
 
 
-def prune(folder: Path, kept: int) -> None:
-    """Remove the oldest worker logs beyond `kept`."""
-    logs = sorted(folder.glob("worker-*.log"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in logs[kept:]:
-        path.unlink(missing_ok=True)
+def prune(home: Home, kept: int) -> None:
+    """Remove the oldest logs of ended workers beyond `kept`. Another hive may do the same at the same time."""
+    live = home.live_workers()
+    ages: list[tuple[float, Path]] = []
+    for path in home.logs_dir.glob("worker-*.log"):
+        with contextlib.suppress(OSError):  # gone, or not ours to judge
+            ages += [] if path.stem in live else [(path.stat().st_mtime, path)]
+    for _, path in sorted(ages, reverse=True)[kept:]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def read(path: Path, offset: int) -> tuple[list[str], int]:

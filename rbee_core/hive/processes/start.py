@@ -13,18 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee_core.home import INSTANCE_VARIABLE
-from rbee_core.settings import Settings
+from rbee_core.home import INSTANCE_LENGTH, INSTANCE_VARIABLE, Home
 
 SECRET_VARIABLES = frozenset({"RBEE_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 @dataclass(frozen=True)
 class Spare:
-    """A worker process without a specification yet."""
+    """A worker process without a specification yet. `instance` tags it, and has to tag the whole hive."""
 
     worker_id: str
+    instance: str
     process: "subprocess.Popen[bytes]"
+
+
+def new_instance() -> str:
+    """Return a tag for a hive's processes that no other hive has."""
+    return secrets.token_hex(INSTANCE_LENGTH // 2)
 
 
 def new_worker_id() -> str:
@@ -46,11 +51,12 @@ def environment_for(environ: Mapping[str, str], instance: str) -> dict[str, str]
     return kept | {INSTANCE_VARIABLE: instance, "GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def start_spare(settings: Settings, instance: str) -> Spare | None:
+def start_spare(home: Home) -> Spare | None:
     """Start the process; None if it cannot be, which a real launch will then say."""
-    worker_id = new_worker_id()
+    worker_id, instance = new_worker_id(), new_instance()
     try:
-        return Spare(worker_id, start_worker(worker_id, "--spare", instance=instance, logs_dir=settings.logs_dir))
+        process = start_worker(worker_id, "--spare", instance=instance, logs_dir=home.logs_dir)
+        return Spare(worker_id, instance, process)
     except OSError:
         return None
 

@@ -1,10 +1,8 @@
 """`rbee preflight` and `rbee doctor`: is this machine ready? Looks only; starts no hive and imports no engine."""
 
-import errno
 import logging
 import os
 import shutil
-import socket
 import sys
 from importlib.util import find_spec
 from typing import Any
@@ -16,8 +14,9 @@ from rbee_core.backend.choice import Candidate
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import model_ref
 from rbee_core.domain.preflight import BackendFact, Check, Facts, PortState, checks, passed
-from rbee_core.errors import RbeeError
+from rbee_core.errors import AddressUnusable, RbeeError
 from rbee_core.home import Home
+from rbee_core.http.bind import bind
 from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.render import wants_colour
 from rbee_core.keeper.screen.show import show_json
@@ -145,12 +144,7 @@ def _port(settings: Settings) -> dict[str, Any]:
 def _listen(host: str, port: int) -> tuple[PortState, str]:
     """Try the port the way the hive will, and let go of it."""
     try:
-        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(kind, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        return "taken" if taken else "unusable", (error.strerror or str(error)).lower()
+        bind(host, port).close()
+    except AddressUnusable as error:
+        return "taken" if error.taken else "unusable", error.why.lower()
     return "free", ""

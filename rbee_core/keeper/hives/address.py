@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING
 
 from rbee_core.errors import InvalidRequest, shorten
+from rbee_core.http.bind import reached
 from rbee_core.keeper.options import LOCALHOST
 from rbee_core.settings import Settings
 
 if TYPE_CHECKING:
     from rbee_core.client import HiveClient
-
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where a hive may listen, never where one connects
 
 
 def parse(node: str) -> tuple[str, int | None]:
@@ -51,4 +50,4 @@ def client_of(host: str, port: int, settings: Settings) -> "HiveClient":
     """Return a client of the hive that listens there, without connecting yet."""
     from rbee_core.client import HiveClient  # slow, and needed only once a hive is known
 
-    return HiveClient(WILDCARDS.get(host, host), port, settings)
+    return HiveClient(reached(host), port, settings)

@@ -1,0 +1,137 @@
+"""A hive in this very process: on which terms it is there, and that nothing of it is left after its block."""
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from rbee_core import aio
+from rbee_core.client import HiveClient
+from rbee_core.errors import HiveAlreadyRunning, InvalidRequest
+from rbee_core.hive.daemon import open_hive
+from rbee_core.hive.processes.guard import Guard
+from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
+from rbee_core.home import HiveNote, Home, read_note
+from rbee_core.settings import Settings
+
+T = TypeVar("T")
+
+PRIVATE = Tenure(lock=False, note=False, lifeline=False, private_port=True, spare=False)
+SPARE = dataclasses.replace(PRIVATE, spare=True)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", port=0)
+
+
+async def ask(note: HiveNote, settings: Settings, question: Callable[[HiveClient], T]) -> T:
+    def asked() -> T:
+        with HiveClient(note.host, note.port, settings) as client:
+            return question(client)
+
+    return await aio.off_loop(asked)
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_a_hive_answers_within_its_block_and_is_gone_after_it(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with open_hive(settings, PERSISTENT) as hive:
+            assert (await ask(hive.note, settings, HiveClient.health)).status == "alive"
+            assert read_note(place.hive_note_path, HiveNote) == hive.note
+            assert hive.note.pid == os.getpid()
+        assert await hive.ended() == []
+
+    place = Home(settings.home)
+    asyncio.run(scenario())
+
+    assert not place.run_dir.exists()
+    assert children() == []
+    with place.exclusive():
+        pass
+
+
+def test_each_term_stands_for_itself(settings: Settings) -> None:
+    async def scenario() -> None:
+        noted = dataclasses.replace(PRIVATE, note=True)
+        async with open_hive(settings, dataclasses.replace(PRIVATE, lock=True)), open_hive(settings, noted) as hive:
+            assert read_note(Home(settings.home).hive_note_path, HiveNote) == hive.note
+            with pytest.raises(HiveAlreadyRunning):
+                async with open_hive(settings, dataclasses.replace(PRIVATE, lock=True)):
+                    pass
+
+    asyncio.run(scenario())
+
+
+def test_a_private_port_is_on_the_loopback_whatever_the_settings_say(settings: Settings) -> None:
+    async def scenario() -> None:
+        public = dataclasses.replace(settings, host="0.0.0.0")
+        async with open_hive(public, PRIVATE) as hive:
+            assert hive.note.host == "127.0.0.1"
+        with pytest.raises(InvalidRequest, match="without an API key"):
+            async with open_hive(public, dataclasses.replace(PRIVATE, private_port=False)):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_the_hive_stops_when_it_is_asked_to(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with open_hive(settings, PRIVATE) as hive:
+            await ask(hive.note, settings, HiveClient.shutdown)
+            assert await hive.ended() == []
+
+    asyncio.run(scenario())
+
+
+def test_an_error_in_the_block_comes_out_as_it_is(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with open_hive(settings, SPARE):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(scenario())
+    assert children() == []
+
+
+def test_a_cancelled_block_leaves_nothing(settings: Settings) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(None) as limit, open_hive(settings, SPARE) as hive:
+            limit.reschedule(0)
+            await hive.ended()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(scenario())
+    assert children() == []
+
+
+def test_the_guardian_is_let_go_when_no_process_is_left(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipe's end means that the hive is dead: it would kill the spare worker instead of letting it be ended."""
+    left: list[list[str]] = []
+    release = Guard.release
+
+    async def looking(guard: Guard) -> None:
+        left.append([p.name() for p in children() if p.pid != guard.pid])
+        await release(guard)
+
+    async def scenario() -> None:
+        async with open_hive(settings, SPARE):
+            assert len(children()) == 2
+
+    monkeypatch.setattr(Guard, "release", looking)
+    asyncio.run(scenario())
+
+    assert left == [[]]
+
+
+def test_the_two_usual_sets_of_terms_differ_in_all() -> None:
+    both = dataclasses.asdict(PERSISTENT), dataclasses.asdict(EPHEMERAL)
+    assert all(both[0][term] != both[1][term] for term in both[0])
