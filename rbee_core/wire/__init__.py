@@ -1,51 +1,41 @@
-"""Every JSON shape that crosses a process border, as strict typed structs.
+"""Every JSON shape that crosses a process border, as strict typed structs: here those of workers and of inference.
 
-Owns shapes and ranges, and the two functions that turn bytes into a struct or into an `InvalidRequest`. Decoding is
-strict: unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
+Owns shapes and ranges; `base` has what they are made of, `models` those of models. Decoding is strict: unknown keys,
+NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+# pyright: reportUnusedImport=false
 
-import msgspec
-from msgspec import Meta, Struct
+from typing import Annotated, Literal
 
-from rbee_core.errors import InvalidRequest, RbeeError
+from msgspec import Meta
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]  # `$` alone would let a line break follow
-ModelText = Annotated[str, Meta(min_length=1, max_length=4096)]
+from rbee_core.wire.base import (
+    ErrorBody,
+    ErrorObject,
+    Lenient,
+    ModelText,
+    RequestId,
+    Seconds,
+    Strict,
+    build,
+    check,
+    decode,
+    encode,
+    to_builtins,
+)
+from rbee_core.wire.models import (
+    DownloadProgress,
+    DownloadQuery,
+    DownloadRequest,
+    ModelDetails,
+    ModelInfo,
+    ModelList,
+    ModelQuery,
+    RemovedModel,
+)
+
 WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
-
-
-class Strict(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Base of what we receive as a server: a misspelled key is an error, not a default."""
-
-
-class Lenient(Struct, kw_only=True):
-    """Base of what we receive as a client: a newer server may say more."""
-
-
-class ErrorObject(Lenient):
-    """An error, wherever one is told: behind `error` in bodies, events, workers and downloads. The hint is a detail.
-
-    `http_status` is None where the other side did not say it.
-    """
-
-    code: str
-    message: str
-    details: dict[str, Any] = {}
-    http_status: Annotated[int, Meta(ge=400, le=599)] | None = None
-
-    @classmethod
-    def of(cls, error: RbeeError) -> Self:
-        """Return `error` as it travels; `RemoteError.of` is the way back."""
-        return cls(**error.as_data())
-
-
-class ErrorBody(Lenient):
-    """The body of every answer that is an error."""
-
-    error: ErrorObject
 
 
 class Health(Lenient):
@@ -198,88 +188,6 @@ class BackendList(Lenient):
     backends: list[BackendInfo]
 
 
-class ModelInfo(Lenient):
-    """A row of the catalog, as `GET /v1/models/list` shows it."""
-
-    reference: str
-    provider: str
-    local_path: str
-    size_bytes: int
-    downloaded_at_unix: int
-    format: str = ""
-    status: str = "ok"
-
-
-class DownloadRequest(Strict):
-    """`POST /v1/models/download`: have a model on the hive's node, for `backend` if one is named."""
-
-    model_ref: ModelText
-    backend: Annotated[str, Meta(max_length=64)] | None = None
-
-
-class DownloadQuery(Strict):
-    """The query of `GET /v1/models/download/progress`."""
-
-    id: Annotated[str, Meta(max_length=64)]
-
-
-class DownloadProgress(Lenient):
-    """Its answer, and each event of `GET /v1/models/download/progress?id=`; the last one is done or failed.
-
-    `id` is "" for a model that was there already. `note` says what was chosen where the reference left a choice.
-    `queue_position` is 0 for a download that runs, else its place among those that wait their turn.
-    """
-
-    id: str
-    reference: str
-    state: Literal["running", "done", "failed"]
-    done_bytes: int = 0
-    total_bytes: int = 0
-    file: str = ""
-    note: str = ""
-    queue_position: int = 0
-    error: ErrorObject | None = None
-
-
-class ModelQuery(Strict):
-    """The query of `GET /v1/models/show`."""
-
-    model: ModelText
-    backend: Annotated[str, Meta(max_length=64)] | None = None
-    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
-
-
-class ModelDetails(Lenient):
-    """`GET /v1/models/show`: a model on this node, and what a worker for it would need. Sizes in bytes."""
-
-    reference: str
-    local_path: str
-    format: str
-    size_bytes: int
-    backend: str
-    device: str
-    context_tokens: int
-    weights_bytes: int
-    kv_cache_bytes: int
-    compute_bytes: int
-    total_bytes: int
-    available_bytes: int
-    fits: bool
-
-
-class RemovedModel(Lenient):
-    """`DELETE /v1/models/{ref}`. `freed_bytes` is 0 for files that are not rbee's own."""
-
-    reference: str
-    freed_bytes: int
-
-
-class ModelList(Lenient):
-    """`GET /v1/models/list`."""
-
-    models: list[ModelInfo]
-
-
 class WorkerSpec(Strict):
     """What the hive writes to a worker's stdin, one line: it never appears in argv, environment or logs."""
 
@@ -365,34 +273,3 @@ class StreamEvent(Lenient):
     prompt_tokens: int = 0
     first_token_ms: int = 0
     error: ErrorObject | None = None
-
-
-T = TypeVar("T")
-
-
-def decode(data: bytes, shape: type[T]) -> T:
-    """Decode a request body. Raises `InvalidRequest` whatever is wrong with it."""
-    try:
-        return msgspec.json.decode(data, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"Invalid request: {error}") from None
-
-
-def check(text: str, shape: Any) -> str:
-    """Return `text`, a part of a path, if it has the shape. Raises `InvalidRequest`."""
-    try:
-        return msgspec.convert(text, shape)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise InvalidRequest(f"Invalid request: {error}") from None
-
-
-def build(shape: type[T], **fields: Any) -> T:
-    """Build a request from loose values with the same checks as `decode`. Raises `InvalidRequest`."""
-    try:
-        return msgspec.convert({k: v for k, v in fields.items() if v is not None}, type=shape)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise InvalidRequest(f"Invalid request: {error}") from None
-
-
-encode = msgspec.json.encode
-to_builtins = msgspec.to_builtins

@@ -1,0 +1,89 @@
+"""The shapes of models: the catalog, downloads, and what a worker for one would need."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from rbee_core.wire.base import ErrorObject, Lenient, ModelText, Strict
+
+
+class ModelInfo(Lenient):
+    """A row of the catalog, as `GET /v1/models/list` shows it."""
+
+    reference: str
+    provider: str
+    local_path: str
+    size_bytes: int
+    downloaded_at_unix: int
+    format: str = ""
+    status: str = "ok"
+
+
+class DownloadRequest(Strict):
+    """`POST /v1/models/download`: have a model on the hive's node, for `backend` if one is named."""
+
+    model_ref: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class DownloadQuery(Strict):
+    """The query of `GET /v1/models/download/progress`."""
+
+    id: Annotated[str, Meta(max_length=64)]
+
+
+class DownloadProgress(Lenient):
+    """Its answer, and each event of `GET /v1/models/download/progress?id=`; the last one is done or failed.
+
+    `id` is "" for a model that was there already. `note` says what was chosen where the reference left a choice.
+    `queue_position` is 0 for a download that runs, else its place among those that wait their turn.
+    """
+
+    id: str
+    reference: str
+    state: Literal["running", "done", "failed"]
+    done_bytes: int = 0
+    total_bytes: int = 0
+    file: str = ""
+    note: str = ""
+    queue_position: int = 0
+    error: ErrorObject | None = None
+
+
+class ModelQuery(Strict):
+    """The query of `GET /v1/models/show`."""
+
+    model: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+
+
+class ModelDetails(Lenient):
+    """`GET /v1/models/show`: a model on this node, and what a worker for it would need. Sizes in bytes."""
+
+    reference: str
+    local_path: str
+    format: str
+    size_bytes: int
+    backend: str
+    device: str
+    context_tokens: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    total_bytes: int
+    available_bytes: int
+    fits: bool
+
+
+class RemovedModel(Lenient):
+    """`DELETE /v1/models/{ref}`. `freed_bytes` is 0 for files that are not rbee's own."""
+
+    reference: str
+    freed_bytes: int
+
+
+class ModelList(Lenient):
+    """`GET /v1/models/list`."""
+
+    models: list[ModelInfo]
