@@ -4,22 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from rbee_core.domain.worker import Demand, Need, Recipe, RequestId, Secret, Ticket, Wanted, WorkerId
+from rbee_core.domain.worker import Demand, Recipe, RequestId, Secret, Ticket, WorkerId
 from rbee_core.errors import RbeeError
-
-
-class WorkerWanted(Struct, frozen=True):
-    """Somebody asks for a worker. `worker_id` and `secret` are used if a new one is launched."""
-
-    at: float
-    ticket: Ticket
-    wanted: Wanted
-    need: Need
-    available_bytes: int
-    worker_id: WorkerId
-    secret: Secret
-    host_memory: bool = True
-
 
 Until = Literal["bound", "ready", "slot"]
 
@@ -87,7 +73,7 @@ class ModelRemoved(Struct, frozen=True):
 
 
 class TicketDropped(Struct, frozen=True):
-    """The one who held `ticket` has gone away; the worker it waited for stays for others, or for the idle limit."""
+    """The holder of `ticket` has gone away, from the queue or from its slot. The worker stays, for others."""
 
     at: float
     ticket: Ticket
@@ -157,20 +143,11 @@ class ProbeFailed(Struct, frozen=True):
     worker_id: WorkerId
 
 
-class RequestStarted(Struct, frozen=True):
-    """An inference request is about to be sent to the worker."""
-
-    at: float
-    worker_id: WorkerId
-    request_id: RequestId
-
-
 class RequestEnded(Struct, frozen=True):
-    """That request is over, however it went."""
+    """The worker is done with the request that `ticket` was granted a slot for, however that went."""
 
     at: float
-    worker_id: WorkerId
-    request_id: RequestId
+    ticket: Ticket
 
 
 class StopWanted(Struct, frozen=True):
@@ -208,10 +185,8 @@ class Tick(Struct, frozen=True):
     at: float
 
 
-Event = (
-    WorkerWanted
-    | TicketDropped
-    | ChildLaunched
+WorkerEvent = (
+    ChildLaunched
     | LaunchFailed
     | WorkerBound
     | LoadProgressed
@@ -219,11 +194,22 @@ Event = (
     | LoadFailed
     | ProbeAnswered
     | ProbeFailed
-    | RequestStarted
-    | RequestEnded
     | StopWanted
+    | ChildExited
+)
+"""What concerns one worker, and nothing if that one is not live."""
+
+Event = (
+    RequestWanted
+    | Resolved
+    | Unresolvable
+    | TicketDropped
+    | RequestEnded
+    | ModelRemovalWanted
+    | ModelRemoved
+    | WorkerEvent
+    | PinWanted
     | DrainWanted
     | ShutdownWanted
-    | ChildExited
     | Tick
 )

@@ -43,10 +43,10 @@ class Stop(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """Tell the holder of `ticket` that `worker_id` can be reached."""
+    """Tell the holder of `ticket` that `worker_id` is as far as it wanted; None for a removal that may begin."""
 
     ticket: Ticket
-    worker_id: WorkerId
+    worker_id: WorkerId | None = None
 
 
 class Grant(Struct, frozen=True):
@@ -78,7 +78,7 @@ class Tell(Struct, frozen=True):
 
 
 class Refuse(Struct, frozen=True):
-    """Tell the holder of `ticket` why there is no worker."""
+    """Tell the holder of `ticket` why not. The error may be told to many: who raises it raises a copy."""
 
     ticket: Ticket
     error: RbeeError
@@ -97,13 +97,4 @@ class Changed(Struct, frozen=True):
     for_whom: str = ""
 
 
-class Announce(Struct, frozen=True):
-    """Log that a worker came or went, and tell the plugins."""
-
-    worker_id: WorkerId
-    what: str
-    ready: bool = False
-    gone: bool = False
-
-
-Instruction = Launch | Watch | Probe | Stop | Answer | Refuse | Announce
+Instruction = Resolve | Launch | Watch | Probe | Stop | Answer | Grant | Tell | Refuse | Changed

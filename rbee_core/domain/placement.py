@@ -1,16 +1,34 @@
-"""Whether a new worker fits into memory, given what the others hold or are about to hold."""
+"""Whether a machine's memory holds one more worker, given what the others hold or are about to hold.
+
+A *memory* is the host's, or one card's: workers of different memories do not concern each other.
+"""
 
 from collections.abc import Iterable
 
-from rbee_core.domain.worker import STARTING, Worker
+from rbee_core.domain.worker import HOST, Worker
 
 
-def free_bytes(available_bytes: int, workers: Iterable[Worker]) -> int:
-    """Return what a new worker may take of the `available_bytes` that the system reports now.
+def free_bytes(memory: str, available_bytes: int, workers: Iterable[Worker]) -> int:
+    """Return what a new worker may take of the `available_bytes` that the system reports in `memory` now.
 
-    A worker that is still starting has claimed memory it does not yet hold, so all of its need is set aside. One that
-    serves already holds its private memory (the system's number knows), but its memory-mapped weights look reclaimable
-    to the system and are not ours to give away.
+    Negative if more is claimed than there is.
     """
-    claimed = sum(w.need.total_bytes if w.state in STARTING else w.need.mapped_bytes for w in workers if not w.ended)
-    return max(0, available_bytes - claimed)
+    return available_bytes - sum(claimed_bytes(w) for w in sharing(memory, workers))
+
+
+def sharing(memory: str, workers: Iterable[Worker]) -> list[Worker]:
+    """Return the workers whose models live in `memory`."""
+    return [w for w in workers if w.recipe.memory == memory and not w.ended]
+
+
+def claimed_bytes(worker: Worker) -> int:
+    """Return what is the worker's although the system reports it as available.
+
+    Before its model is loaded that is all of its need, for it may take it at any moment. A loaded one holds its memory,
+    and the system's number knows that; but in the host's memory mapped weights look reclaimable, and they are not ours
+    to give away.
+    """
+    need = worker.recipe.need
+    if not worker.loaded:
+        return need.total_bytes
+    return need.mapped_bytes if worker.recipe.memory == HOST else 0

@@ -81,21 +81,6 @@ class Need:
         return self.mapped_bytes + self.private_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a spawn asks for, resolved: two equal ones are served by one worker. `path` is on this node's disk."""
-
-    model_ref: str
-    path: str
-    format: str
-    size_bytes: int
-    backend: str
-    device: str
-    context_tokens: int | None = None
-    device_index: int = field(default=0, compare=False)
-    environment: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
-
-
 HOST = "host"
 """The memory of every device that shares the host's."""
 
@@ -136,28 +121,34 @@ class Recipe:
     environment: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Worker:
     """One worker's record. Owned and changed by the pool alone; everybody else reads.
 
-    Times are monotonic seconds. `tickets` are spawn requests that wait for its address.
+    Times are monotonic seconds: `moved_at` is the last sign that its load goes on, `used_at` the last time that a
+    request began or ended, or that its model was loaded. `requests` are those that hold one of its slots, `demands`
+    what was resolved to its recipe. `reason` says in words why it stops or ended, `error` where that is an error.
     """
 
     id: WorkerId
-    wanted: Wanted
-    need: Need
+    recipe: Recipe
     secret: Secret
-    state: WorkerState
-    since: float
+    launched_at: float
+    moved_at: float = 0.0
+    used_at: float = 0.0
+    probed_at: float = 0.0
+    state: WorkerState = WorkerState.LAUNCHING
     pid: int = 0
     url: str = ""
+    loaded: bool = False
     slots: int = 0
     context_tokens: int = 0
     progress: float = 0.0
     detail: str = ""
     failed_probes: int = 0
-    requests: set[RequestId] = field(default_factory=set[RequestId])
-    tickets: list[Ticket] = field(default_factory=list[Ticket])
+    pinned: bool = False
+    requests: dict[Ticket, RequestId] = field(default_factory=dict[Ticket, RequestId])
+    demands: set[Demand] = field(default_factory=set[Demand])
     end_as: WorkerState | None = None
     reason: str = ""
     error: RbeeError | None = None
@@ -166,6 +157,11 @@ class Worker:
     def serving(self) -> bool:
         """Whether it takes requests."""
         return self.state in SERVING
+
+    @property
+    def free_slots(self) -> int:
+        """How many more requests it takes now."""
+        return max(0, self.slots - len(self.requests)) if self.serving else 0
 
     @property
     def ended(self) -> bool:

@@ -69,15 +69,20 @@ class BackendNotAvailable(RbeeError):
 
 
 class AllSlotsBusy(RbeeError):
-    """Raised when a worker serves as many requests as it has slots."""
+    """Raised when all slots are taken and the caller does not queue, or the queue is full: `waiting` are in it."""
 
     code = "ALL_SLOTS_BUSY"
     http_status = 503
     exit_code = 75
 
-    def __init__(self, *, slots: int, busy: int) -> None:
+    def __init__(self, *, slots: int, busy: int, waiting: int = 0) -> None:
+        queue = f", and {waiting} requests wait" if waiting else ""
         super().__init__(
-            f"All slots are busy ({busy} of {slots})", hint="try again in a moment", slots=slots, busy=busy
+            f"All slots are busy ({busy} of {slots}){queue}",
+            hint="try again in a moment",
+            slots=slots,
+            busy=busy,
+            waiting=waiting,
         )
 
 

@@ -175,7 +175,7 @@ async def _build(
     resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
     supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link)
     answers = Serving(settings, supervisor, link)
-    models = ModelRoutes(settings, supervisor.pool, catalog, provisioner, resolver, fetching)
+    models = ModelRoutes(settings, supervisor, catalog, provisioner, resolver, fetching)
     workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
     routes = HiveRoutes(supervisor.pool, resolver, models.check, hive.stop_wanted)
     await stack.enter_async_context(serving(application(settings, routes, workers, models), sock))

@@ -94,7 +94,7 @@ class Serving:
         Raises what the worker refuses it with, unchanged.
         """
         request_id = request.request_id or ""
-        worker = self._supervisor.begin(worker_id, request_id)
+        ticket, worker = await self._supervisor.begin(worker_id, request_id)
 
         async def explain(error: Exception | None) -> RbeeError:
             return await self._why_it_broke(worker, error)
@@ -109,7 +109,7 @@ class Serving:
                     raise await _refusal(response)
                 yield Answer(worker, response, explain)
         finally:
-            self._supervisor.end(worker_id, request_id)
+            self._supervisor.end(ticket)
 
     async def cancel(self, worker: Worker, request_id: str) -> None:
         """Tell the worker that nobody wants this request any more."""

@@ -8,8 +8,10 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 from typing import Any
 
 from rbee_core import aio, wire
@@ -18,16 +20,8 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import RequestId, Secret, Ticket, Wanted, Worker, WorkerId
-from rbee_core.errors import (
-    InvalidApiKey,
-    InvalidRequest,
-    ModelLoadFailed,
-    RbeeError,
-    RemoteError,
-    ShuttingDown,
-    WorkerNotReady,
-)
+from rbee_core.domain.worker import ENDED, Demand, RequestId, Secret, Ticket, Worker, WorkerId, WorkerState
+from rbee_core.errors import InvalidApiKey, ModelLoadFailed, RbeeError, RemoteError
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
 from rbee_core.hive.processes.child import Child, describe_exit
@@ -35,6 +29,7 @@ from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import worker_log
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.worker_client import WorkerClient
+from rbee_core.http.middleware import unforeseen
 from rbee_core.settings import Settings
 
 TICK_S = 0.5
@@ -61,7 +56,8 @@ class Supervisor:
         self._launcher = launcher
         self._link = link
         self._children: dict[WorkerId, Child] = {}
-        self._waiting: dict[Ticket, asyncio.Future[Worker]] = {}
+        self._waiting: dict[Ticket, asyncio.Future[WorkerId | None]] = {}
+        self._resolving: dict[Demand, asyncio.Task[None]] = {}
         self._tickets = itertools.count(1)
         self._tasks = asyncio.TaskGroup()
         self._quiet = asyncio.Event()
@@ -86,6 +82,8 @@ class Supervisor:
             forcing = self._tasks.create_task(self._force(force))
             await self._drain(force)
             self.feed(ev.ShutdownWanted(self._now()))
+            for resolving in self._resolving.values():
+                resolving.cancel()
             while self.pool.live():
                 self._quiet.clear()
                 await self._quiet.wait()
@@ -97,33 +95,51 @@ class Supervisor:
 
     async def spawn(self, request: wire.SpawnRequest) -> Worker:
         """Return a worker that can be reached, starting one if none holds what is wanted."""
-        if self.pool.closing:
-            raise ShuttingDown(who="hive")
-        resolution = await self._resolver.resolve(self._resolver.demand(request))
-        recipe = resolution.recipe
-        wanted = Wanted(
-            recipe.reference, recipe.path, recipe.format, recipe.size_bytes, recipe.backend, recipe.device,
-            recipe.context_tokens, recipe.device_index, recipe.environment,
-        )  # fmt: skip
-        ticket = Ticket(next(self._tickets))
-        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        self.feed(
-            ev.WorkerWanted(
-                at=self._now(),
-                ticket=ticket,
-                wanted=wanted,
-                need=recipe.need,
-                available_bytes=resolution.available_bytes,
-                worker_id=self._launcher.next_id(),
-                secret=Secret(secrets.token_urlsafe(32)),
-                host_memory=resolution.device.shares_host_memory,
-            )
+        demand = self._resolver.demand(request)
+        _, worker = await self._ask(partial(ev.RequestWanted, demand=demand, until="bound"))
+        return worker
+
+    async def begin(self, worker_id: str, request_id: str) -> tuple[Ticket, Worker]:
+        """Claim one of a worker's slots for a request; `end` must follow.
+
+        Raises `AllSlotsBusy`, `WorkerNotReady`, or `InvalidRequest` for a request name that is taken.
+        """
+        name = RequestId(request_id)
+        return await self._ask(
+            partial(ev.RequestWanted, worker_id=WorkerId(worker_id), request_id=name, until="slot", queue=False)
         )
+
+    def end(self, ticket: Ticket) -> None:
+        """Give the claim back."""
+        self.feed(ev.RequestEnded(self._now(), ticket))
+
+    @asynccontextmanager
+    async def removal(self, reference: str) -> AsyncGenerator[None]:
+        """Keep a model unused while its files are removed. Raises `ModelInUse`."""
+        ticket = Ticket(next(self._tickets))
+        await self._wait(ticket, ev.ModelRemovalWanted(self._now(), ticket, reference))
         try:
+            yield
+        finally:
+            self.feed(ev.ModelRemoved(self._now(), ticket))
+
+    async def _ask(self, wanted: Callable[..., ev.RequestWanted]) -> tuple[Ticket, Worker]:
+        ticket = Ticket(next(self._tickets))
+        worker_id = await self._wait(ticket, wanted(at=self._now(), ticket=ticket, client=""))
+        assert worker_id is not None
+        return ticket, self.pool.find(worker_id)
+
+    async def _wait(self, ticket: Ticket, event: ev.Event) -> WorkerId | None:
+        """Feed an event that a ticket is settled for, and wait for that. Who leaves before lets go of the ticket."""
+        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        try:
+            self.feed(event)
             return await future
+        except BaseException:
+            self.feed(ev.TicketDropped(self._now(), ticket))
+            raise
         finally:
             del self._waiting[ticket]
-            self.feed(ev.TicketDropped(self._now(), ticket))
 
     def bound(self, ready: wire.WorkerReady, key: str) -> None:
         """Take a worker's ready callback. Raises `WorkerNotFound`, or `InvalidApiKey` if it is not that worker."""
@@ -131,27 +147,6 @@ class Supervisor:
         if not secrets.compare_digest(key.encode("utf-8", "surrogateescape"), worker.secret.encode()):
             raise InvalidApiKey
         self.feed(ev.WorkerBound(self._now(), worker.id, ready.url))
-
-    def begin(self, worker_id: str, request_id: str) -> Worker:
-        """Claim a worker for a request; `end` must follow.
-
-        Raises `WorkerNotReady`, or `InvalidRequest` for a request name that is taken.
-        """
-        if self.pool.closing:
-            raise ShuttingDown(who="hive")
-        worker = self.pool.find(worker_id)
-        if not worker.serving:
-            raise WorkerNotReady(worker_id=worker.id, state=worker.state)
-        if request_id in worker.requests:
-            raise InvalidRequest(
-                f"A request named {request_id} is running", hint="leave request_id out to get a new one"
-            )
-        self.feed(ev.RequestStarted(self._now(), worker.id, RequestId(request_id)))
-        return worker
-
-    def end(self, worker_id: str, request_id: str) -> None:
-        """Give the claim back."""
-        self.feed(ev.RequestEnded(self._now(), WorkerId(worker_id), RequestId(request_id)))
 
     async def stop(self, worker_id: str, reason: str) -> None:
         """Stop one worker and wait until it is gone. Raises `WorkerNotFound`."""
@@ -181,6 +176,8 @@ class Supervisor:
 
     def _carry_out(self, instruction: do.Instruction) -> None:
         match instruction:
+            case do.Resolve(demand):
+                self._resolving[demand] = self._tasks.create_task(self._resolve(demand))
             case do.Launch(worker_id):
                 self._launch(self.pool.find(worker_id))
             case do.Watch(worker_id):
@@ -189,11 +186,13 @@ class Supervisor:
                 self._start(self._probe(self.pool.find(worker_id)))
             case do.Stop(worker_id, force):
                 self._start(self._stop(self.pool.find(worker_id), force=force))
-            case do.Answer(ticket, worker_id):
-                self._settle(ticket, self.pool.find(worker_id))
+            case do.Answer(ticket, worker_id) | do.Grant(ticket, worker_id):
+                self._settle(ticket, worker_id)
             case do.Refuse(ticket, error):
                 self._settle(ticket, error)
-            case do.Announce():
+            case do.Tell():
+                pass  # nobody is told yet
+            case do.Changed():
                 self._announce(self.pool.find(instruction.worker_id), instruction)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -207,7 +206,7 @@ class Supervisor:
 
         self._tasks.create_task(logged())
 
-    def _settle(self, ticket: Ticket, answer: Worker | RbeeError) -> None:
+    def _settle(self, ticket: Ticket, answer: WorkerId | RbeeError | None) -> None:
         future = self._waiting.get(ticket)
         if future is None or future.done():
             return
@@ -216,17 +215,41 @@ class Supervisor:
         else:
             future.set_result(answer)
 
-    def _announce(self, worker: Worker, what: do.Announce) -> None:
-        log.info("%s: %s", worker.id, what.what)
-        if what.ready:
-            model, backend, device = worker.wanted.model_ref, worker.wanted.backend, worker.wanted.device
+    def _announce(self, worker: Worker, change: do.Changed) -> None:
+        whom = f" for {change.for_whom}" if change.for_whom else ""
+        reason = worker.reason if worker.ended else change.reason
+        where = f", registered at {worker.url}" if change.after is WorkerState.LOADING else ""
+        log.info("%s: %s, was %s: %s%s%s", worker.id, change.after, change.before or "new", reason, whom, where)
+        if change.before is WorkerState.LOADING and change.after is WorkerState.IDLE:
+            model, backend, device = worker.recipe.reference, worker.recipe.backend, worker.recipe.device
             self._tell("rbee_worker_ready", worker_id=worker.id, model=model, backend=backend, device=device)
-        if what.gone:
+        if change.after in ENDED:
             self._tell("rbee_worker_gone", worker_id=worker.id, reason=worker.reason)
 
     def _tell(self, hook: str, **arguments: str) -> None:
         """Tell the plugins; in the order of these calls, as tasks begin in the order in which they are made."""
         self._tasks.create_task(self._calls.tell(hook, **arguments))
+
+    async def _resolve(self, demand: Demand) -> None:
+        outcome = await self._outcome(demand)
+        del self._resolving[demand]
+        self.feed(outcome)
+
+    async def _outcome(self, demand: Demand) -> ev.Resolved | ev.Unresolvable:
+        try:
+            found = await self._resolver.resolve(demand)
+        except RbeeError as error:
+            return ev.Unresolvable(self._now(), demand, error)
+        except Exception as error:  # noqa: BLE001  # whoever waits is answered, whatever happens
+            return ev.Unresolvable(self._now(), demand, unforeseen(f"resolving {demand.reference}", error))
+        return ev.Resolved(
+            at=self._now(),
+            demand=demand,
+            recipe=found.recipe,
+            available_bytes=found.available_bytes,
+            worker_id=self._launcher.next_id(),
+            secret=Secret(secrets.token_urlsafe(32)),
+        )
 
     def _launch(self, worker: Worker) -> None:
         try:
@@ -265,7 +288,7 @@ class Supervisor:
         if progress.accelerator == wanted:
             return None
         return RbeeError(
-            f"Backend {worker.wanted.backend} loaded the model on {progress.accelerator} instead of {wanted}",
+            f"Backend {worker.recipe.backend} loaded the model on {progress.accelerator} instead of {wanted}",
             hint="check the driver; rbee never falls back by itself",
         )
 
@@ -311,7 +334,7 @@ class Supervisor:
                 logs.bound(worker_log(self._settings.logs_dir, worker.id), self._settings.log_limit_bytes)
 
     def _backend(self, worker: Worker) -> Backend:
-        return self._plugins.backends()[worker.wanted.backend]
+        return self._plugins.backends()[worker.recipe.backend]
 
     @staticmethod
     def _now() -> float:
@@ -320,5 +343,5 @@ class Supervisor:
 
 def _load_error(worker: Worker, progress: wire.LoadProgress) -> RbeeError:
     if progress.error is None:
-        return ModelLoadFailed(reference=worker.wanted.model_ref, why="the worker does not say why")
+        return ModelLoadFailed(reference=worker.recipe.reference, why="the worker does not say why")
     return RemoteError.of(progress.error)

@@ -66,21 +66,21 @@ def envelope(body_limit_bytes: int) -> Any:
         except web.HTTPException as error:
             return _http_error(request, error)
         except Exception as error:  # noqa: BLE001  # the edge: whatever is left is told and logged
-            return _unforeseen(request, error)
+            return error_response(unforeseen(f"{request.method} {request.path}", error))
 
     return middleware
 
 
-def _unforeseen(request: web.Request, error: Exception) -> web.Response:
-    """Answer what no code here raised on purpose."""
+def unforeseen(where: str, error: Exception) -> RbeeError:
+    """Log what no code here raised on purpose, and return what is said about it."""
     if isinstance(error, OSError) and error.errno in SHORTAGES:
-        log.warning("%s %s: %s", request.method, request.path, error)
+        log.warning("%s: %s", where, error)
         hint = "try again when less runs here, or raise the limits that `ulimit -a` shows"
-        return error_response(RbeeError(f"The system refused: {error.strerror}", hint=hint))
+        return RbeeError(f"The system refused: {error.strerror}", hint=hint)
     error_id = secrets.token_hex(6)
-    log.error("error %s in %s %s", error_id, request.method, request.path, exc_info=error)
+    log.error("error %s in %s", error_id, where, exc_info=error)
     hint = f"please report it with the log's lines around {error_id}"
-    return error_response(RbeeError("rbee has a bug", hint=hint, error_id=error_id))
+    return RbeeError("rbee has a bug", hint=hint, error_id=error_id)
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:

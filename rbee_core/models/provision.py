@@ -93,14 +93,14 @@ class Provisioner:
         found = await self.begin(reference, formats)
         return found if isinstance(found, LocalModel) else (await found.result()).model
 
-    async def remove(self, reference: str, users: Sequence[str] = ()) -> int:
+    async def remove(self, reference: str) -> int:
         """Forget a model and remove the files that rbee fetched for it; return the bytes freed.
 
-        Files that others own (a path, a package, a shared cache) stay. `users` are workers that hold it. Raises
-        `ModelInUse`, `ModelNotFound`.
+        Files that others own (a path, a package, a shared cache) stay. Who calls it makes sure that no worker holds the
+        model. Raises `ModelInUse` while it is being fetched, `ModelNotFound`.
         """
-        if users or self._downloads.runs(reference):
-            raise ModelInUse(reference=reference, users=users or ["a running download"])
+        if self._downloads.runs(reference):
+            raise ModelInUse(reference=reference, users=["a running download"])
         with self._claims.removing(reference):
             return await aio.off_loop(self._remove, reference)
 

@@ -1,38 +1,60 @@
-"""How much of the free memory a new worker may take."""
+"""How much of a memory a new worker may take."""
 
 import pytest
 
 from rbee_core.domain.placement import free_bytes
-from rbee_core.domain.worker import Need, Secret, Wanted, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import ENDED, HOST, Need, Secret, Worker, WorkerId, WorkerState
+from tests.support.pools import NEED, recipe
 
-WANTED = Wanted("file:/a", "/a", "gguf", 60, "scripted", "cpu")
-
-
-def worker(state: WorkerState, mapped: int = 60, private: int = 40) -> Worker:
-    return Worker(WorkerId("worker-1"), WANTED, Need(mapped, private), Secret("secret"), state, since=0)
+CARD = "cuda:1"
 
 
+def worker(state: WorkerState, *, device: int = 0, loaded: bool | None = None, need: Need = NEED) -> Worker:
+    starting = state in (WorkerState.LAUNCHING, WorkerState.LOADING)
+    return Worker(
+        id=WorkerId("w1"), recipe=recipe(device=device, need=need), secret=Secret("secret"), launched_at=0, state=state,
+        loaded=not starting if loaded is None else loaded,
+    )  # fmt: skip
+
+
+# A worker that loads will take all of its need. One that is loaded has its private memory, and the system knows that;
+# the system does not know that mapped weights are in use, where they are the host's.
 @pytest.mark.parametrize(
-    ("state", "claimed"),
+    ("claims", "on_host", "on_card"),
     [
-        (WorkerState.LAUNCHING, 100),
-        (WorkerState.LOADING, 100),
-        (WorkerState.IDLE, 60),
-        (WorkerState.BUSY, 60),
-        (WorkerState.STOPPING, 60),
-        (WorkerState.UNLOADED, 0),
-        (WorkerState.EVICTED, 0),
-        (WorkerState.CRASHED, 0),
-        (WorkerState.FAILED, 0),
+        (worker(WorkerState.LAUNCHING), 100, 100),
+        (worker(WorkerState.LOADING), 100, 100),
+        (worker(WorkerState.IDLE), 60, 0),
+        (worker(WorkerState.BUSY), 60, 0),
+        (worker(WorkerState.STOPPING), 60, 0),
+        (worker(WorkerState.STOPPING, loaded=False), 100, 100),
+        *((worker(state), 0, 0) for state in ENDED),
     ],
+    ids=lambda value: f"{value.state}" if isinstance(value, Worker) else None,
 )
-def test_what_a_worker_claims(state: WorkerState, claimed: int) -> None:
-    assert free_bytes(1000, [worker(state)]) == 1000 - claimed
+def test_what_a_worker_claims(claims: Worker, on_host: int, on_card: int) -> None:
+    assert free_bytes(HOST, 1000, [claims]) == 1000 - on_host
+    there = worker(claims.state, device=1, loaded=claims.loaded)
+    assert free_bytes(CARD, 1000, [there]) == 1000 - on_card
+
+
+def test_a_worker_in_one_memory_takes_nothing_of_another() -> None:
+    workers = [worker(WorkerState.LOADING), worker(WorkerState.IDLE, device=1), worker(WorkerState.LOADING, device=2)]
+    assert free_bytes(HOST, 1000, workers) == 900
+    assert free_bytes(CARD, 1000, workers) == 1000
+    assert free_bytes("cuda:3", 1000, workers) == 1000
+
+
+def test_a_card_that_holds_a_model_is_not_counted_twice() -> None:
+    """A card of 24 GB with a model of 8 on it, of which the driver says 15 are free: there are 15."""
+    gb = 10**9
+    serving = worker(WorkerState.IDLE, device=1, need=Need(8 * gb, gb))
+    assert free_bytes(CARD, 15 * gb, [serving]) == 15 * gb
 
 
 def test_claims_add_up() -> None:
-    assert free_bytes(1000, [worker(WorkerState.LOADING), worker(WorkerState.IDLE)]) == 840
+    assert free_bytes(HOST, 1000, [worker(WorkerState.LOADING), worker(WorkerState.IDLE)]) == 840
 
 
-def test_free_memory_is_never_negative() -> None:
-    assert free_bytes(50, [worker(WorkerState.LOADING)]) == 0
+def test_more_may_be_claimed_than_there_is() -> None:
+    assert free_bytes(HOST, 50, [worker(WorkerState.LOADING)]) == -50

@@ -7,81 +7,60 @@ import pytest
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import REMEMBERED, Limits, Pool
-from rbee_core.domain.worker import Need, RequestId, Secret, Ticket, Wanted, WorkerId
+from rbee_core.domain.worker import Reason, Ticket, WorkerId
 from rbee_core.errors import (
-    InsufficientRam,
+    InvalidRequest,
     LoadingTimeout,
     ModelLoadFailed,
     RbeeError,
     ShuttingDown,
-    VramExhausted,
     WorkerCrashed,
     WorkerNotFound,
+    WorkerNotReady,
+)
+from tests.support.pools import (
+    NOTHING,
+    URL,
+    Refused,
+    answer,
+    bound,
+    changed,
+    demand,
+    dropped,
+    ended,
+    exited,
+    feed,
+    grant,
+    idle,
+    launch,
+    launched,
+    loaded,
+    pinned,
+    plain,
+    refusal,
+    resolved,
+    stop,
+    waits,
+    wants,
+    wants_worker,
+    without_words,
 )
 
 LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=300, probe_every_s=20)
-W = WorkerId("worker-1")
-NEED = Need(mapped_bytes=60, private_bytes=40)
-URL = "http://127.0.0.1:1"
+W = WorkerId("w1")
 REFUSED = ModelLoadFailed(reference="a", why="it is a text file")
 NO_FORK = RbeeError("fork: Resource temporarily unavailable")
 
-
-def wants(
-    ticket: int,
-    worker: str = W,
-    *,
-    model: str = "a",
-    device: str = "cpu",
-    need: Need = NEED,
-    available: int = 1000,
-    host_memory: bool = True,
-    at: float = 0,
-) -> ev.WorkerWanted:
-    wanted = Wanted(f"file:/{model}", f"/{model}", "gguf", 60, "scripted", device)
-    return ev.WorkerWanted(
-        at, Ticket(ticket), wanted, need, available, WorkerId(worker), Secret("hush-hush"), host_memory
-    )
-
-
-def launched(worker: str = W, at: float = 0) -> ev.ChildLaunched:
-    return ev.ChildLaunched(at, WorkerId(worker), pid=77)
-
-
-def bound(worker: str = W, at: float = 0) -> ev.WorkerBound:
-    return ev.WorkerBound(at, WorkerId(worker), URL)
-
-
-def loaded(worker: str = W, at: float = 0) -> ev.WorkerLoaded:
-    return ev.WorkerLoaded(at, WorkerId(worker), slots=1, context_tokens=512)
-
-
-def started(request: str = "r1", at: float = 0) -> ev.RequestStarted:
-    return ev.RequestStarted(at, W, RequestId(request))
-
-
-def ended(request: str = "r1", at: float = 0) -> ev.RequestEnded:
-    return ev.RequestEnded(at, W, RequestId(request))
-
-
-def stop(worker: str = W, at: float = 0) -> ev.StopWanted:
-    return ev.StopWanted(at, WorkerId(worker), "asked to stop")
-
-
-def exited(how: str = "SIGSEGV", worker: str = W, at: float = 0) -> ev.ChildExited:
-    return ev.ChildExited(at, WorkerId(worker), how, ("last words",))
-
-
 HISTORIES: dict[str, list[ev.Event]] = {
-    "launching": [wants(1), launched()],
-    "loading": [wants(1), launched(), bound()],
-    "idle": [wants(1), launched(), bound(), loaded()],
-    "busy": [wants(1), launched(), bound(), loaded(), started()],
-    "stopping": [wants(1), launched(), bound(), loaded(), stop()],
-    "unloaded": [wants(1), launched(), bound(), loaded(), stop(), exited("exit code 0")],
-    "crashed": [wants(1), launched(), bound(), loaded(), exited()],
-    "failed": [wants(1), launched(), bound(), exited()],
-    "evicted": [wants(1), launched(), bound(), loaded(), ev.Tick(1000), exited("exit code 0")],
+    "launching": launch(),
+    "loading": [*launch(), bound()],
+    "idle": idle(),
+    "busy": [*idle(), wants(1)],
+    "stopping": [*idle(), stop()],
+    "unloaded": [*idle(), stop(), exited(how="exit code 0")],
+    "crashed": [*idle(), exited()],
+    "failed": [*launch(), bound(), exited()],
+    "evicted": [*idle(), ev.Tick(1000), exited(how="exit code 0")],
 }
 
 
@@ -92,30 +71,26 @@ def pool_in(state: str) -> Pool:
     return pool
 
 
-def feed(pool: Pool, events: Sequence[ev.Event]) -> list[do.Instruction]:
-    return [instruction for event in events for instruction in pool.handle(event)]
+BUSY = changed("idle", "busy", Reason.REQUEST, "ann")
+DONE = changed("busy", "idle", Reason.DONE)
 
 
-def said(text: str) -> do.Announce:
-    return do.Announce(W, text)
+def stopping(before: str, reason: Reason = Reason.ASKED) -> list[do.Instruction]:
+    return [changed(before, "stopping", reason), do.Stop(W)]
 
 
-def gone(text: str) -> do.Announce:
-    return do.Announce(W, text, gone=True)
-
-
-STOPPING = [said("stopping: asked to stop"), do.Stop(W)]
-NOTHING: list[do.Instruction] = []
-
-# (state before, event, instructions, state after). Refusals are compared by ticket and error class below.
-TABLE: list[tuple[str, ev.Event, Sequence[do.Instruction], str]] = [
+# (state before, event, instructions, state after).
+TABLE: list[tuple[str, ev.Event, Sequence[do.Instruction | Refused], str]] = [
     # The child's process.
     ("launching", launched(), NOTHING, "launching"),
-    ("loading", exited(), [gone("failed: SIGSEGV")], "failed"),
-    ("idle", exited(), [gone("crashed: SIGSEGV")], "crashed"),
-    ("busy", exited("exit code 3"), [gone("crashed: exit code 3")], "crashed"),
-    ("stopping", exited("SIGKILL"), [gone("unloaded: asked to stop")], "unloaded"),
+    ("launching", ev.LaunchFailed(1, W, NO_FORK), [changed("launching", "failed", Reason.NOT_LAUNCHED)], "failed"),
+    ("launching", exited(), [changed("launching", "failed", Reason.EXITED)], "failed"),
+    ("loading", exited(), [changed("loading", "failed", Reason.EXITED)], "failed"),
+    ("idle", exited(), [changed("idle", "crashed", Reason.EXITED)], "crashed"),
+    ("busy", exited(), [changed("busy", "crashed", Reason.EXITED)], "crashed"),
+    ("stopping", exited(), [changed("stopping", "unloaded", Reason.EXITED)], "unloaded"),
     # Loading.
+    ("launching", bound(), [changed("launching", "loading", Reason.BOUND), do.Watch(W)], "loading"),
     ("loading", bound(), NOTHING, "loading"),
     ("idle", bound(), NOTHING, "idle"),
     ("stopping", bound(), NOTHING, "stopping"),
@@ -124,55 +99,67 @@ TABLE: list[tuple[str, ev.Event, Sequence[do.Instruction], str]] = [
     ("idle", ev.LoadProgressed(1, W, 0.5, ""), NOTHING, "idle"),
     ("stopping", ev.LoadProgressed(1, W, 0.5, ""), NOTHING, "stopping"),
     ("launching", loaded(), NOTHING, "launching"),
-    ("loading", loaded(), [do.Announce(W, "ready with 1 slots of 512 tokens", ready=True)], "idle"),
+    ("loading", loaded(), [changed("loading", "idle", Reason.LOADED)], "idle"),
     ("busy", loaded(), NOTHING, "busy"),
     ("stopping", loaded(), NOTHING, "stopping"),
-    ("loading", ev.LoadFailed(1, W, REFUSED), [said(f"stopping: {REFUSED}"), do.Stop(W)], "stopping"),
+    ("launching", ev.LoadFailed(1, W, REFUSED), stopping("launching", Reason.NOT_LOADED), "stopping"),
+    ("loading", ev.LoadFailed(1, W, REFUSED), stopping("loading", Reason.NOT_LOADED), "stopping"),
     ("idle", ev.LoadFailed(1, W, REFUSED), NOTHING, "idle"),
     ("stopping", ev.LoadFailed(1, W, REFUSED), NOTHING, "stopping"),
-    # Requests.
-    ("loading", started(), NOTHING, "loading"),
-    ("idle", started(), NOTHING, "busy"),
-    ("idle", ended("unknown"), NOTHING, "idle"),
-    ("busy", started("r2"), NOTHING, "busy"),
-    ("busy", ended("unknown"), NOTHING, "busy"),
-    ("busy", ended(), NOTHING, "idle"),
-    ("stopping", started(), NOTHING, "stopping"),
-    ("stopping", ended(), NOTHING, "stopping"),
+    # Requests for a model that a worker holds.
+    ("launching", wants(2), [waits(2, 1, "the model")], "launching"),
+    ("loading", wants(2), [waits(2, 1, "the model")], "loading"),
+    ("idle", wants(2), [grant(2), BUSY], "busy"),
+    ("idle", wants(2, queue=False), [grant(2), BUSY], "busy"),
+    ("busy", wants(2), [waits(2, 1, "a slot")], "busy"),
+    ("stopping", wants(2), [do.Resolve(demand()), waits(2, 1, "the model")], "stopping"),
+    ("crashed", wants(2), [do.Resolve(demand()), waits(2, 1, "the model")], "crashed"),
+    ("idle", ended(99), NOTHING, "idle"),
+    ("idle", dropped(99), NOTHING, "idle"),
+    ("busy", ended(99), NOTHING, "busy"),
+    ("busy", ended(1), [DONE], "idle"),
+    ("busy", dropped(1), [DONE], "idle"),
+    # Requests for a worker.
+    ("idle", wants_worker(2), [grant(2), BUSY], "busy"),
+    ("idle", wants_worker(2, "w9"), [Refused(2, WorkerNotFound)], "idle"),
+    ("loading", wants_worker(2), [waits(2, 1, "the model")], "loading"),
+    ("loading", wants_worker(2, queue=False), [Refused(2, WorkerNotReady)], "loading"),
+    ("stopping", wants_worker(2), [Refused(2, WorkerNotReady)], "stopping"),
+    ("evicted", wants_worker(2), [Refused(2, WorkerNotReady)], "evicted"),
+    ("busy", wants_worker(2, name="r1"), [Refused(2, InvalidRequest)], "busy"),
     # Probes.
     ("idle", ev.ProbeAnswered(1, W), NOTHING, "idle"),
     ("idle", ev.ProbeFailed(1, W), NOTHING, "idle"),
     ("loading", ev.ProbeFailed(1, W), NOTHING, "loading"),
     ("stopping", ev.ProbeFailed(1, W), NOTHING, "stopping"),
     # Stopping.
-    ("loading", stop(), STOPPING, "stopping"),
-    ("idle", stop(), STOPPING, "stopping"),
-    ("busy", stop(), STOPPING, "stopping"),
+    ("launching", stop(), stopping("launching"), "stopping"),
+    ("loading", stop(), stopping("loading"), "stopping"),
+    ("idle", stop(), stopping("idle"), "stopping"),
+    ("busy", stop(), stopping("busy"), "stopping"),
     ("stopping", stop(), NOTHING, "stopping"),
-    ("idle", ev.ShutdownWanted(1), [said("stopping: the hive is shutting down"), do.Stop(W)], "stopping"),
+    ("idle", ev.DrainWanted(1), NOTHING, "idle"),
+    ("busy", ev.DrainWanted(1), NOTHING, "busy"),
+    ("idle", ev.ShutdownWanted(1), stopping("idle", Reason.SHUTDOWN), "stopping"),
     ("stopping", ev.ShutdownWanted(1), NOTHING, "stopping"),
     # Time.
     ("launching", ev.Tick(29.9), NOTHING, "launching"),
+    ("launching", ev.Tick(30), stopping("launching", Reason.STALLED), "stopping"),
     ("loading", ev.Tick(59.9), NOTHING, "loading"),
+    ("loading", ev.Tick(60), stopping("loading", Reason.STALLED), "stopping"),
     ("idle", ev.Tick(19.9), NOTHING, "idle"),
     ("idle", ev.Tick(20), [do.Probe(W)], "idle"),
     ("busy", ev.Tick(20), [do.Probe(W)], "busy"),
     ("busy", ev.Tick(1000), [do.Probe(W)], "busy"),
-    ("idle", ev.Tick(300), [said("stopping: idle for 300 s"), do.Stop(W)], "stopping"),
+    ("idle", ev.Tick(300), stopping("idle", Reason.IDLE), "stopping"),
     ("stopping", ev.Tick(1000), NOTHING, "stopping"),
-    # Wants, once the worker's address is known.
-    ("loading", wants(2, "worker-2"), [do.Answer(Ticket(2), W)], "loading"),
-    ("idle", wants(2, "worker-2"), [do.Answer(Ticket(2), W)], "idle"),
-    ("busy", wants(2, "worker-2"), [do.Answer(Ticket(2), W)], "busy"),
-    ("launching", wants(2, "worker-2"), NOTHING, "launching"),
-    ("idle", ev.TicketDropped(1, Ticket(1)), NOTHING, "idle"),
 ]
 
 
 @pytest.mark.parametrize(("before", "event", "expected", "after"), TABLE)
-def test_table(before: str, event: ev.Event, expected: Sequence[do.Instruction], after: str) -> None:
+def test_table(before: str, event: ev.Event, expected: Sequence[do.Instruction | Refused], after: str) -> None:
     pool = pool_in(before)
-    assert pool.handle(event) == list(expected)
+    assert plain(pool.handle(event)) == list(expected)
     assert pool.find(W).state == after
 
 
@@ -185,8 +172,9 @@ WORKER_EVENTS: list[ev.Event] = [
     ev.LoadFailed(1, W, REFUSED),
     ev.ProbeAnswered(1, W),
     ev.ProbeFailed(1, W),
-    started(),
-    ended(),
+    pinned(),
+    ended(1),
+    dropped(1),
     stop(),
     exited(),
     ev.Tick(5000),
@@ -212,136 +200,140 @@ def test_events_of_unknown_workers_change_nothing(event: ev.Event) -> None:
         pool.find(W)
 
 
-def test_a_want_launches_a_worker() -> None:
+# A life, from the first wish to the end.
+
+
+def test_a_demand_is_resolved_then_a_worker_is_launched_bound_and_loaded() -> None:
     pool = Pool(LIMITS)
-    assert pool.handle(wants(1)) == [said("launching for file:/a on cpu"), do.Launch(W)]
+    assert pool.handle(wants(1)) == [do.Resolve(demand()), waits(1, 1, "the model")]
+    assert pool.live() == []
+    assert pool.handle(resolved()) == [changed("", "launching", Reason.WANTED, "ann"), do.Launch(W)]
     worker = pool.find(W)
     assert (worker.state, worker.pid, worker.url) == ("launching", 0, "")
-    pool.handle(launched())
+    assert pool.handle(launched()) == []
     assert worker.pid == 77
+    pool.handle(bound())
+    assert worker.url == URL
+    assert pool.handle(ev.LoadProgressed(1, W, 0.5, "weights")) == [waits(1, 1, "the model", 0.5)]
+    assert pool.handle(loaded()) == [changed("loading", "idle", Reason.LOADED), grant(1), BUSY]
+    assert (worker.slots, worker.context_tokens, worker.requests) == (1, 512, {1: "r1"})
 
 
-def test_equal_wants_share_one_worker_however_many_ask() -> None:
+@pytest.mark.parametrize(("until", "event"), [("bound", bound()), ("ready", loaded())])
+def test_a_ticket_is_answered_when_the_worker_is_as_far_as_it_wants(until: ev.Until, event: ev.Event) -> None:
     pool = Pool(LIMITS)
-    instructions = feed(pool, [wants(n, f"worker-{n}") for n in range(1, 51)])
-    assert [i for i in instructions if isinstance(i, do.Launch)] == [do.Launch(W)]
-    answers = pool.handle(bound())
-    assert answers == [said(f"registered at {URL}"), *[do.Answer(Ticket(n), W) for n in range(1, 51)], do.Watch(W)]
-    assert pool.find(W).tickets == []
+    feed(pool, [wants(1, until=until), resolved(), launched()])
+    events = [bound(), loaded()]
+    for other in events[: events.index(event)]:
+        assert answer(1) not in pool.handle(other)
+    assert answer(1) in pool.handle(event)
+    assert answer(1) not in feed(pool, events[events.index(event) + 1 :])
 
 
-@pytest.mark.parametrize("other", [wants(2, "worker-2", model="b"), wants(2, "worker-2", device="cuda:0")])
-def test_other_wants_get_a_worker_of_their_own(other: ev.WorkerWanted) -> None:
+@pytest.mark.parametrize("until", ["bound", "ready"])
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_a_ticket_for_a_worker_that_serves_is_answered_once_it_is_resolved(state: str, until: ev.Until) -> None:
+    pool = pool_in(state)
+    assert without_words(feed(pool, [wants(2, until=until), resolved(worker="w2")])) == [
+        do.Resolve(demand()), answer(2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", [("b", None), ("a", 1)])
+def test_other_demands_get_a_worker_of_their_own(other: tuple[str, int | None]) -> None:
+    model, device = other
     pool = pool_in("idle")
-    assert do.Launch(WorkerId("worker-2")) in pool.handle(other)
+    said = feed(pool, [wants(2, model, device=device), resolved(model, "w2", device=device)])
+    assert do.Launch(WorkerId("w2")) in said
     assert len(pool.live()) == 2
 
 
-def test_a_want_while_the_holder_stops_gets_a_new_worker() -> None:
-    pool = pool_in("stopping")
-    assert do.Launch(WorkerId("worker-2")) in pool.handle(wants(2, "worker-2"))
-
-
-def test_an_idle_holder_is_preferred() -> None:
-    pool = pool_in("busy")
-    pool.handle(wants(2, "worker-2", model="b"))
-    pool.find("worker-2").wanted = pool.find(W).wanted  # as after a change of the options that `Wanted` does not carry
-    feed(pool, [bound("worker-2"), loaded("worker-2")])
-    assert pool.handle(wants(3, "worker-3")) == [do.Answer(Ticket(3), WorkerId("worker-2"))]
-
-
-def test_a_dropped_ticket_is_not_answered_and_its_worker_lives_on() -> None:
-    pool = Pool(LIMITS)
-    feed(pool, [wants(1), launched(), wants(2, "worker-2")])
-    assert pool.handle(ev.TicketDropped(1, Ticket(1))) == []
-    assert [i for i in pool.handle(bound()) if isinstance(i, do.Answer)] == [do.Answer(Ticket(2), W)]
-
-
-def test_an_unknown_ticket_can_be_dropped() -> None:
-    assert pool_in("launching").handle(ev.TicketDropped(1, Ticket(99))) == []
-
-
-# Memory.
-
-
-@pytest.mark.parametrize(("host_memory", "shortage"), [(True, InsufficientRam), (False, VramExhausted)])
-def test_a_want_that_does_not_fit_is_refused(host_memory: bool, shortage: type[RbeeError]) -> None:
-    pool = Pool(LIMITS)
-    error = only_refusal(pool.handle(wants(1, available=99, host_memory=host_memory)), ticket=1)
-    assert isinstance(error, shortage)
-    assert error.details == {"need_bytes": 100, "have_bytes": 99}
-    assert pool.live() == []
-
-
-def test_what_starting_workers_will_take_is_set_aside() -> None:
-    pool = Pool(LIMITS)
-    pool.handle(wants(1, available=199))
-    error = only_refusal(pool.handle(wants(2, "worker-2", model="b", available=199)), ticket=2)
-    assert error.details == {"need_bytes": 100, "have_bytes": 99}
-
-
-def test_of_serving_workers_only_the_mapped_weights_are_set_aside() -> None:
+def test_what_a_demand_means_may_change() -> None:
+    """The file was replaced by a larger one: a spawn gets a new worker, and requests go there from then on."""
     pool = pool_in("idle")
-    assert only_refusal(pool.handle(wants(2, "worker-2", model="b", available=159)), ticket=2)
-    assert do.Launch(WorkerId("worker-2")) in pool.handle(wants(3, "worker-2", model="b", available=160))
+    changed_file = ev.Resolved(
+        at=0, demand=demand(), recipe=resolved("b").recipe, available_bytes=1000, worker_id=WorkerId("w2"),
+        secret=resolved().secret,
+    )  # fmt: skip
+    feed(pool, [wants(2, until="bound"), changed_file, bound("w2"), loaded("w2")])
+    assert grant(3, "w2") in pool.handle(wants(3))
 
 
-def test_an_end_gives_its_memory_back() -> None:
-    pool = pool_in("launching")
-    pool.handle(exited())
-    assert do.Launch(WorkerId("worker-2")) in pool.handle(wants(2, "worker-2", available=100))
+def test_a_worker_that_would_serve_is_shown_and_not_claimed() -> None:
+    pool = pool_in("idle")
+    assert pool.would_serve(demand()) is pool.find(W)
+    assert pool.would_serve(demand("b")) is None
+    pool.handle(wants(1))
+    assert pool.would_serve(demand()) is None
 
 
 # Ways out: whoever waits is told, with the reason.
-
-
-def only_refusal(instructions: Sequence[do.Instruction], ticket: int) -> RbeeError:
-    refusals = [i for i in instructions if isinstance(i, do.Refuse)]
-    assert [r.ticket for r in refusals] == [Ticket(ticket)]
-    return refusals[0].error
 
 
 @pytest.mark.parametrize(
     ("event", "error", "state"),
     [
         (ev.LaunchFailed(1, W, NO_FORK), RbeeError, "failed"),
-        (exited("exit code 1"), WorkerCrashed, "failed"),
+        (exited(how="exit code 1"), WorkerCrashed, "failed"),
         (ev.LoadFailed(1, W, REFUSED), ModelLoadFailed, "stopping"),
         (ev.Tick(30), LoadingTimeout, "stopping"),
         (stop(), ShuttingDown, "stopping"),
+        (ev.DrainWanted(1), ShuttingDown, "launching"),
         (ev.ShutdownWanted(1), ShuttingDown, "stopping"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_every_way_out_of_launching_refuses_the_waiting(event: ev.Event, error: type[RbeeError], state: str) -> None:
-    pool = pool_in("launching")
-    assert isinstance(only_refusal(pool.handle(event), ticket=1), error)
+@pytest.mark.parametrize("until", ["bound", "ready", "slot"])
+def test_every_way_out_of_launching_refuses_the_waiting(
+    event: ev.Event, error: type[RbeeError], state: str, until: ev.Until
+) -> None:
+    pool = Pool(LIMITS)
+    feed(pool, [wants(1, until=until), resolved(), launched()])
+    assert isinstance(refusal(pool.handle(event), ticket=1), error)
     assert pool.find(W).state == state
-    assert pool.find(W).tickets == []
+    assert not any(isinstance(i, do.Refuse) for i in feed(pool, [exited(), ev.ShutdownWanted(2)]))
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [(exited(), WorkerCrashed), (stop(), ShuttingDown), (ev.DrainWanted(1), ShuttingDown)],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_way_out_of_serving_refuses_the_queue(event: ev.Event, error: type[RbeeError]) -> None:
+    pool = pool_in("busy")
+    pool.handle(wants(2))
+    assert isinstance(refusal(pool.handle(event), ticket=2), error)
+
+
+def test_a_demand_that_cannot_be_resolved_is_refused_to_all() -> None:
+    pool = Pool(LIMITS)
+    feed(pool, [wants(1), wants(2, until="bound"), wants(3, "b")])
+    assert plain(pool.handle(ev.Unresolvable(1, demand(), REFUSED))) == [
+        Refused(1, ModelLoadFailed), Refused(2, ModelLoadFailed)
+    ]  # fmt: skip
+    assert do.Resolve(demand()) in pool.handle(wants(4))
 
 
 def test_a_crash_names_exit_and_last_lines() -> None:
     pool = pool_in("busy")
-    pool.handle(exited("SIGSEGV"))
+    pool.handle(exited())
     worker = pool.find(W)
-    assert worker.error is not None
-    assert worker.error.code == "WORKER_CRASHED"
-    assert worker.error.details["exit"] == "SIGSEGV"
-    assert worker.error.details["log_tail"] == ["last words"]
-    assert worker.requests == set()
+    assert isinstance(worker.error, WorkerCrashed)
+    assert worker.error.details == {"worker_id": "w1", "exit": "SIGSEGV", "log_tail": ["last words"]}
+    assert (worker.reason, worker.requests) == ("SIGSEGV", {})
 
 
 def test_the_reason_of_a_failed_load_outlives_the_exit() -> None:
     pool = pool_in("loading")
-    feed(pool, [ev.LoadFailed(1, W, REFUSED), exited("exit code 0")])
+    feed(pool, [ev.LoadFailed(1, W, REFUSED), exited(how="exit code 0")])
     worker = pool.find(W)
-    assert (worker.state, worker.reason) == ("failed", REFUSED.message)
-    assert worker.error is REFUSED
+    assert (worker.state, worker.reason, worker.error) == ("failed", REFUSED.message, REFUSED)
 
 
-@pytest.mark.parametrize("end", ["unloaded", "evicted"])
-def test_a_wanted_end_is_no_error(end: str) -> None:
-    assert pool_in(end).find(W).error is None
+@pytest.mark.parametrize(("end", "words"), [("unloaded", "asked to stop"), ("evicted", "idle for 1000 s")])
+def test_a_wanted_end_is_no_error(end: str, words: str) -> None:
+    worker = pool_in(end).find(W)
+    assert (worker.error, worker.reason) == (None, words)
 
 
 # Stall, idle time, probes.
@@ -351,26 +343,23 @@ def test_progress_extends_the_stall_timeout() -> None:
     pool = pool_in("loading")
     for at in range(50, 1000, 50):
         assert feed(pool, [ev.LoadProgressed(at, W, at / 1000, "weights"), ev.Tick(at + 49)]) == []
-    timeout = [said("stopping: Worker worker-1 stopped making progress at 95% for 60 s"), do.Stop(W)]
-    assert pool.handle(ev.Tick(950 + 60)) == timeout
-    assert pool.find(W).error is not None
-    pool.handle(exited("exit code 0"))
-    assert pool.find(W).state == "failed"
+    assert pool.handle(ev.Tick(950 + 60)) == stopping("loading", Reason.STALLED)
+    pool.handle(exited(how="exit code 0"))
+    worker = pool.find(W)
+    assert (worker.state, type(worker.error)) == ("failed", LoadingTimeout)
 
 
 def test_a_request_restarts_the_idle_time() -> None:
     pool = pool_in("idle")
-    feed(pool, [started(at=200), ended(at=250)])
+    feed(pool, [wants(1, at=200), ended(1, at=250)])
     assert pool.handle(ev.Tick(549)) == [do.Probe(W)]
     assert do.Stop(W) in pool.handle(ev.Tick(550))
 
 
-def test_a_worker_is_idle_when_its_last_request_ends() -> None:
-    pool = pool_in("busy")
-    feed(pool, [started("r2"), ended("r1")])
-    assert pool.find(W).state == "busy"
-    pool.handle(ended("r2"))
-    assert pool.find(W).state == "idle"
+def test_a_pinned_worker_is_not_stopped_for_being_idle() -> None:
+    pool = pool_in("idle")
+    assert feed(pool, [pinned(), ev.Tick(1000)]) == [do.Probe(W)]
+    assert do.Stop(W) in feed(pool, [pinned(pinned=False), ev.Tick(1001)])
 
 
 def test_a_worker_is_probed_once_an_interval() -> None:
@@ -384,12 +373,10 @@ def test_a_worker_that_misses_three_probes_is_killed_and_counts_as_crashed(state
     pool = pool_in(state)
     miss = ev.ProbeFailed(1, W)
     assert feed(pool, [miss, miss]) == []
-    assert pool.handle(miss) == [said("stopping: it stopped answering"), do.Stop(W, force=True)]
-    pool.handle(exited("SIGKILL"))
+    assert pool.handle(miss) == [changed(state, "stopping", Reason.NOT_ANSWERING), do.Stop(W, force=True)]
+    pool.handle(exited(how="SIGKILL"))
     worker = pool.find(W)
-    assert (worker.state, worker.reason) == ("crashed", "it stopped answering")
-    assert worker.error is not None
-    assert worker.error.code == "WORKER_CRASHED"
+    assert (worker.state, worker.reason, type(worker.error)) == ("crashed", "it stopped answering", WorkerCrashed)
 
 
 def test_an_answered_probe_forgives_the_missed_ones() -> None:
@@ -403,14 +390,25 @@ def test_an_answered_probe_forgives_the_missed_ones() -> None:
 
 
 def test_shutdown_stops_all_and_nothing_starts_afterwards() -> None:
-    pool = pool_in("idle")
-    feed(pool, [wants(2, "worker-2", model="b"), launched("worker-2")])
-    stops = [i for i in pool.handle(ev.ShutdownWanted(1)) if isinstance(i, do.Stop)]
-    assert stops == [do.Stop(W), do.Stop(WorkerId("worker-2"))]
-    error = only_refusal(pool.handle(wants(3, "worker-3", model="c")), ticket=3)
-    assert isinstance(error, ShuttingDown)
-    feed(pool, [exited("exit code 0"), exited("exit code 0", "worker-2")])
+    pool = pool_in("busy")
+    feed(pool, launch("w2", "b"))
+    feed(pool, [wants(3, "c"), wants(4)])
+    said = pool.handle(ev.ShutdownWanted(1))
+    assert [i.worker_id for i in said if isinstance(i, do.Stop)] == ["w1", "w2"]
+    assert [(i.ticket, type(i.error)) for i in said if isinstance(i, do.Refuse)] == [
+        (3, ShuttingDown), (4, ShuttingDown)
+    ]  # fmt: skip
+    assert pool.handle(resolved("c", "w3")) == []
+    assert plain(pool.handle(wants(5, "d"))) == [Refused(5, ShuttingDown)]
+    feed(pool, [exited(how="exit code 0"), exited("w2", "exit code 0")])
     assert pool.live() == []
+
+
+def test_who_holds_a_slot_when_the_hive_drains_keeps_it() -> None:
+    pool = pool_in("busy")
+    assert pool.handle(ev.DrainWanted(1)) == []
+    assert pool.find(W).requests == {Ticket(1): "r1"}
+    assert pool.handle(ended(1)) == [DONE]
 
 
 def test_a_late_callback_after_shutdown_is_ignored() -> None:
@@ -422,15 +420,16 @@ def test_a_late_callback_after_shutdown_is_ignored() -> None:
 def test_remembered_ends_are_bounded() -> None:
     pool = Pool(LIMITS)
     for n in range(REMEMBERED + 10):
-        feed(pool, [wants(n, f"worker-{n}"), exited(worker=f"worker-{n}")])
+        feed(pool, [*launch(f"w{n}"), exited(f"w{n}")])
     with pytest.raises(WorkerNotFound):
-        pool.find("worker-9")
-    assert pool.find("worker-10").state == "failed"
+        pool.find("w9")
+    assert pool.find("w10").state == "failed"
+    assert len(pool.remembered()) == REMEMBERED
 
 
 def test_no_representation_shows_the_secret() -> None:
     pool = pool_in("idle")
-    shown = repr(pool.find(W)) + repr(pool) + repr(wants(1))
+    shown = repr(pool.find(W)) + repr(pool) + repr(resolved())
     assert "Secret(…)" in shown
     assert str(pool.find(W).secret) not in shown
-    assert repr(pool) == "<Pool worker-1 idle>"
+    assert repr(pool) == "<Pool w1 idle>"

@@ -1,163 +1,338 @@
 """The pool under arbitrary histories: whatever order events come in, its promises hold."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
+from rbee_core.domain.pending import Pending
 from rbee_core.domain.placement import free_bytes
 from rbee_core.domain.pool import REMEMBERED, Limits, Pool
-from rbee_core.domain.worker import ENDED, Need, RequestId, Secret, Ticket, Wanted, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import ENDED, HOST, STARTING, Demand, Need, Reason, Ticket, Worker, WorkerId, WorkerState
 from rbee_core.errors import RbeeError
+from tests.support.pools import URL, recipe, resolved, wants, wants_worker
 
-MEMORY = 1000
-NEED = Need(mapped_bytes=150, private_bytes=100)
-LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20)
+LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20, queue=8, overtakes=2)
 RANK = {"launching": 0, "loading": 1, "idle": 2, "busy": 2, "stopping": 3}
+MEMORIES = {HOST: 1000, "cuda:1": 600}
+MODELS = {"a": Need(150, 100), "b": Need(250, 150), "c": Need(400, 100), "d": Need(700, 200)}
+PICK = st.integers(0, 5)
 
 
-class Operator:
-    """Carries out what the pool says, as the supervisor would, with a dictionary for an operating system."""
+class World:
+    """Carries out what the pool says, as the supervisor would, with dictionaries for an operating system."""
 
     def __init__(self) -> None:
-        self.processes: set[WorkerId] = set()
+        self.processes: dict[WorkerId, Worker] = {}
+        self.strangers = dict.fromkeys(MEMORIES, 0)
+        self.resolving: list[Demand] = []
         self.to_launch: list[WorkerId] = []
         self.asked_to_stop: set[WorkerId] = set()
-        self.waiting: set[Ticket] = set()
-        self.served: set[Ticket] = set()
+        self.waiting: dict[Ticket, str] = {}
+        self.granted: dict[Ticket, WorkerId] = {}
+        self.removing: list[Ticket] = []
+        self.settled: set[Ticket] = set()
+
+    def available(self, memory: str) -> int:
+        """Return what the system reports as free: what is mapped in the host's memory looks reclaimable."""
+        here = [w.recipe.need for w in self.processes.values() if w.recipe.memory == memory and w.loaded]
+        held = sum(n.private_bytes if memory == HOST else n.total_bytes for n in here)
+        return MEMORIES[memory] - self.strangers[memory] - held
 
     def carry_out(self, instructions: Sequence[do.Instruction]) -> None:
         for instruction in instructions:
             match instruction:
+                case do.Resolve(wanted):
+                    assert wanted not in self.resolving, "a demand is resolved once at a time"
+                    self.resolving.append(wanted)
                 case do.Launch(worker_id):
                     self.to_launch.append(worker_id)
                 case do.Stop(worker_id):
                     assert worker_id not in self.asked_to_stop, "a worker is stopped once"
                     self.asked_to_stop.add(worker_id)
-                case do.Answer(ticket) | do.Refuse(ticket):
-                    assert ticket not in self.served, "a ticket is settled once"
-                    self.served.add(ticket)
-                    self.waiting.discard(ticket)
-                case do.Watch() | do.Probe() | do.Announce():
+                case do.Answer(ticket) | do.Refuse(ticket) | do.Grant(ticket):
+                    assert ticket not in self.settled, "a ticket is settled once"
+                    assert ticket in self.waiting, "who has left is not answered"
+                    self.settled.add(ticket)
+                    del self.waiting[ticket]
+                    if isinstance(instruction, do.Grant):
+                        self.granted[ticket] = instruction.worker_id
+                case do.Tell(ticket, waiting):
+                    assert ticket in self.waiting, "who does not wait is not told that it does"
+                    assert waiting.position >= 1
+                case do.Watch() | do.Probe() | do.Changed():
                     pass
 
 
 class PoolMachine(RuleBasedStateMachine):
     """Time is virtual and only moves forward; a process exists from Launch to ChildExited."""
 
-    tickets = Bundle("tickets")
-    requests = Bundle("requests")
-
     @initialize()
     def begin(self) -> None:
         self.pool = Pool(LIMITS)
-        self.operator = Operator()
+        self.world = World()
         self.now = 0.0
         self.count = 0
         self.ranks: dict[WorkerId, int] = {}
-        self.launched_after_shutdown = False
+        self.joined: dict[Ticket, int] = {}
+        self.overtaken: Counter[tuple[WorkerId, str, str]] = Counter()
+
+    # Every event goes through here: what an event may do is checked against the state before it.
 
     def feed(self, event: ev.Event) -> None:
-        closing = self.pool.closing
+        closing, pending, live = self.pool.closing, self.pending(), self.pool.live()
+        states = {w.id: (w.state, w.pinned) for w in live}
+        lines = {w.id: self.line(w) for w in live}
         instructions = self.pool.handle(event)
-        assert not (closing and any(isinstance(i, do.Launch) for i in instructions)), "nothing starts after shutdown"
-        self.operator.carry_out(instructions)
-        while self.operator.to_launch:
-            self._launch(self.operator.to_launch.pop())
+        if any(isinstance(i, do.Launch) for i in instructions):
+            assert not closing, "nothing starts after shutdown"
+            assert isinstance(event, ev.Resolved)
+            self.check_launch(event, pending, live)
+        evicted = [i.worker_id for i in instructions if isinstance(i, do.Changed) and i.reason is Reason.MAKE_ROOM]
+        if evicted:
+            assert isinstance(event, ev.Resolved)
+            assert all(states[w] == (WorkerState.IDLE, False) for w in evicted), "only idle ones that are not pinned"
+            assert {self.pool.find(w).recipe.memory for w in evicted} == {event.recipe.memory}
+            stay = [w for w in self.pool.live() if w.state is not WorkerState.STOPPING]
+            assert event.recipe.need.total_bytes <= self.unclaimed(event.recipe.memory, stay), "nobody stops in vain"
+        self.check_turns(instructions, lines)
+        self.world.carry_out(instructions)
+        while self.world.to_launch:
+            self.launch(self.world.to_launch.pop())
 
-    def _launch(self, worker_id: WorkerId) -> None:
+    def check_launch(self, event: ev.Resolved, pending: list[Pending], live: list[Worker]) -> None:
+        memory, need = event.recipe.memory, event.recipe.need.total_bytes
+        before = pending[: [p.demand for p in pending].index(event.demand)]
+        due = [p.recipe for p in before if p.passed > LIMITS.overtakes and p.recipe and p.recipe.memory == memory]
+        assert not due, "who has waited long enough is not passed"
+        assert need <= self.unclaimed(memory, live), "it fits"
+
+    def check_turns(self, instructions: Sequence[do.Instruction], before: dict[WorkerId, dict[Ticket, str]]) -> None:
+        """Between two turns of a client at a worker, no other one has two that came later."""
+        for instruction in instructions:
+            if not isinstance(instruction, do.Grant):
+                continue
+            ticket, worker_id = instruction.ticket, instruction.worker_id
+            client = self.world.waiting.get(ticket, "")
+            others = before.get(worker_id, {})
+            came = self.joined.get(ticket, self.count)
+            for other in {c for t, c in others.items() if t in self.world.waiting and c != client}:
+                oldest = min(self.joined[t] for t, c in others.items() if c == other)
+                self.overtaken[worker_id, other, client] += oldest < came
+                assert self.overtaken[worker_id, other, client] <= 1, f"{client} goes before {other} twice"
+            for key in [k for k in self.overtaken if k[:2] == (worker_id, client)]:
+                del self.overtaken[key]
+            others.pop(ticket, None)
+        for worker in self.pool.live():
+            for ticket in self.line(worker):
+                self.joined.setdefault(ticket, self.count)
+            waiting = set(self.line(worker).values())
+            for key in [k for k in self.overtaken if k[0] == worker.id and k[1] not in waiting]:
+                del self.overtaken[key]
+
+    def launch(self, worker_id: WorkerId) -> None:
+        self.count += 1
         if self.count % 7 == 6:
             self.feed(ev.LaunchFailed(self.now, worker_id, RbeeError("no more processes")))
             return
-        self.operator.processes.add(worker_id)
+        self.world.processes[worker_id] = self.pool.find(worker_id)
         self.feed(ev.ChildLaunched(self.now, worker_id, pid=self.count))
+
+    # Looking, for the invariants alone.
+
+    def pending(self) -> list[Pending]:
+        return list(self.pool._requests._pending)
+
+    def line(self, worker: Worker) -> dict[Ticket, str]:
+        return {r.ticket: r.client for r in self.pool._requests._lines.get(worker.id, ())}
+
+    def unclaimed(self, memory: str, workers: list[Worker]) -> int:
+        needs = sum(w.recipe.need.total_bytes for w in workers if w.recipe.memory == memory)
+        return MEMORIES[memory] - self.world.strangers[memory] - needs
 
     def some_worker(self, pick: int) -> WorkerId:
         """Return a live worker, or one that never was."""
         live = self.pool.live()
-        return live[pick % len(live)].id if live else WorkerId("worker-0")
+        return live[pick % len(live)].id if live else WorkerId("w0")
 
-    @rule(target=tickets, model=st.sampled_from("abc"), available=st.sampled_from([100, 400, MEMORY]))
-    def want(self, model: str, available: int) -> Ticket:
+    def ticket(self, client: str) -> int:
         self.count += 1
-        ticket = Ticket(self.count)
-        self.operator.waiting.add(ticket)
-        wanted = Wanted(f"file:/{model}", f"/{model}", "gguf", 150, "scripted", "cpu")
-        worker_id = WorkerId(f"worker-{self.count}")
-        self.feed(ev.WorkerWanted(self.now, ticket, wanted, NEED, available, worker_id, Secret("secret")))
-        return ticket
+        self.world.waiting[Ticket(self.count)] = client
+        return self.count
 
-    @rule(ticket=consumes(tickets))
-    def drop(self, ticket: Ticket) -> None:
-        self.feed(ev.TicketDropped(self.now, ticket))
-        self.operator.waiting.discard(ticket)
+    # What may happen.
 
-    @rule(pick=st.integers(0, 9))
+    @rule(
+        model=st.sampled_from("aabbcd"), device=st.sampled_from([None, None, 1]), client=st.sampled_from("xyz"),
+        until=st.sampled_from(["slot", "slot", "slot", "ready", "bound"]), queue=st.sampled_from([True, True, False]),
+    )  # fmt: skip
+    def want(self, model: str, device: int | None, client: str, until: ev.Until, queue: bool) -> None:
+        ticket = self.ticket(client)
+        self.feed(wants(ticket, model, device=device, client=client, until=until, queue=queue, at=self.now))
+
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK, client=st.sampled_from("xyz"), queue=st.sampled_from([True, True, False]))
+    def want_that_worker(self, pick: int, client: str, queue: bool) -> None:
+        worker = self.some_worker(pick)
+        self.feed(wants_worker(self.ticket(client), worker, client=client, queue=queue, at=self.now))
+
+    @precondition(lambda self: self.world.waiting)
+    @rule(pick=PICK)
+    def leave(self, pick: int) -> None:
+        waiting = [t for t in self.world.waiting if t not in self.world.removing]
+        if waiting:
+            ticket = waiting[pick % len(waiting)]
+            del self.world.waiting[ticket]
+            self.feed(ev.TicketDropped(self.now, ticket))
+
+    @precondition(lambda self: self.world.granted)
+    @rule(pick=PICK, well=st.booleans())
+    def end_request(self, pick: int, well: bool) -> None:
+        ticket = list(self.world.granted)[pick % len(self.world.granted)]
+        del self.world.granted[ticket]
+        self.feed(ev.RequestEnded(self.now, ticket) if well else ev.TicketDropped(self.now, ticket))
+
+    @precondition(lambda self: self.world.resolving)
+    @rule(pick=PICK, good=st.sampled_from([True, True, True, False]))
+    def resolve(self, pick: int, good: bool) -> None:
+        wanted = self.world.resolving.pop(pick % len(self.world.resolving))
+        if not good:
+            self.feed(ev.Unresolvable(self.now, wanted, RbeeError("no such model")))
+            return
+        self.count += 1
+        model = wanted.reference[-1]
+        available = self.world.available(recipe(model, wanted.device).memory)
+        self.feed(
+            resolved(
+                model, f"w{self.count}", device=wanted.device, need=MODELS[model], available=available, at=self.now
+            )
+        )
+
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK)
     def call_back(self, pick: int) -> None:
-        self.feed(ev.WorkerBound(self.now, self.some_worker(pick), "http://127.0.0.1:1"))
+        self.feed(ev.WorkerBound(self.now, self.some_worker(pick), URL))
 
-    @rule(pick=st.integers(0, 9), fraction=st.floats(0, 1))
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK, fraction=st.sampled_from([0.1, 0.9]))
     def progress(self, pick: int, fraction: float) -> None:
         self.feed(ev.LoadProgressed(self.now, self.some_worker(pick), fraction, ""))
 
-    @rule(pick=st.integers(0, 9), good=st.booleans())
-    def finish_load(self, pick: int, good: bool) -> None:
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK, good=st.sampled_from([True, True, True, False]), slots=st.integers(1, 2))
+    def finish_load(self, pick: int, good: bool, slots: int) -> None:
         worker_id = self.some_worker(pick)
         if good:
-            self.feed(ev.WorkerLoaded(self.now, worker_id, slots=2, context_tokens=512))
+            self.feed(ev.WorkerLoaded(self.now, worker_id, slots=slots, context_tokens=512))
         else:
             self.feed(ev.LoadFailed(self.now, worker_id, RbeeError("no model")))
 
-    @rule(target=requests, pick=st.integers(0, 9))
-    def start_request(self, pick: int) -> tuple[WorkerId, RequestId]:
-        self.count += 1
-        worker_id, request_id = self.some_worker(pick), RequestId(f"r{self.count}")
-        self.feed(ev.RequestStarted(self.now, worker_id, request_id))
-        return worker_id, request_id
-
-    @rule(request=consumes(requests))
-    def end_request(self, request: tuple[WorkerId, RequestId]) -> None:
-        self.feed(ev.RequestEnded(self.now, *request))
-
-    @rule(pick=st.integers(0, 9), alive=st.booleans())
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK, alive=st.booleans())
     def probe(self, pick: int, alive: bool) -> None:
         event = ev.ProbeAnswered if alive else ev.ProbeFailed
         self.feed(event(self.now, self.some_worker(pick)))
 
-    @rule(pick=st.integers(0, 9))
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK, keep=st.booleans())
+    def pin(self, pick: int, keep: bool) -> None:
+        self.feed(ev.PinWanted(self.now, self.some_worker(pick), keep))
+
+    @precondition(lambda self: self.pool.live())
+    @rule(pick=PICK)
     def stop(self, pick: int) -> None:
         self.feed(ev.StopWanted(self.now, self.some_worker(pick), "asked to stop"))
 
-    @precondition(lambda self: self.operator.processes)
-    @rule(pick=st.integers(0, 9), how=st.sampled_from(["exit code 0", "SIGSEGV", "SIGKILL"]))
+    @precondition(lambda self: self.world.processes)
+    @rule(pick=PICK, how=st.sampled_from(["exit code 0", "SIGSEGV", "SIGKILL"]))
     def exit(self, pick: int, how: str) -> None:
-        worker_id = sorted(self.operator.processes)[pick % len(self.operator.processes)]
-        self.operator.processes.discard(worker_id)
+        worker_id = list(self.world.processes)[pick % len(self.world.processes)]
+        del self.world.processes[worker_id]
+        self.world.granted = {t: w for t, w in self.world.granted.items() if w != worker_id}
         self.feed(ev.ChildExited(self.now, worker_id, how, ()))
 
-    @rule(seconds=st.sampled_from([0.5, 5.0, 25.0, 70.0, 200.0]))
+    @rule(memory=st.sampled_from(sorted(MEMORIES)), taken=st.sampled_from([0, 200]))
+    def other_programs(self, memory: str, taken: int) -> None:
+        self.world.strangers[memory] = taken
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 25.0, 70.0]))
     def tick(self, seconds: float) -> None:
         self.now += seconds
         self.feed(ev.Tick(self.now))
 
-    @precondition(lambda self: self.count > 5)
+    @rule(model=st.sampled_from("ab"))
+    def remove_model(self, model: str) -> None:
+        ticket = Ticket(self.ticket(""))
+        self.world.removing.append(ticket)
+        self.feed(ev.ModelRemovalWanted(self.now, ticket, f"file:/{model}"))
+        assert ticket in self.world.settled, "a removal does not wait"
+        if ticket not in self.pool._requests._removals:
+            self.world.removing.remove(ticket)
+
+    @precondition(lambda self: self.world.removing)
+    @rule(pick=PICK)
+    def finish_removal(self, pick: int) -> None:
+        self.feed(ev.ModelRemoved(self.now, self.world.removing.pop(pick % len(self.world.removing))))
+
+    @precondition(lambda self: self.count > 40)
+    @rule()
+    def drain(self) -> None:
+        self.feed(ev.DrainWanted(self.now))
+        assert not self.world.waiting
+
+    @precondition(lambda self: self.count > 50)
     @rule()
     def shut_down(self) -> None:
         self.feed(ev.ShutdownWanted(self.now))
 
+    # What holds at any time.
+
     @invariant()
     def live_workers_are_live_processes(self) -> None:
-        assert {w.id for w in self.pool.live()} == self.operator.processes
+        assert {w.id for w in self.pool.live()} == set(self.world.processes)
 
     @invariant()
     def nobody_is_stranded(self) -> None:
-        held = [t for w in self.pool.live() for t in w.tickets]
-        assert len(held) == len(set(held))
-        assert set(held) == self.operator.waiting
-        assert all(w.state is WorkerState.LAUNCHING for w in self.pool.live() if w.tickets)
+        """Each ticket that waits is in one place, and for a reason."""
+        held = [r.ticket for p in self.pending() for r in p.line]
+        held += [t for w in self.pool.live() for t in self.line(w)]
+        assert sorted(held) == sorted(self.world.waiting)
+        assert len(held) <= LIMITS.queue
+        live = {w.id for w in self.pool.live()}
+        removed = set(self.pool._requests._removals.values())
+        memories: set[str] = set()
+        for pending in self.pending():
+            memory = pending.recipe.memory if pending.recipe else ""
+            assert pending.resolving == (pending.demand in self.world.resolving) or self.pool.closing
+            reasons = [pending.resolving, pending.demand.reference in removed, pending.awaited & live]
+            assert any(reasons) or memory in memories, f"{pending} waits for nothing"
+            memories |= {memory} - {""}
+        for worker in self.pool.live():
+            assert not self.line(worker) or worker.state in STARTING or (worker.serving and not worker.free_slots)
+
+    @invariant()
+    def slots_are_granted_once(self) -> None:
+        for worker in self.pool.live():
+            granted = {t for t, w in self.world.granted.items() if w == worker.id}
+            assert set(worker.requests) == granted
+            assert len(granted) <= worker.slots
+            if worker.serving:
+                assert (worker.state is WorkerState.BUSY) == bool(granted)
+
+    @invariant()
+    def memory_is_accounted_for(self) -> None:
+        live = self.pool.live()
+        for memory in MEMORIES:
+            assert free_bytes(memory, self.world.available(memory), live) == self.unclaimed(memory, live)
+
+    @invariant()
+    def one_worker_for_a_recipe(self) -> None:
+        recipes = [w.recipe for w in self.pool.live() if w.state is not WorkerState.STOPPING]
+        assert all(r not in recipes[:n] for n, r in enumerate(recipes))
 
     @invariant()
     def states_never_go_back(self) -> None:
@@ -170,37 +345,52 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def who_leaves_was_stopping_or_died(self) -> None:
         stopping = {w.id for w in self.pool.live() if w.state is WorkerState.STOPPING}
-        assert stopping == self.operator.asked_to_stop & self.operator.processes
-
-    @invariant()
-    def busy_means_requests(self) -> None:
-        for worker in self.pool.live():
-            if worker.serving:
-                assert (worker.state is WorkerState.BUSY) == bool(worker.requests)
-
-    @invariant()
-    def memory_is_accounted_for(self) -> None:
-        live: list[Worker] = self.pool.live()
-        assert 0 <= free_bytes(MEMORY, live) <= MEMORY
-        if not live:
-            assert free_bytes(MEMORY, live) == MEMORY
+        assert stopping == self.world.asked_to_stop & set(self.world.processes)
 
     @invariant()
     def the_past_is_bounded(self) -> None:
-        assert len(self.pool._ended) <= REMEMBERED
-        assert all(w.state in ENDED for w in self.pool._ended.values())
+        assert len(self.pool.remembered()) <= REMEMBERED
+        assert all(w.state in ENDED for w in self.pool.remembered())
+        assert set(self.pool._requests._told) <= set(self.world.waiting)
+        assert set(self.pool._requests._lines) <= set(self.world.processes)
+
+    # How it ends.
 
     def teardown(self) -> None:
-        """A shutdown ends every worker and settles every ticket, from wherever the history got to."""
+        """If all goes well from here, everybody is served; a shutdown then ends every worker."""
         if not hasattr(self, "pool"):
             return
+        self.let_all_go_well()
+        assert not self.world.waiting, "everybody is served in the end"
+        self.ticket("x")
+        self.feed(wants(self.count, "a"))
         self.feed(ev.ShutdownWanted(self.now))
-        assert not self.operator.waiting
-        for worker_id in sorted(self.operator.processes):
-            self.operator.processes.discard(worker_id)
-            self.feed(ev.ChildExited(self.now, worker_id, "exit code 0", ()))
+        assert not self.world.waiting
+        for worker_id in list(self.world.processes):
+            self.exit(list(self.world.processes).index(worker_id), "exit code 0")
         assert self.pool.live() == []
+        assert not self.pending()
+
+    def let_all_go_well(self) -> None:
+        self.world.strangers = dict.fromkeys(MEMORIES, 0)
+        for worker in self.pool.live():
+            self.feed(ev.PinWanted(self.now, worker.id, pinned=False))
+        while self.world.removing:
+            self.finish_removal(0)
+        for _ in range(60):
+            if not self.world.waiting:
+                return
+            for worker in self.pool.live():
+                if worker.state is WorkerState.STOPPING:
+                    self.exit(list(self.world.processes).index(worker.id), "exit code 0")
+            while self.world.resolving:
+                self.resolve(0, good=True)
+            for worker in self.pool.live():
+                self.feed(ev.WorkerBound(self.now, worker.id, URL))
+                self.feed(ev.WorkerLoaded(self.now, worker.id, slots=1, context_tokens=512))
+            while self.world.granted:
+                self.end_request(0, well=True)
 
 
 TestPoolMachine = PoolMachine.TestCase
-TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=40)
+TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=50, derandomize=True, deadline=None)

@@ -4,10 +4,10 @@ from aiohttp import web
 
 from rbee_core import aio, wire
 from rbee_core.backend import LocalModel
-from rbee_core.domain.pool import Pool
 from rbee_core.domain.worker import Demand
 from rbee_core.errors import RouteNotFound
 from rbee_core.hive.resolver import Resolver
+from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
 from rbee_core.http.stream import read_body, send_events
@@ -18,19 +18,19 @@ from rbee_core.settings import Settings
 
 
 class ModelRoutes:
-    """One hive's model routes. Reads the pool to see who holds a model."""
+    """One hive's model routes."""
 
     def __init__(
         self,
         settings: Settings,
-        pool: Pool,
+        supervisor: Supervisor,
         catalog: Catalog,
         provisioner: Provisioner,
         resolver: Resolver,
         downloads: Downloads,
     ) -> None:
         self._settings = settings
-        self._pool = pool
+        self._supervisor = supervisor
         self._catalog = catalog
         self._provisioner = provisioner
         self._resolver = resolver
@@ -99,8 +99,8 @@ class ModelRoutes:
     async def remove(self, request: web.Request) -> web.Response:
         """Forget a model, and remove its files if rbee fetched them."""
         name = self.canonical(request.match_info["reference"])
-        users = [w.id for w in self._pool.live() if w.wanted.model_ref == name]
-        freed = await self._provisioner.remove(name, users)
+        async with self._supervisor.removal(name):
+            freed = await self._provisioner.remove(name)
         return json_response(wire.RemovedModel(reference=name, freed_bytes=freed))
 
 

@@ -48,11 +48,11 @@ class WorkerRoutes:
         return json_response(wire.WorkerList(workers=found))
 
     def _fits(self, worker: Worker, filters: dict[str, str]) -> bool:
-        accelerator = self._plugins.backends()[worker.wanted.backend].accelerator
+        accelerator = self._plugins.backends()[worker.recipe.backend].accelerator
         facts = {
-            "model": {worker.wanted.model_ref},
-            "backend": {worker.wanted.backend, accelerator},
-            "device": {worker.wanted.device, str(worker.wanted.device_index)},
+            "model": {worker.recipe.reference},
+            "backend": {worker.recipe.backend, accelerator},
+            "device": {worker.recipe.device, str(worker.recipe.device_index)},
             "state": {_state(worker)},
         }
         return all(value in facts[name] for name, value in filters.items())
@@ -65,9 +65,9 @@ class WorkerRoutes:
                 worker_id=worker.id,
                 url=worker.url,
                 state=_state(worker),
-                model_ref=worker.wanted.model_ref,
-                backend=worker.wanted.backend,
-                device=worker.wanted.device,
+                model_ref=worker.recipe.reference,
+                backend=worker.recipe.backend,
+                device=worker.recipe.device,
             )
         )
 
@@ -118,19 +118,19 @@ class WorkerRoutes:
         idle = worker.state is WorkerState.IDLE
         return wire.WorkerInfo(
             worker_id=worker.id,
-            model_ref=worker.wanted.model_ref,
-            backend=worker.wanted.backend,
-            device=worker.wanted.device,
+            model_ref=worker.recipe.reference,
+            backend=worker.recipe.backend,
+            device=worker.recipe.device,
             state=_state(worker),
             url=worker.url,
             pid=worker.pid,
             slots=worker.slots,
             active=len(worker.requests),
             context_tokens=worker.context_tokens,
-            reserved_bytes=worker.need.total_bytes,
+            reserved_bytes=worker.recipe.need.total_bytes,
             progress=worker.progress,
             detail=worker.detail,
-            idle_s=round(asyncio.get_running_loop().time() - worker.since, 3) if idle else 0.0,
+            idle_s=round(asyncio.get_running_loop().time() - worker.used_at, 3) if idle else 0.0,
             reason=worker.reason,
             error=wire.ErrorObject.of(worker.error) if worker.error else None,
             log_path=str(worker_log(self._settings.logs_dir, worker.id)),

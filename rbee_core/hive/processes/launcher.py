@@ -81,21 +81,21 @@ class Launcher:
             start.worker_log(self._settings.logs_dir, worker_id).unlink(missing_ok=True)
 
     def _specification(self, worker: Worker) -> wire.WorkerSpec:
-        settings, wanted = self._settings, worker.wanted
+        settings, recipe = self._settings, worker.recipe
         return wire.WorkerSpec(
             worker_id=worker.id,
             secret=str(worker.secret),
             hive_url=self._hive_url,
             hive_pid=os.getpid(),
-            model_ref=wanted.model_ref,
-            model_path=wanted.path,
-            model_format=wanted.format,
-            model_size_bytes=wanted.size_bytes,
-            backend=wanted.backend,
-            device=wanted.device,
-            environment=dict(wanted.environment),
-            slots=settings.slots_per_worker,
-            context_tokens=wanted.context_tokens,
+            model_ref=recipe.reference,
+            model_path=recipe.path,
+            model_format=recipe.format,
+            model_size_bytes=recipe.size_bytes,
+            backend=recipe.backend,
+            device=recipe.device,
+            environment=dict(recipe.environment),
+            slots=recipe.slots,
+            context_tokens=recipe.context_tokens,
             threads=settings.threads or None,
             body_limit_bytes=settings.body_limit_bytes,
             write_timeout_s=settings.write_timeout_s,

@@ -1,0 +1,118 @@
+"""The demands that no worker serves yet, in the order in which they came, and who goes before whom to memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rbee_core.domain import instructions as do
+from rbee_core.domain.queue import FairQueue
+from rbee_core.domain.worker import Demand, Recipe, Worker, WorkerId
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A demand that no worker serves yet, and who waits with it.
+
+    First it is resolved. If there is no room then, `recipe` says for which memory it waits and `awaited` for whose end;
+    `making_room` that those were stopped for it. It is `stale` when that memory changed since it was decided, and
+    `passed` counts the later ones that went before it.
+    """
+
+    demand: Demand
+    line: FairQueue = field(default_factory=FairQueue)
+    resolving: bool = False
+    recipe: Recipe | None = None
+    awaited: frozenset[WorkerId] = frozenset()
+    making_room: bool = False
+    stale: bool = False
+    passed: int = 0
+
+    def waits_in(self, memory: str) -> bool:
+        """Whether somebody waits here for room in `memory`."""
+        return self.recipe is not None and self.recipe.memory == memory and len(self.line) > 0
+
+    def resolve(self) -> Iterator[do.Instruction]:
+        """Find out what the demand means, unless that is under way."""
+        if not self.resolving:
+            self.resolving, self.stale = True, False
+            yield do.Resolve(self.demand)
+
+
+class PendingDemands:
+    """All of them. In one memory they look for room one after another, the earliest first.
+
+    A later one may pass an earlier one that waits for more: what is free now should not lie idle. But only `overtakes`
+    times; then the earlier one is *due*, its room is promised to it, and the workers it waits for take nobody new.
+    """
+
+    def __init__(self, overtakes: int) -> None:
+        self._overtakes = overtakes
+        self._by_demand: dict[Demand, Pending] = {}
+
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(list(self._by_demand.values()))
+
+    def find(self, demand: Demand) -> Pending | None:
+        """Return the demand, if it is pending."""
+        return self._by_demand.get(demand)
+
+    def add(self, demand: Demand) -> Pending:
+        """Put a demand behind the others."""
+        pending = self._by_demand[demand] = Pending(demand)
+        return pending
+
+    def drop(self, pending: Pending) -> Iterator[do.Instruction]:
+        """Take out a demand that nobody waits with; what it waited for is another's now."""
+        self._by_demand.pop(pending.demand, None)
+        if pending.recipe:
+            yield from self.memory_changed(pending.recipe.memory)
+
+    def clear(self) -> list[FairQueue]:
+        """Take all out; return those who waited."""
+        lines = [p.line for p in self]
+        self._by_demand.clear()
+        return lines
+
+    def earlier(self, pending: Pending, memory: str) -> list[Pending]:
+        """Return the demands that came before this one and wait for room in `memory`."""
+        before = list(self._by_demand.values())
+        return [p for p in before[: before.index(pending)] if p.waits_in(memory)]
+
+    def promised_bytes(self, earlier: list[Pending]) -> int:
+        """Return what a later one must leave to these: the room that is made for one, and all that a due one needs."""
+        return sum(p.recipe.need.total_bytes for p in earlier if p.recipe and (p.making_room or self._is_due(p)))
+
+    def reserve(self, worker: Worker, earlier: list[Pending] | None = None) -> bool:
+        """Whether one of these, or any, is due and waits for the end of `worker`: then it takes nobody new."""
+        before = list(self) if earlier is None else earlier
+        return any(worker.id in p.awaited and self._is_due(p) for p in before)
+
+    def passed_at(self, worker: Worker) -> None:
+        """Count that somebody new uses a worker whose end others wait for."""
+        for pending in self:
+            pending.passed += worker.id in pending.awaited
+
+    def memory_changed(self, memory: str) -> Iterator[do.Instruction]:
+        """Let those who wait for room in `memory` look again."""
+        for pending in self:
+            if pending.waits_in(memory):
+                pending.stale = True
+        yield from self.look_again(memory)
+
+    def look_again(self, memory: str) -> Iterator[do.Instruction]:
+        """Resolve the first one anew for which something changed. Those behind it follow once it is decided."""
+        here = [p for p in self if p.waits_in(memory)]
+        if any(p.resolving for p in here):
+            return
+        for pending in here:
+            if pending.stale and not (pending.making_room and pending.awaited):
+                yield from pending.resolve()
+                return
+
+    def ended(self, worker: Worker) -> Iterator[do.Instruction]:
+        """Take in that a worker is gone."""
+        for pending in self:
+            pending.awaited -= {worker.id}
+        yield from self.memory_changed(worker.recipe.memory)
+
+    def _is_due(self, pending: Pending) -> bool:
+        return pending.passed >= self._overtakes

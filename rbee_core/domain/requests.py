@@ -1,0 +1,342 @@
+"""The pool's one door: who wants a worker, what each waits for, and what is decided for it.
+
+A ticket is in exactly one place: with a pending demand, in a worker's line, or holding a slot. It leaves the first two
+with exactly one `Answer`, `Grant` or `Refuse`, unless its holder left before; while it waits it is told what for.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rbee_core.domain import events as ev
+from rbee_core.domain import instructions as do
+from rbee_core.domain.eviction import awaited, victims
+from rbee_core.domain.pending import Pending, PendingDemands
+from rbee_core.domain.placement import free_bytes, sharing
+from rbee_core.domain.queue import FairQueue
+from rbee_core.domain.worker import (
+    HOST,
+    STARTING,
+    Demand,
+    Reason,
+    Recipe,
+    RequestId,
+    Ticket,
+    Worker,
+    WorkerId,
+    WorkerState,
+)
+from rbee_core.domain.workers import Limits, Workers
+from rbee_core.errors import (
+    AllSlotsBusy,
+    InsufficientRam,
+    InvalidRequest,
+    ModelInUse,
+    RbeeError,
+    ShuttingDown,
+    VramExhausted,
+    WorkerNotFound,
+    WorkerNotReady,
+)
+
+
+class Requests:
+    """Everybody who waits for a worker or holds a slot of one."""
+
+    def __init__(self, limits: Limits, workers: Workers) -> None:
+        self._limits = limits
+        self._workers = workers
+        self._pending = PendingDemands(limits.overtakes)
+        self._lines: dict[WorkerId, FairQueue] = {}
+        self._granted: dict[Ticket, WorkerId] = {}
+        self._removals: dict[Ticket, str] = {}
+        self._told: dict[Ticket, do.Waiting] = {}
+        self.closing = False
+
+    def holder(self, demand: Demand) -> Worker | None:
+        """Return the live worker that `demand` was last resolved to."""
+        live = self._workers.live()
+        return next((w for w in live if demand in w.demands and w.state is not WorkerState.STOPPING), None)
+
+    # Coming and going.
+
+    def want(self, event: ev.RequestWanted) -> Iterator[do.Instruction]:
+        """Take a request in. What is known already is decided now; an unknown demand is resolved first."""
+        if self.closing:
+            yield self._refuse(event.ticket, ShuttingDown(who="hive"))
+        elif event.request_id and self._is_taken(event.request_id):
+            running = f"A request named {event.request_id} is running"
+            yield self._refuse(event.ticket, InvalidRequest(running, hint="leave request_id out to get a new one"))
+        elif event.worker_id is not None:
+            yield from self._want_worker(event, event.worker_id)
+        elif event.demand is not None:
+            yield from self._want_model(event, event.demand)
+
+    def _want_worker(self, event: ev.RequestWanted, worker_id: WorkerId) -> Iterator[do.Instruction]:
+        try:
+            worker = self._workers.find(worker_id)
+        except WorkerNotFound as error:
+            yield self._refuse(event.ticket, error)
+            return
+        if worker.serving or (event.queue and worker.state in STARTING):
+            yield from self._line_up(worker, event)
+        else:
+            yield self._refuse(event.ticket, WorkerNotReady(worker_id=worker.id, state=worker.state))
+
+    def _want_model(self, event: ev.RequestWanted, demand: Demand) -> Iterator[do.Instruction]:
+        pending = self._pending.find(demand)
+        worker = self.holder(demand) if event.until == "slot" else None
+        if worker and not (pending and pending.recipe) and not self._pending.reserve(worker):
+            yield from self._line_up(worker, event)
+            return
+        if self._waiting() >= self._limits.queue:
+            yield self._refuse(event.ticket, self._busy(self._workers.live()))
+            return
+        pending = pending or self._pending.add(demand)
+        pending.line.push(event)
+        if pending.recipe is None:
+            if demand.reference not in self._removals.values():
+                yield from pending.resolve()
+        elif not (pending.making_room or _is_patient(event)):
+            pending.stale = True  # it cannot wait for what the others wait for: decide anew
+            yield from self._pending.look_again(pending.recipe.memory)
+
+    def leave(self, ticket: Ticket, at: float) -> Iterator[do.Instruction]:
+        """Let go of a ticket, wherever it is."""
+        self._told.pop(ticket, None)
+        if worker_id := self._granted.pop(ticket, None):
+            worker = self._workers.find(worker_id)
+            del worker.requests[ticket]
+            yield from self._serve(worker, at)
+            return
+        for line in self._lines.values():
+            line.remove(ticket)
+        for pending in self._pending:
+            if pending.line.remove(ticket) and not pending.line and not pending.resolving:
+                yield from self._pending.drop(pending)
+
+    def close(self) -> Iterator[do.Instruction]:
+        """Refuse all who wait, now and from now on. Who holds a slot keeps it."""
+        self.closing = True
+        for line in [*self._pending.clear(), *self._lines.values()]:
+            yield from self._refuse_all(line, ShuttingDown(who="hive"))
+
+    # Deciding.
+
+    def unresolvable(self, event: ev.Unresolvable) -> Iterator[do.Instruction]:
+        """Refuse all who wait with a demand that cannot be met here."""
+        if pending := self._pending.find(event.demand):
+            yield from self._refuse_all(pending.line, event.error)
+            yield from self._pending.drop(pending)
+
+    def resolved(self, event: ev.Resolved) -> Iterator[do.Instruction]:
+        """Decide what becomes of a demand now that it is resolved."""
+        pending = self._pending.find(event.demand)
+        if pending is None:  # the hive began to close
+            return
+        promised, pending.resolving = pending.making_room, False
+        if pending.line:
+            pending.recipe, pending.awaited, pending.making_room = event.recipe, frozenset(), False
+            yield from self._decide(pending, event)
+        if not pending.line:  # all are served or refused, or left meanwhile
+            yield from self._pending.drop(pending)
+        elif promised and not pending.making_room:  # what was kept for it is not
+            yield from self._pending.memory_changed(event.recipe.memory)
+        yield from self._pending.look_again(event.recipe.memory)
+
+    def _decide(self, pending: Pending, event: ev.Resolved) -> Iterator[do.Instruction]:
+        """Decide, in this order.
+
+        1. The hive is closing: everybody was refused, and nothing comes here.
+        2. A worker with an equal recipe is live and not stopping: line up there, for its address, its model or a slot;
+           but for a slot wait on, if an earlier demand that waits for that worker's end is due.
+        3. It fits beside what is promised to earlier demands: launch.
+        4. It fits once idle workers are stopped and those that are stopping are gone: stop them, come back then.
+        5. It would fit if busy and starting workers were gone: who queues for a slot waits for that.
+        6. Refuse, with both numbers.
+        """
+        recipe, need, workers = event.recipe, event.recipe.need, self._workers.live()
+        earlier = self._pending.earlier(pending, recipe.memory)
+        room = event.available_bytes - self._pending.promised_bytes(earlier)
+        if worker := self._twin(recipe):  # 2
+            yield from self._move(pending, worker, wait_on=self._pending.reserve(worker, earlier))
+        elif need.total_bytes <= (free := free_bytes(recipe.memory, room, workers)):  # 3
+            yield from self._launch(pending, event, earlier)
+        elif (to_stop := victims(need, recipe.memory, workers, room)) is not None:  # 4
+            yield from self._make_room(pending, recipe, to_stop)
+        else:
+            worth_it = awaited(need, recipe.memory, workers, event.available_bytes)
+            pending.awaited = frozenset(worth_it or ())  # 5
+            shortage = InsufficientRam if recipe.memory == HOST else VramExhausted
+            error = shortage(need_bytes=need.total_bytes, have_bytes=max(0, free))
+            hopeless = [r for r in pending.line if worth_it is None or not _is_patient(r)]
+            yield from self._refuse_those(pending.line, hopeless, error)  # 6
+
+    def _launch(self, pending: Pending, event: ev.Resolved, earlier: list[Pending]) -> Iterator[do.Instruction]:
+        for other in earlier:
+            other.passed += 1
+        yield from self._workers.launch(event, for_whom=next(iter(pending.line)).client)
+        yield from self._move(pending, self._workers.find(event.worker_id))
+
+    def _make_room(self, pending: Pending, recipe: Recipe, to_stop: Iterable[WorkerId]) -> Iterator[do.Instruction]:
+        for worker in map(self._workers.find, to_stop):
+            whom = recipe.reference
+            yield from self._workers.stop(worker, WorkerState.EVICTED, Reason.MAKE_ROOM, for_whom=whom)
+        stopping = [w for w in sharing(recipe.memory, self._workers.live()) if w.state is WorkerState.STOPPING]
+        pending.making_room, pending.awaited = True, frozenset(w.id for w in stopping)
+
+    def _move(self, pending: Pending, worker: Worker, *, wait_on: bool = False) -> Iterator[do.Instruction]:
+        """Line up at a worker all who wait with a demand, but who wants a slot if these have to wait on."""
+        for other in self._workers.live():
+            other.demands.discard(pending.demand)
+        worker.demands.add(pending.demand)
+        line, pending.line = pending.line, FairQueue()
+        for request in line:
+            if not wait_on or request.until != "slot":
+                yield from self._line_up(worker, request)
+            elif request.queue:
+                pending.line.push(request)
+            else:
+                yield self._refuse(request.ticket, self._busy([worker]))
+
+    def _twin(self, recipe: Recipe) -> Worker | None:
+        live = self._workers.live()
+        return next((w for w in live if w.recipe == recipe and w.state is not WorkerState.STOPPING), None)
+
+    # Lines: who waits at a worker.
+
+    def _line_up(self, worker: Worker, request: ev.RequestWanted) -> Iterator[do.Instruction]:
+        line = self._lines.setdefault(worker.id, FairQueue())
+        if (request.until == "bound" and worker.url) or (request.until == "ready" and worker.serving):
+            yield self._answer(request.ticket, worker.id)
+            return
+        at_once = worker.free_slots > len(line)
+        if not at_once and ((worker.serving and not request.queue) or self._waiting() >= self._limits.queue):
+            yield self._refuse(request.ticket, self._busy([worker]))
+            return
+        if request.until == "slot":
+            self._pending.passed_at(worker)
+        line.push(request)
+        yield from self._serve(worker, max(worker.used_at, request.at))
+
+    def _serve(self, worker: Worker, at: float) -> Iterator[do.Instruction]:
+        """Grant free slots to those who wait, then say whether the worker is busy."""
+        line, client = self._lines.get(worker.id) or FairQueue(), ""
+        while line and worker.free_slots:
+            request = line.pop()
+            client = request.client
+            worker.requests[request.ticket] = request.request_id
+            self._granted[request.ticket] = worker.id
+            self._told.pop(request.ticket, None)
+            yield do.Grant(request.ticket, worker.id)
+        yield from self._workers.settle(worker, at, client)
+
+    def heard(self, change: do.Changed, at: float) -> Iterator[do.Instruction]:
+        """Take in that a worker's state changed, for those who wait for it or for its end."""
+        worker = self._workers.find(change.worker_id)
+        line = self._lines.get(worker.id) or FairQueue()
+        match change.after:
+            case WorkerState.LOADING:
+                yield from self._answer_those(line, "bound", worker)
+            case WorkerState.IDLE:
+                yield from self._answer_those(line, "ready", worker)
+                yield from self._serve(worker, at)
+                yield from self._refuse_those(line, [r for r in line if not r.queue], self._busy([worker]))
+                if worker.state is WorkerState.IDLE:
+                    yield from self._pending.memory_changed(worker.recipe.memory)
+            case WorkerState.STOPPING:
+                yield from self._refuse_all(line, worker.error or ShuttingDown(who="worker"))
+            case WorkerState.LAUNCHING | WorkerState.BUSY:
+                pass
+            case WorkerState.UNLOADED | WorkerState.EVICTED | WorkerState.CRASHED | WorkerState.FAILED:
+                yield from self._refuse_all(line, worker.error or ShuttingDown(who="worker"))
+                self._lines.pop(worker.id, None)
+                self._granted = {t: w for t, w in self._granted.items() if w != worker.id}
+                yield from self._pending.ended(worker)
+
+    def memory_changed(self, memory: str) -> Iterator[do.Instruction]:
+        """Let those who wait for room in `memory` look again."""
+        return self._pending.memory_changed(memory)
+
+    # Removing a model: nobody may begin to use what is being removed.
+
+    def want_removal(self, event: ev.ModelRemovalWanted) -> Iterator[do.Instruction]:
+        """Allow to remove a model's files, unless somebody holds it or waits for it."""
+        users: list[str] = [w.id for w in self._workers.live() if w.recipe.reference == event.reference]
+        if any(p.demand.reference == event.reference for p in self._pending):
+            users.append("a request that waits for it")
+        if event.reference in self._removals.values():
+            users.append("another removal")
+        if self.closing:
+            yield self._refuse(event.ticket, ShuttingDown(who="hive"))
+        elif users:
+            yield self._refuse(event.ticket, ModelInUse(reference=event.reference, users=users))
+        else:
+            self._removals[event.ticket] = event.reference
+            yield self._answer(event.ticket, None)
+
+    def removed(self, ticket: Ticket) -> Iterator[do.Instruction]:
+        """Let those go on who waited until a removal was over."""
+        reference = self._removals.pop(ticket, None)
+        for pending in self._pending:
+            if pending.demand.reference == reference:
+                yield from pending.resolve()
+
+    # Telling.
+
+    def tell(self) -> Iterator[do.Instruction]:
+        """Tell each who waits what for, if that changed since it was told."""
+        for request, waiting in self._all_waiting():
+            if request.until != "bound" and self._told.get(request.ticket) != waiting:
+                self._told[request.ticket] = waiting
+                yield do.Tell(request.ticket, waiting)
+
+    def _all_waiting(self) -> Iterator[tuple[ev.RequestWanted, do.Waiting]]:
+        before: dict[str, int] = {}
+        for pending in self._pending:
+            ahead = before.get(pending.recipe.memory, 0) if pending.recipe else 0
+            for position, request in enumerate(pending.line, ahead + 1):
+                yield request, do.Waiting(position, "memory" if pending.recipe else "the model")
+            if pending.recipe:
+                before[pending.recipe.memory] = ahead + len(pending.line)
+        for worker in self._workers.live():
+            for position, request in enumerate(self._lines.get(worker.id) or (), 1):
+                for_what = "a slot" if worker.serving else "the model"
+                yield request, do.Waiting(position, for_what, 0.0 if worker.serving else worker.progress)
+
+    def _waiting(self) -> int:
+        return sum(len(p.line) for p in self._pending) + sum(map(len, self._lines.values()))
+
+    def _is_taken(self, request_id: RequestId) -> bool:
+        waiting = (request.request_id for request, _ in self._all_waiting())
+        return request_id in waiting or any(request_id in w.requests.values() for w in self._workers.live())
+
+    def _busy(self, workers: Sequence[Worker]) -> AllSlotsBusy:
+        slots, busy = sum(w.slots for w in workers), sum(len(w.requests) for w in workers)
+        return AllSlotsBusy(slots=slots, busy=busy, waiting=self._waiting())
+
+    def _answer(self, ticket: Ticket, worker_id: WorkerId | None) -> do.Answer:
+        self._told.pop(ticket, None)
+        return do.Answer(ticket, worker_id)
+
+    def _answer_those(self, line: FairQueue, until: ev.Until, worker: Worker) -> Iterator[do.Instruction]:
+        for request in [r for r in line if r.until == until]:
+            line.remove(request.ticket)
+            yield self._answer(request.ticket, worker.id)
+
+    def _refuse(self, ticket: Ticket, error: RbeeError) -> do.Refuse:
+        self._told.pop(ticket, None)
+        return do.Refuse(ticket, error)
+
+    def _refuse_those(
+        self, line: FairQueue, requests: Iterable[ev.RequestWanted], error: RbeeError
+    ) -> Iterator[do.Instruction]:
+        for request in requests:
+            line.remove(request.ticket)
+            yield self._refuse(request.ticket, error)
+
+    def _refuse_all(self, line: FairQueue, error: RbeeError) -> Iterator[do.Instruction]:
+        return self._refuse_those(line, list(line), error)
+
+
+def _is_patient(request: ev.RequestWanted) -> bool:
+    """Whether it waits for what others hold."""
+    return request.until == "slot" and request.queue
