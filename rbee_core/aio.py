@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import ParamSpec, Self, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,27 +18,9 @@ async def sleep(delay_s: float) -> None:
 async def off_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking `function` in a helper thread. Never start a process in it: a child dies with its thread.
 
-    The threads are few and shared by all: for what blocks for a moment. What may take long has `Threads` of its own.
+    The threads are few and shared by all: for what blocks for a moment. What may take long has a `Lane` of its own.
     """
     return await asyncio.to_thread(function, *args, **kwargs)
-
-
-class Threads:
-    """Helper threads for one kind of slow work, `count` at the most: what waits for one keeps nobody else waiting."""
-
-    def __init__(self, name: str, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run blocking `function`, as soon as a thread is free."""
-        call = partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
 class DeadlinePassed(Exception):
@@ -48,7 +28,7 @@ class DeadlinePassed(Exception):
 
 
 class Lane:
-    """Runs blocking calls of code that may hang, at most `width` at a time, each with a deadline.
+    """Runs blocking calls that may take long or hang, at most `width` at a time, each with a deadline.
 
     The threads are the lane's own and nothing waits for them: one that hangs holds up neither the default executor nor
     the end of the program. It keeps its place in the lane until it returns, so a lane full of hanging calls lets each
@@ -59,9 +39,10 @@ class Lane:
         self._name = name
         self._places = asyncio.Semaphore(width)
 
-    async def call(self, limit_s: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self, limit_s: float | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns, or raise what it raises; `DeadlinePassed` after `limit_s` seconds.
 
+        None is for a function that bounds each of its own waits and ends when it is told to.
         Never start a process in it: a child dies with its thread.
         """
         loop = asyncio.get_running_loop()

@@ -39,8 +39,6 @@ from rbee_core.models.transfer_rules import TransferOptions
 from rbee_core.settings import Settings
 
 SHORTEST_KEY = 32
-SOURCES_AT_ONCE = 8
-"""So many models may be looked up at the same time: a hub that is slow to answer holds no other thread."""
 
 log = logging.getLogger("rbee.hive")
 
@@ -166,12 +164,11 @@ async def _build(
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )  # fmt: skip
     link = await stack.enter_async_context(WorkerClient(settings))
-    asking = await stack.enter_async_context(aio.Threads("model-source", SOURCES_AT_ONCE))
     fetching = await stack.enter_async_context(
         downloads.running(catalog, settings.models_dir, options, settings.downloads_at_once)
     )
     references = References(plugins.sources(), settings.models)
-    provisioner = Provisioner(catalog, references, fetching, settings.models_dir, asking)
+    provisioner = Provisioner(catalog, references, fetching, settings.models_dir)
     resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
     supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link)
     answers = Serving(settings, supervisor, link)

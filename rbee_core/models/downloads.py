@@ -103,14 +103,13 @@ class Downloads:
     def __init__(
         self,
         tasks: asyncio.TaskGroup,
-        threads: aio.Threads,
         catalog: Catalog,
         models_dir: Path,
         options: TransferOptions,
         at_once: int,
     ) -> None:
         self._tasks = tasks
-        self._threads = threads
+        self._lane = aio.Lane("download", at_once)
         self._at_once = at_once
         self._catalog = catalog
         self._models_dir = models_dir
@@ -156,7 +155,7 @@ class Downloads:
             await download.turn.wait()
             if download.cancel.is_set():
                 raise RequestCanceled  # noqa: TRY301  # it ends as one does that was cancelled on its way
-            download.row = await self._threads.run(self._bring, download, _on_loop(download))
+            download.row = await self._lane.call(None, self._bring, download, _on_loop(download))
         except RequestCanceled:
             download.error = ShuttingDown(who="hive")  # nobody else cancels: askers come and go
         except RbeeError as error:
@@ -257,8 +256,8 @@ async def running(
     catalog: Catalog, models_dir: Path, options: TransferOptions, at_once: int
 ) -> AsyncGenerator[Downloads]:
     """Own the downloads for the length of the context; its end cancels them and waits for their threads."""
-    async with aio.Threads("download", at_once) as threads, asyncio.TaskGroup() as tasks:
-        downloads = Downloads(tasks, threads, catalog, models_dir, options, at_once)
+    async with asyncio.TaskGroup() as tasks:
+        downloads = Downloads(tasks, catalog, models_dir, options, at_once)
         try:
             yield downloads
         finally:

@@ -5,15 +5,16 @@ fetch. What was used is entered in the catalog, and a model that was fetched onc
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from rbee_core import aio
-from rbee_core.backend import LocalModel, RemoteModel
+from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
 from rbee_core.domain.model_ref import parse
-from rbee_core.errors import ModelInUse, ModelNotFound, PluginFailed, RbeeError
+from rbee_core.errors import DownloadFailed, ModelInUse, ModelNotFound, PluginFailed, RbeeError
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.claims import Claims
@@ -21,18 +22,21 @@ from rbee_core.models.downloads import Download, Downloads
 from rbee_core.models.looks import Looks
 from rbee_core.models.references import References
 
+ASKED_AT_ONCE = 8
+"""So many models may be looked up with one source at a time; a hub that is slow to answer holds nobody else up."""
+ANSWER_S = 50.0
+"""So long a source may take; the client waits a little longer, and so hears why."""
+
 
 class Provisioner:
-    """Provides models for one hive. Every `reference` is a canonical one; `asking` are the threads for sources."""
+    """Provides models for one hive. Every `reference` is a canonical one."""
 
-    def __init__(
-        self, catalog: Catalog, references: References, downloads: Downloads, models_dir: Path, asking: aio.Threads
-    ) -> None:
+    def __init__(self, catalog: Catalog, references: References, downloads: Downloads, models_dir: Path) -> None:
         self._catalog = catalog
         self._references = references
         self._downloads = downloads
         self._models_dir = models_dir
-        self._asking = asking
+        self._lanes: defaultdict[str, aio.Lane] = defaultdict(lambda: aio.Lane("model-source", ASKED_AT_ONCE))
         self._claims = Claims()
         self._looks = Looks()
 
@@ -48,7 +52,13 @@ class Provisioner:
         """
         if known := await aio.off_loop(self._known, reference, formats):
             return known
-        return await self._asking.run(self._ask_source, reference, formats)
+        source, ref = self._references.source_of(reference)
+        try:
+            found = await self._lanes[ref.scheme].call(ANSWER_S, self._ask, source, ref, reference, formats)
+        except aio.DeadlinePassed:
+            why = f"The model source of {ref.scheme}: did not answer within {ANSWER_S:g} s"
+            raise DownloadFailed(why, hint="check the network, or try again later") from None
+        return found
 
     def _known(self, reference: str, formats: Sequence[str]) -> LocalModel | None:
         """Return what needs no source: what was seen a moment ago, and what rbee fetched and is still there.
@@ -63,13 +73,14 @@ class Provisioner:
             return row.model
         return None
 
-    def _ask_source(self, reference: str, formats: Sequence[str]) -> LocalModel | RemoteModel:
-        source, ref = self._references.source_of(reference)
+    def _ask(
+        self, source: ModelSource, ref: ModelRef, reference: str, formats: Sequence[str]
+    ) -> LocalModel | RemoteModel:
         try:
             found = source.resolve(ref, formats)
         except (RbeeError, OSError):
             raise
-        except Exception as error:
+        except BaseException as error:  # it may leave, too: nothing of that is for our loop
             raise PluginFailed(what=f"model source of {ref.scheme}:", error=error) from error
         found = msgspec.structs.replace(found, reference=reference)
         if isinstance(found, LocalModel):

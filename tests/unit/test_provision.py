@@ -11,8 +11,8 @@ import pytest
 
 from rbee_core import aio
 from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
-from rbee_core.errors import InvalidRequest, ModelInUse, ModelNotFound
-from rbee_core.models import downloads, store
+from rbee_core.errors import DownloadFailed, InvalidRequest, ModelInUse, ModelNotFound
+from rbee_core.models import downloads, provision, store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.looks import FRESH_S, KEPT, Looks, identity_of
 from rbee_core.models.provision import Provisioner
@@ -63,11 +63,8 @@ async def node(folder: Path, **aliases: str) -> AsyncGenerator[Node]:
     models.mkdir()
     catalog, hub = Catalog(folder / "models.db", models), Hub(folder)
     try:
-        async with (
-            aio.Threads("source", 2) as asking,
-            downloads.running(catalog, models, TransferOptions(), 1) as running,
-        ):
-            yield Node(Provisioner(catalog, References({"hf": hub}, aliases), running, models, asking), catalog, hub)
+        async with downloads.running(catalog, models, TransferOptions(), 1) as running:
+            yield Node(Provisioner(catalog, References({"hf": hub}, aliases), running, models), catalog, hub)
     finally:
         hub.open.set()
         catalog.close()
@@ -177,6 +174,24 @@ def test_folder_is_another_one_when_any_file_in_it_is(tmp_path: Path) -> None:
     assert before
     assert identity_of(tmp_path) != before
     assert identity_of(tmp_path / "none") == ()
+
+
+def test_source_that_hangs_is_said_and_keeps_nobody_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provision, "ANSWER_S", 0.05)
+
+    async def work() -> None:
+        async with node(tmp_path) as here:
+            row = fetched(here.catalog, tmp_path)
+            here.hub.open.clear()
+            for _ in range(provision.ASKED_AT_ONCE + 2):
+                with pytest.raises(DownloadFailed, match="source of hf: did not answer within"):
+                    await here.provisioner.look(REF, ["mlx"])
+
+            assert await here.provisioner.look(REF, ["gguf"]) == row.model
+
+    within(work)
 
 
 def test_model_that_is_being_looked_up_is_not_removed(tmp_path: Path) -> None:
