@@ -7,16 +7,18 @@ on an event loop it is called in a helper thread. Imports little: both programs 
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import logging
 import os
 import stat
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
 
@@ -26,15 +28,22 @@ if TYPE_CHECKING:
 INSTANCE_VARIABLE = "RBEE_INSTANCE"
 """Tags every process that a hive starts, and what that starts in turn."""
 INSTANCE_LENGTH = 32
-_SAME_START_S = 0.1
+_SAME_START_S = 0.005
 _READ_AND_WRITE = os.R_OK | os.W_OK | os.X_OK
+
+State = Literal["runs", "halted", "gone"]
+_LINUX_STATES: dict[bytes, State] = {b"T": "halted", b"Z": "gone", b"X": "gone"}
+_PSUTIL_STATES: dict[str, State] = {"stopped": "halted", "zombie": "gone", "dead": "gone"}
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """One process and no later one: its number, and when it started as the system tells it, in Unix seconds."""
+    """One process and no later one: its number, and when it started as the system tells it, in seconds.
+
+    On Linux since the machine's start, because a corrected clock moves any other time that it tells.
+    """
 
     pid: int
     start_time: float
@@ -267,31 +276,42 @@ def parse_note(text: bytes, kind: type[Note]) -> Note | None:
 
 
 def identify(pid: int) -> ProcessId:
-    """Return what tells this process from a later one with its number. Raises `psutil.NoSuchProcess`."""
-    import psutil  # here and below: a keeper that meets no hive does without
-
-    return ProcessId(pid, psutil.Process(pid).create_time())
+    """Return what tells this process from a later one with its number. Raises `ProcessLookupError`."""
+    if seen := _see(pid):
+        return ProcessId(pid, seen[0])
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
 def is_alive(process: ProcessId) -> bool:
     """Return whether that very process runs: no later one with its number, and no zombie."""
-    return _status(process) not in ("", "zombie")
+    return _state(process) in ("runs", "halted")
 
 
 def is_halted(process: ProcessId) -> bool:
     """Return whether it is stopped by a signal (Ctrl+Z, SIGSTOP), so that it does nothing until it is continued."""
-    return _status(process) == "stopped"
+    return _state(process) == "halted"
 
 
-def _status(process: ProcessId) -> str:
-    """Return psutil's word for the process, "" if there is none or another one."""
-    import psutil
+def _state(process: ProcessId) -> State:
+    seen = _see(process.pid)
+    return seen[1] if seen and abs(seen[0] - process.start_time) < _SAME_START_S else "gone"
+
+
+def _see(pid: int) -> tuple[float, State] | None:
+    """Return when a process started and how it is, None if there is none."""
+    if sys.platform == "linux":
+        try:
+            after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return int(after_name[19]) / os.sysconf("SC_CLK_TCK"), _LINUX_STATES.get(after_name[0], "runs")
+    import psutil  # here and below: Linux does without, for the sake of a keeper's start
 
     try:
-        found = psutil.Process(process.pid)
-        return found.status() if abs(found.create_time() - process.start_time) < _SAME_START_S else ""
+        process = psutil.Process(pid)
+        return process.create_time(), _PSUTIL_STATES.get(process.status(), "runs")
     except (psutil.Error, ValueError, OverflowError):
-        return ""
+        return None
 
 
 def _tagged(tags: set[str]) -> "Iterator[psutil.Process]":

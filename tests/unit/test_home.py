@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rbee_core import home
@@ -36,9 +38,9 @@ def start() -> Iterator[Start]:
     """Start a process that sleeps, in a session of its own, as workers have."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start_one(instance: str = "", argv: list[str] = SLEEP) -> "subprocess.Popen[bytes]":
+    def start_one(instance: str = "", argv: list[str] = SLEEP, **how: Any) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, INSTANCE_VARIABLE: instance}
-        process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, start_new_session=True, **how)
         started.append(process)
         assert process.stdout is not None
         process.stdout.readline()
@@ -163,6 +165,28 @@ def test_alive_means_the_same_process(place: Home) -> None:
 @pytest.mark.parametrize("pid", [-1, 4_194_305, 99_999_999_999_999_999_999])
 def test_a_number_that_no_process_has_is_not_alive(pid: int) -> None:
     assert not home.is_alive(ProcessId(pid, 0))
+
+
+def test_there_is_nothing_to_tell_of_a_process_that_is_gone() -> None:
+    with pytest.raises(ProcessLookupError):
+        home.identify(gone_hive().pid)
+
+
+@pytest.mark.parametrize("name", ["x", "a ) b (", ") Z 1 2 3"])
+def test_a_process_may_have_any_name(name: str, start: Start, tmp_path: Path) -> None:
+    link = tmp_path / name
+    link.symlink_to("/bin/sh")
+    process = start(argv=[str(link), "-c", "echo; read line"], stdin=subprocess.PIPE)
+    assert home.is_alive(home.identify(process.pid))
+
+
+def test_a_clock_that_is_set_right_makes_nobody_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system counts from its start, neither the clock nor what psutil makes of it matters."""
+    me = home.identify(os.getpid())
+    monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
+    assert home.is_alive(me)
+    if sys.platform == "linux":
+        assert 0 < me.start_time < time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_a_zombie_is_not_alive(start: Start) -> None:
