@@ -87,7 +87,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the `rbee` command and exit."""
-    with quick_imports():  # a keeper imports to its end, and its end is near
+    with quick_imports():  # a keeper imports until it exits, which is soon: garbage may wait
         code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; Python taking itself down needs a moment
     sys.exit(code)

@@ -1,9 +1,9 @@
-"""A worker must not outlive its hive: three independent cords, because each alone has a hole.
+"""A worker must not outlive its hive: two safeguards within the worker, because each alone has a hole.
 
 The kernel's parent-death signal misses a parent that died before it was armed, so the parent's pid is compared
 afterwards. The pipe on stdin works where the kernel has no such signal, but its reader cannot run while a native
-library holds the interpreter lock. The hive's guardian (`rbee_core.hive.processes.guardian`) covers what is left:
-stopped and stuck workers, and their children.
+library holds the interpreter lock. The hive has two more for what is left (`rbee_core/hive/design.md`): its guardian,
+for stopped and stuck workers and their children, and the sweep of the next hive.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The worker's program: cords to the hive, a listening server, then the model.
+"""The worker's program: what ends it with its hive, a listening server, then the model.
 
 The hive writes one `WorkerSpec` to stdin and keeps the pipe open for as long as it lives. Nothing secret is in argv
 or the environment.

@@ -41,8 +41,8 @@ DECODED, NO_ROOM, ABORTED = 0, 1, 2
 
 # llama.cpp's own numbers; those in llama_cpp's comments are out of date. Of the rest only 2 is ever looked at.
 _LOG_LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
-_NEWS = 2
-_news = logging.getLogger(f"{__name__}.news")
+_INFO_LEVEL = 2
+_info_log = logging.getLogger(f"{__name__}.info")
 _BUFFER = re.compile(r"(\S+) model buffer size")
 _PIECE_BYTES = 256
 
@@ -52,8 +52,8 @@ def _on_log(level: int, text: bytes | None, _user_data: object) -> None:
     """Pass llama.cpp's messages on. A module-level function, as native code may call it until the end."""
     if level in _LOG_LEVELS and text:
         log.log(_LOG_LEVELS[level], "%s", text.decode(errors="replace").rstrip())
-    elif level == _NEWS and text and _news.isEnabledFor(logging.DEBUG):
-        _news.debug("%s", text.decode(errors="replace").rstrip())
+    elif level == _INFO_LEVEL and text and _info_log.isEnabledFor(logging.DEBUG):
+        _info_log.debug("%s", text.decode(errors="replace").rstrip())
 
 
 class LastErrors(logging.Handler):
@@ -93,14 +93,14 @@ class _WeightBuffers(logging.Handler):
             self.names.add(found[1])
 
     def __enter__(self) -> Self:
-        _news.addHandler(self)
-        _news.setLevel(logging.DEBUG)
-        _news.propagate = False  # hundreds of lines that nobody wants in a worker's log
+        _info_log.addHandler(self)
+        _info_log.setLevel(logging.DEBUG)
+        _info_log.propagate = False  # hundreds of lines that nobody wants in a worker's log
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        _news.removeHandler(self)
-        _news.setLevel(logging.WARNING)
+        _info_log.removeHandler(self)
+        _info_log.setLevel(logging.WARNING)
 
 
 def accelerator_of(buffers: Iterable[str]) -> Accelerator:
@@ -148,7 +148,7 @@ class NativeModel:
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_threads = params.n_threads_batch = threads
         params.n_outputs_max = 1  # one row of logits instead of one for each prompt token
-        params.swa_full = False  # every request starts from an empty cache, so no old window is needed
+        params.swa_full = False  # saves memory; what a sliding window has left behind cannot be kept, see `keep`
         params.offload_kqv = params.op_offload = self.accelerator != "cpu"
         params.no_perf = True
         self._context = _lib.llama_init_from_model(self._model, params)

@@ -34,6 +34,6 @@ def chain(request: GenerateRequest, vocabulary_size: int) -> tuple[Step, ...]:
 
 
 def _seed(asked: int | None) -> int:
-    """Return the seed to use. The largest one would not repeat itself, so it shares its neighbour's text."""
+    """Return the seed to use. llama.cpp takes the largest one as "random", so the one before it stands in for it."""
     seed = secrets.randbits(32) if asked is None else asked
     return seed - 1 if seed == _RANDOM_SEED else seed

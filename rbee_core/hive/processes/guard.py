@@ -56,7 +56,7 @@ class Guard:
     async def keep(self) -> None:
         """Replace a guardian that dies, until cancelled. Where the system refuses another, the hive goes on without.
 
-        Then the workers' other cords have to do, and a new one is tried for again and again.
+        Then the workers' other safeguards have to do, and a new one is tried for again and again.
         """
         delay_s = RESTART_DELAY_S
         while True:

@@ -11,7 +11,7 @@ from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.show import show_json, show_table, size_words
 from rbee_core.settings import load
 
-ILL = ("crashed", "failed")
+ENDED_BADLY = ("crashed", "failed")
 LIST_HEADERS = ("WORKER", "STATE", "MODEL", "BACKEND", "DEVICE", "SLOTS", "MEMORY", "IDLE")
 HEALTH_HEADERS = ("WORKER", "HEALTH", "STATE", "SLOTS", "IDLE", "DETAIL")
 
@@ -79,7 +79,7 @@ def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:
 
 def is_healthy(worker: wire.WorkerInfo) -> bool:
     """Whether a worker is in order; one that was stopped on purpose is."""
-    return worker.state not in ILL and worker.error is None
+    return worker.state not in ENDED_BADLY and worker.error is None
 
 
 def _list_row(worker: wire.WorkerInfo) -> list[str]:
