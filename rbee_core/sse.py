@@ -61,8 +61,8 @@ def groups(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[
     parser = EventParser(shape)
     last = time.monotonic()
     for chunk in chunks:
-        if found := parser.feed(chunk):
-            yield found
+        if events := parser.feed(chunk):
+            yield events
             last = time.monotonic()
         elif time.monotonic() - last > stall_s:
             raise stalled(stall_s)
@@ -76,8 +76,8 @@ async def groups_as_they_come(chunks: AsyncIterable[bytes], shape: type[T], stal
     parser = EventParser(shape)
     last = time.monotonic()
     async for chunk in chunks:
-        if found := parser.feed(chunk):
-            yield found
+        if events := parser.feed(chunk):
+            yield events
             last = time.monotonic()
         elif time.monotonic() - last > stall_s:
             raise stalled(stall_s)

@@ -54,12 +54,12 @@ def gpus(library: Callable[[], Any] = installed_library) -> Sequence[Gpu]:
         hint = "install the NVIDIA driver, and check with `nvidia-smi`"
         raise NvmlUnusable(f"the CUDA driver cannot be used ({error})", hint) from error
     try:
-        found = [_ask(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        answers = [_ask(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError as error:
         raise NvmlUnusable(f"the CUDA driver does not count its devices ({error})", "see `nvidia-smi`") from error
     finally:
         nvml.nvmlShutdown()
-    return [gpu for gpu in found if gpu is not None]
+    return [gpu for gpu in answers if gpu is not None]
 
 
 def _ask(nvml: Any, index: int) -> Gpu | None:
@@ -103,12 +103,12 @@ def _is_named(gpu: Gpu, entry: str) -> bool:
 def availability(gpus: Callable[[], Sequence[Gpu]], environ: Mapping[str, str]) -> Availability:
     """Return whether there is a CUDA device, telling apart no driver, no device and a forbidden one."""
     try:
-        found = gpus()
+        counted = gpus()
     except NvmlUnusable as error:
         return Availability(usable=False, reason=error.reason, hint=error.hint)
-    if not found:
+    if not counted:
         return Availability(usable=False, reason="the CUDA driver finds no device", hint="check with `nvidia-smi`")
-    allowed = permitted(found, environ)
+    allowed = permitted(counted, environ)
     if not allowed:
         reason = f"{DEVICES_VARIABLE} hides every CUDA device"
         return Availability(usable=False, reason=reason, hint=f"unset {DEVICES_VARIABLE} for the hive")

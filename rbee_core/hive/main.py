@@ -61,11 +61,11 @@ def detect(as_json: bool) -> None:
     from rbee_core.backend.manager import PluginHost
     from rbee_core.inventory import as_text, describe_all
 
-    found = describe_all(PluginHost(os.environ).candidates())
+    backends = describe_all(PluginHost(os.environ).candidates())
     if as_json:
-        click.echo(wire.encode(wire.BackendList(backends=found)))
+        click.echo(wire.encode(wire.BackendList(backends=backends)))
     else:
-        click.echo("\n".join(as_text(found)))
+        click.echo("\n".join(as_text(backends)))
 
 
 def _say(error: RbeeError, *, scripted: bool) -> None:

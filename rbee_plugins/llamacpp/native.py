@@ -89,8 +89,8 @@ class _WeightBuffers(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the name of a buffer."""
-        if found := _BUFFER.search(record.getMessage()):
-            self.names.add(found[1])
+        if buffer := _BUFFER.search(record.getMessage()):
+            self.names.add(buffer[1])
 
     def __enter__(self) -> Self:
         _info_log.addHandler(self)
@@ -227,9 +227,9 @@ class NativeModel:
 
         Costs a call into Python for each of about 30 operations a layer: too much for every token.
         """
-        wanted = _lib.ggml_abort_callback() if is_wanted is None else _abort_callback(is_wanted)
-        _lib.llama_set_abort_callback(self._context, wanted, None)
-        self._abort = wanted  # only now may the former one go: native code held a pointer to it
+        callback = _lib.ggml_abort_callback() if is_wanted is None else _abort_callback(is_wanted)
+        _lib.llama_set_abort_callback(self._context, callback, None)
+        self._abort = callback  # only now may the former one go: native code held a pointer to it
 
     def sampler(self, steps: Iterable[Step]) -> "Sampler":
         """Build a chain of samplers for one request."""

@@ -3,8 +3,8 @@
 Run as a script, with the standard library only and in a session of its own. It reads lines from stdin: ``+PGID``
 registers a process group, ``-PGID`` forgets it. The hive alone holds the other end of the pipe, so end-of-file means
 that the hive is dead; then every registered group is killed. This reaches what a worker's own safeguards cannot:
-stopped processes, ones stuck in native code, and their children. Where there is a /proc, children that moved to a session of
-their own are found by the hive's tag in their environment and killed too.
+stopped processes, ones stuck in native code, and their children. Where there is a /proc, children that moved to a
+session of their own are found by the hive's tag in their environment and killed too.
 """
 
 import contextlib

@@ -101,5 +101,5 @@ def tail(path: Path, lines: int = 20) -> tuple[str, ...]:
             data = file.read()
     except FileNotFoundError:
         return ()
-    found = data.decode("utf-8", "replace").splitlines()[-lines:]
-    return tuple(escape(line)[:500] for line in found if line.strip())
+    last = data.decode("utf-8", "replace").splitlines()[-lines:]
+    return tuple(escape(line)[:500] for line in last if line.strip())

@@ -18,9 +18,9 @@ def backends(as_json: bool) -> None:
     """List what can run models here, and why something cannot."""
     # A broken plugin is `rbee plugins`' to name; Python's last-resort handler would print it here.
     logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
-    found = describe_all(PluginHost(os.environ).candidates())
+    described = describe_all(PluginHost(os.environ).candidates())
     if as_json:
-        show_json(wire.BackendList(backends=found))
+        show_json(wire.BackendList(backends=described))
     else:
-        for line in as_text(found):
+        for line in as_text(described):
             click.echo(line)

@@ -26,9 +26,9 @@ def hive() -> None:
 def start(host: str | None, port: int | None) -> None:
     """Start the hive in the background and return when it listens."""
     settings = load(os.environ, host=host, port=port)
-    if found := local.running(settings):
-        found.client.close()
-        raise HiveAlreadyRunning(pid=found.note.pid, port=found.note.port)
+    if running := local.running(settings):
+        running.client.close()
+        raise HiveAlreadyRunning(pid=running.note.pid, port=running.note.port)
     options = [] if host is None else ["--host", host]
     options += [] if port is None else ["--port", str(port)]
     process = launch.launch("--detached", *options, lifeline=False)
@@ -50,13 +50,13 @@ def start(host: str | None, port: int | None) -> None:
 def stop() -> None:
     """Stop the hive and all its workers, and wait until it is gone."""
     settings = load(os.environ)
-    found = local.running(settings)
-    if found is None:
+    running = local.running(settings)
+    if running is None:
         raise local.NoHive
-    with found.client:
-        stopped = found.client.shutdown()
-    if not _await_gone(found.note.process, settings.shutdown_grace_s):
-        pid, log = found.note.pid, Home(settings.home).hive_log
+    with running.client:
+        stopped = running.client.shutdown()
+    if not _await_gone(running.note.process, settings.shutdown_grace_s):
+        pid, log = running.note.pid, Home(settings.home).hive_log
         raise RbeeError(
             f"The hive (pid {pid}) is still there {settings.shutdown_grace_s:g} s after it was told to stop",
             hint=f"look at {log}, or end it and its workers with `kill -KILL {pid}`",

@@ -50,14 +50,18 @@ def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool)
     request = wire.build(wire.DownloadRequest, model_ref=model_for(model, node, settings), backend=backend)
     started = time.monotonic()
     with hive_of(node, settings) as client:
-        found = provision(client, request, screen_for(json=as_json, quiet=quiet))
-        path = _path_of(client, found.reference)
+        provided = provision(client, request, screen_for(json=as_json, quiet=quiet))
+        path = _path_of(client, provided.reference)
     if as_json:
-        facts = {"reference": found.reference, "size_bytes": found.size_bytes, "local_path": path}
-        took = {"fetched": found.fetched, "note": found.note, "duration_ms": round((time.monotonic() - started) * 1000)}
+        facts = {"reference": provided.reference, "size_bytes": provided.size_bytes, "local_path": path}
+        took = {
+            "fetched": provided.fetched,
+            "note": provided.note,
+            "duration_ms": round((time.monotonic() - started) * 1000),
+        }
         show_json(facts | took)
     else:
-        click.echo(f"{found.reference} is {'here now' if found.fetched else 'here'}: {path}")
+        click.echo(f"{provided.reference} is {'here now' if provided.fetched else 'here'}: {path}")
 
 
 def _path_of(client: "HiveClient", reference: str) -> str:
@@ -70,13 +74,13 @@ def _path_of(client: "HiveClient", reference: str) -> str:
 def list_models(node: str, as_json: bool) -> None:
     """List the models that the node has."""
     with hive_of(node, load(os.environ)) as client:
-        found = client.models()
+        rows = client.models()
     if as_json:
-        show_json({"models": found})
-    elif not found:
+        show_json({"models": rows})
+    elif not rows:
         click.echo("No models yet: `rbee models pull` brings the test model")
     else:
-        show_table(HEADERS, [_row(model) for model in found])
+        show_table(HEADERS, [_row(model) for model in rows])
 
 
 def _row(model: wire.ModelInfo) -> list[str]:
@@ -102,11 +106,11 @@ def show(model: str, backend: str | None, context: int | None, node: str, as_jso
     settings = load(os.environ)
     reference = model_for(model, node, settings)
     with hive_of(node, settings) as client:
-        found = client.show_model(reference, backend=backend, context_tokens=context)
+        details = client.show_model(reference, backend=backend, context_tokens=context)
     if as_json:
-        show_json(found)
+        show_json(details)
         return
-    for name, value in _facts(found):
+    for name, value in _facts(details):
         click.echo(f"{name + ':':<17}{value}")
 
 
@@ -135,16 +139,16 @@ def remove(references: tuple[str, ...], node: str, as_json: bool) -> None:
     Files of others (a path, a Python package, the Hugging Face cache) stay where they are.
     """
     settings = load(os.environ)
-    wanted = [model_for(reference, node, settings) for reference in references]
+    canonical = [model_for(reference, node, settings) for reference in references]
     with hive_of(node, settings) as client:
-        removed = [_remove(client, reference, quiet=as_json) for reference in wanted]
+        removed = [_remove(client, reference, quiet=as_json) for reference in canonical]
     if as_json:
         show_json({"removed": removed})
 
 
 def _remove(client: "HiveClient", reference: str, *, quiet: bool) -> wire.RemovedModel:
-    gone = client.remove_model(reference)
-    freed = f"Removed {gone.reference}: {size_words(gone.freed_bytes)} freed"
+    removed = client.remove_model(reference)
+    freed = f"Removed {removed.reference}: {size_words(removed.freed_bytes)} freed"
     if not quiet:
-        click.echo(freed if gone.freed_bytes else f"Forgot {gone.reference}; its files are not rbee's and stay")
-    return gone
+        click.echo(freed if removed.freed_bytes else f"Forgot {removed.reference}; its files are not rbee's and stay")
+    return removed

@@ -29,13 +29,13 @@ def workers() -> None:
 def list_workers(node: str, as_json: bool) -> None:
     """List the live workers."""
     with connect(node, load(os.environ)) as client:
-        found = client.list_workers()
+        live = client.list_workers()
     if as_json:
-        show_json({"workers": found})
-    elif not found:
+        show_json({"workers": live})
+    elif not live:
         click.echo("No workers are running")
     else:
-        show_table(LIST_HEADERS, [_list_row(worker) for worker in found])
+        show_table(LIST_HEADERS, [_list_row(worker) for worker in live])
 
 
 @workers.command("health")
@@ -46,14 +46,14 @@ def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
     """Check the workers; exit code 1 if one of them crashed, failed or does not respond."""
     with connect(node, load(os.environ)) as client:
         ids = worker_ids or tuple(worker.worker_id for worker in client.list_workers())
-        found = [client.worker(worker_id) for worker_id in ids]
+        checked = [client.worker(worker_id) for worker_id in ids]
     if as_json:
-        show_json({"workers": [{**wire.to_builtins(worker), "healthy": is_healthy(worker)} for worker in found]})
-    elif not found:
+        show_json({"workers": [{**wire.to_builtins(worker), "healthy": is_healthy(worker)} for worker in checked]})
+    elif not checked:
         click.echo("No workers are running")
     else:
-        show_table(HEALTH_HEADERS, [_health_row(worker) for worker in found])
-    return 0 if all(is_healthy(worker) for worker in found) else 1
+        show_table(HEALTH_HEADERS, [_health_row(worker) for worker in checked])
+    return 0 if all(is_healthy(worker) for worker in checked) else 1
 
 
 @workers.command("shutdown")

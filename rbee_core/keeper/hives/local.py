@@ -63,7 +63,7 @@ def _not_answering(note: HiveNote, address: str, error: RbeeError) -> NotAnsweri
 
 def running(settings: Settings) -> Running | None:
     """Return this RBEE_HOME's hive if one runs. Raises `HiveNotAnswering` rather than to say that there is none."""
-    found = look(settings)
-    if isinstance(found, NotAnswering):
-        raise found.error
-    return found
+    hive = look(settings)
+    if isinstance(hive, NotAnswering):
+        raise hive.error
+    return hive
