@@ -1,11 +1,10 @@
 """From the options of `rbee infer` to the two requests it makes, checked before anything starts."""
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import click
 
@@ -18,15 +17,13 @@ from rbee_core.settings import Settings
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
 # Where a field of the wire has another name on the command line.
 FLAGS = {"timeout_s": "timeout", "context_tokens": "context", "model_ref": "model", "messages": "prompt"}
-_FIELD = re.compile(r"Invalid request: (.+) - at `\$\.([a-z_]+)[^`]*`")
-
-T = TypeVar("T")
 
 
 def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnRequest:
     """Return the request for a worker."""
-    return _build(
+    return wire.build(
         wire.SpawnRequest,
+        _option,
         model_ref=model_for(options["model"], options["node"], settings),
         backend=options["backend"],
         device=options["device"],
@@ -47,7 +44,7 @@ def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.Infe
         fields = {"messages": [{"role": role, "content": content} for role, content in turns if content is not None]}
     stops = [check_text(stop, "stop") for stop in options["stop"]]
     sampling = {name: options[name] for name in SAMPLING}
-    return _build(wire.InferenceRequest, **fields, **sampling, stop=stops, timeout_s=options["timeout"])
+    return wire.build(wire.InferenceRequest, _option, **fields, **sampling, stop=stops, timeout_s=options["timeout"])
 
 
 def model_for(text: str, node: str, settings: Settings) -> str:
@@ -91,12 +88,6 @@ def check_text(text: str, option: str) -> str:
     return text
 
 
-def _build(shape: type[T], **fields: Any) -> T:
-    """Build a request; an error names the option, not the field."""
-    try:
-        return wire.build(shape, **fields)
-    except InvalidRequest as error:
-        if match := _FIELD.fullmatch(error.message):
-            flag = FLAGS.get(match[2], match[2]).replace("_", "-")
-            raise InvalidRequest(f"Invalid --{flag}: {match[1][0].lower()}{match[1][1:]}") from None
-        raise
+def _option(field: str) -> str:
+    """Return what a field of the wire is called on the command line."""
+    return f"--{FLAGS.get(field, field).replace('_', '-')}"

@@ -1,5 +1,6 @@
 """What shapes are made of: two bases, common types, the one error, and turning bytes into a struct and back."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
@@ -62,12 +63,29 @@ def check(text: str, shape: Any) -> str:
         raise InvalidRequest(f"Invalid request: {error}") from None
 
 
-def build(shape: type[T], **fields: Any) -> T:
-    """Build a request from loose values with the same checks as `decode`. Raises `InvalidRequest`."""
+def build(shape: type[T], name: Callable[[str], str] = str, /, **fields: Any) -> T:
+    """Build a request from loose values with the same checks as `decode`; those that are None count as not given.
+
+    Raises `InvalidRequest`, which calls a field that is wrong by what `name` returns for it.
+    """
+    given = {field: value for field, value in fields.items() if value is not None}
     try:
-        return msgspec.convert({k: v for k, v in fields.items() if v is not None}, type=shape)
-    except (msgspec.MsgspecError, ValueError) as error:
+        return msgspec.convert(given, type=shape)
+    except ValueError as error:
+        types = {field.name: field.type for field in msgspec.structs.fields(shape)}  # pyright: ignore[reportArgumentType]
+        for field in types.keys() & given.keys():
+            if why := _misfit(given[field], types[field]):
+                raise InvalidRequest(f"Invalid {name(field)}: {why}") from None
         raise InvalidRequest(f"Invalid request: {error}") from None
+
+
+def _misfit(value: Any, kind: Any) -> str:
+    try:
+        msgspec.convert(value, type=kind)
+    except msgspec.ValidationError as error:
+        why = str(error).partition(" - at ")[0]  # what is within the value, its giver can find
+        return why[0].lower() + why[1:]
+    return ""
 
 
 encode = msgspec.json.encode

@@ -116,6 +116,21 @@ def test_build_checks_as_decode_does() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": 2.5}, "Invalid --temperature: expected `float` <= 2.0"),
+        ({"stop": ["ok", ""]}, "Invalid --stop: expected `str` of length >= 1"),
+        ({"seed": 1, "top_k": -1}, "Invalid --top_k: expected `int` >= 0"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "Invalid request: give exactly one of prompt and messages"),
+    ],
+)
+def test_build_calls_a_wrong_field_as_it_is_told(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        wire.build(wire.InferenceRequest, lambda field: f"--{field}", prompt="hi", **fields)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"model_ref": ""},
