@@ -11,6 +11,7 @@ from aiohttp import web
 from rbee_core import wire
 from rbee_core.client import calls
 from rbee_core.errors import HiveUntrusted, InvalidRequest
+from rbee_core.keeper.hives.open import connect
 from rbee_core.settings import Settings
 from tests.support.certificates import self_signed
 from tests.support.clients import TRANSPORTS, Client
@@ -98,6 +99,12 @@ def test_a_ca_file_without_certificates_is_named(transport: type[Client], tmp_pa
         path.write_text(content)
     with pytest.raises(InvalidRequest, match=str(path)), transport("127.0.0.1", 1, settings(path), https=True):
         pass
+
+
+def test_the_keeper_speaks_to_a_node_under_tls(certificate: tuple[Path, int]) -> None:
+    path, port = certificate
+    with connect(f"https://127.0.0.1:{port}", settings(path)) as client:
+        assert client.health().status == "alive"
 
 
 CLIENT = """

@@ -17,21 +17,40 @@ from rbee_core.settings import Settings
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        ("localhost", ("localhost", None)),
-        ("mac.home", ("mac.home", None)),
-        ("mac.home:9000", ("mac.home", 9000)),
-        ("127.0.0.1:1", ("127.0.0.1", 1)),
-        ("[::1]:7835", ("::1", 7835)),
-        ("[::1]", ("::1", None)),
-        ("fe80::1", ("fe80::1", None)),
+        ("localhost", ("localhost", None, False)),
+        ("mac.home", ("mac.home", None, False)),
+        ("mac.home:9000", ("mac.home", 9000, False)),
+        ("127.0.0.1:1", ("127.0.0.1", 1, False)),
+        ("[::1]:7835", ("::1", 7835, False)),
+        ("[::1]", ("::1", None, False)),
+        ("fe80::1", ("fe80::1", None, False)),
+        ("https://mac.home", ("mac.home", None, True)),
+        ("https://[::1]:9000", ("::1", 9000, True)),
     ],
 )
-def test_node_is_host_and_port(node: str, expected: tuple[str, int | None]) -> None:
+def test_node_is_host_and_port(node: str, expected: tuple[str, int | None, bool]) -> None:
     assert address.parse(node) == expected
 
 
 @pytest.mark.parametrize(
-    "node", ["", "host:", ":80", "host:0", "host:65536", "host:x", "a b", "http://host", "h/x", "u@h", "[::1]x", "h\n"]
+    "node",
+    [
+        "",
+        "host:",
+        ":80",
+        "host:0",
+        "host:65536",
+        "host:x",
+        "a b",
+        "http://host",
+        "https://",
+        "https://https://h",
+        "https://h/x",
+        "h/x",
+        "u@h",
+        "[::1]x",
+        "h\n",
+    ],
 )
 def test_what_is_no_node_is_refused(node: str) -> None:
     with pytest.raises(InvalidRequest):
@@ -42,6 +61,7 @@ def test_only_plain_localhost_means_the_hive_of_this_home() -> None:
     assert address.is_local("localhost")
     assert not address.is_local("localhost:7835")
     assert not address.is_local("127.0.0.1")
+    assert not address.is_local("https://localhost")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Which hive `--node` means, as an address. `localhost` alone is no address: it is this RBEE_HOME's hive."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rbee_core.errors import InvalidRequest, shorten
 from rbee_core.http.bind import reached
@@ -11,31 +11,47 @@ if TYPE_CHECKING:
     from rbee_core.client import HiveClient
 
 
-def parse(node: str) -> tuple[str, int | None]:
-    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address. Raises `InvalidRequest`."""
-    host, port = node, ""
-    if node.startswith("["):
-        host, _, rest = node[1:].partition("]")
+HTTPS = "https://"
+
+
+class Node(NamedTuple):
+    """Where a hive is, and whether it speaks TLS. Without a port, the usual one is meant."""
+
+    host: str
+    port: int | None
+    https: bool = False
+
+
+def parse(node: str) -> Node:
+    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address, with or without `https://` before it.
+
+    Raises `InvalidRequest`.
+    """
+    https = node.startswith(HTTPS)
+    address = node.removeprefix(HTTPS)
+    host, port = address, ""
+    if address.startswith("["):
+        host, _, rest = address[1:].partition("]")
         if rest:
             colon, port = rest[0], rest[1:]
             host = host if colon == ":" and port else ""
-    elif node.count(":") == 1:
-        host, _, port = node.partition(":")
+    elif address.count(":") == 1:
+        host, _, port = address.partition(":")
         host = host if port else ""
     valid_port = not port or (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)
     if not host or not valid_port or any(c.isspace() or c in "/@?#" or not c.isprintable() for c in host):
         raise InvalidRequest(f"Invalid node: {shorten(node)!r}", hint="give a host, or host:port")
-    return host, int(port) if port else None
+    return Node(host, int(port) if port else None, https)
 
 
 def is_local(node: str) -> bool:
     """Whether `node` means the hive of this RBEE_HOME, wherever that listens."""
-    return parse(node) == (LOCALHOST, None)
+    return parse(node) == Node(LOCALHOST, None)
 
 
 def is_here(node: str) -> bool:
     """Whether `node` is this machine, whichever hive: paths mean the same there."""
-    host = parse(node)[0]
+    host = parse(node).host
     if host == LOCALHOST:
         return True
     import ipaddress  # most nodes are this one
@@ -46,8 +62,8 @@ def is_here(node: str) -> bool:
         return False
 
 
-def client_of(host: str, port: int, settings: Settings) -> "HiveClient":
+def client_of(host: str, port: int, settings: Settings, *, https: bool = False) -> "HiveClient":
     """Return a client of the hive that listens there, without connecting yet."""
     from rbee_core.client import HiveClient  # slow, and needed only once a hive is known
 
-    return HiveClient(reached(host), port, settings)
+    return HiveClient(reached(host), port, settings, https=https)

@@ -80,8 +80,8 @@ def _existing(node: str, settings: Settings) -> "HiveClient | None":
     if address.is_local(node):
         found = local.running(settings)
         return found.client if found else None
-    host, port = address.parse(node)
-    return address.client_of(host, port or DEFAULT_PORT, settings)
+    named = address.parse(node)
+    return address.client_of(named.host, named.port or DEFAULT_PORT, settings, https=named.https)
 
 
 def _connector(hive: EphemeralHive, settings: Settings, stack: contextlib.ExitStack) -> "Callable[[], HiveClient]":
