@@ -30,7 +30,7 @@ GROUPS = {
     "hive": (
         "unit/test_home.py", "unit/test_logs.py", "unit/test_placement.py", "integration/test_hive.py",
     ),
-    "registry": ("unit/test_pool.py", "unit/test_pool_machine.py"),
+    "registry": ("unit/test_pool.py", "unit/test_pool_machine.py", "unit/test_queue.py", "unit/test_eviction.py"),
     "model provisioner": (
         "unit/test_sources.py", "unit/test_transfer_rules.py", "unit/test_paths.py", "integration/test_downloads.py",
         "integration/test_huggingface.py",

@@ -69,3 +69,12 @@ def test_paths_that_a_document_names_exist(page: Path) -> None:
         r"`((?:rbee_core|rbee_plugins|tests|features|step_defs|docs)/[\w/.-]+\.(?:py|md|feature))`", text
     )
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_event_and_instruction_that_the_design_names_is_one() -> None:
+    from rbee_core.domain import events, instructions
+
+    text = (ROOT / "rbee_core/hive/design.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", text))
+    assert len(named) > 6
+    assert [name for name in sorted(named) if not hasattr(events, name) and not hasattr(instructions, name)] == []
