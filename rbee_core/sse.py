@@ -30,7 +30,7 @@ class EventParser(Generic[T]):
         """Return the events that `chunk` completes, up to what is no event of ours; `check` then raises that."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > EVENT_LIMIT_BYTES:
-            self._broken = ValueError("an event is too large")
+            self._break(ValueError("an event is too large"))
         events: list[T] = []
         for line in lines:
             if not line.startswith(b"data:"):
@@ -42,9 +42,12 @@ class EventParser(Generic[T]):
                 try:
                     events.append(self._decode(data))
                 except ValueError as error:
-                    self._broken = error
+                    self._break(error)
                     break
         return events
+
+    def _break(self, error: ValueError) -> None:
+        self._broken, self.done = error, True
 
     def check(self) -> None:
         """Raise `ValueError` if something came that is no event of ours."""
@@ -66,8 +69,8 @@ def groups(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[
             last = time.monotonic()
         elif time.monotonic() - last > stall_s:
             raise stalled(stall_s)
-        parser.check()
         if parser.done:
+            parser.check()
             return
 
 
@@ -81,8 +84,8 @@ async def groups_as_they_come(chunks: AsyncIterable[bytes], shape: type[T], stal
             last = time.monotonic()
         elif time.monotonic() - last > stall_s:
             raise stalled(stall_s)
-        parser.check()
         if parser.done:
+            parser.check()
             return
 
 

@@ -24,7 +24,7 @@ from rbee_core.client.rules import (
     check_status,
     read,
 )
-from rbee_core.errors import DeadlineExceeded
+from rbee_core.errors import DeadlineExceeded, RemoteError
 from rbee_core.settings import Settings
 
 T = TypeVar("T")
@@ -110,7 +110,8 @@ class AsyncHiveClient:
                 async for group in self._groups(response, call):
                     if good := reader.take(group):
                         yield good
-                    reader.check()
+                    if reader.error:
+                        raise RemoteError.of(reader.error)
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 reader.failed(error, silent=isinstance(error, TimeoutError))
         reader.ended()

@@ -56,21 +56,16 @@ class InferenceReader:
         self._stall_s = settings.token_stall_timeout_s
         self._tokens = 0
         self._finished = False
-        self._error: wire.ErrorObject | None = None
+        self.error: wire.ErrorObject | None = None
 
     def take(self, group: list[wire.StreamEvent]) -> list[wire.StreamEvent]:
-        """Return the events to hand on. `check` after that raises the error that came with them."""
-        self._error = group[-1].error
-        good = group[:-1] if self._error else group
+        """Return the events to hand on. `error` is then what came behind them and ended the stream, if one did."""
+        self.error = group[-1].error
+        good = group[:-1] if self.error else group
         if good:
             self._tokens += sum(event.token is not None for event in good)
             self._finished = good[-1].done
         return good
-
-    def check(self) -> None:
-        """Raise the error that the stream said, if it did."""
-        if self._error is not None:
-            raise RemoteError.of(self._error)
 
     def failed(self, error: Exception, *, silent: bool) -> None:
         """Raise what a failure while reading means; nothing, behind the stream's last word."""

@@ -20,7 +20,7 @@ from rbee_core.client.rules import (
     check_status,
     read,
 )
-from rbee_core.errors import DeadlineExceeded
+from rbee_core.errors import DeadlineExceeded, RemoteError
 from rbee_core.settings import Settings
 
 # httpx imports its own command line program, with rich and pygments, wherever those are installed: a third of its
@@ -159,7 +159,8 @@ class HiveClient:
                 for group in sse.groups(response.iter_raw(), call.answer, stall_s):
                     if good := reader.take(group):
                         yield good
-                    reader.check()
+                    if reader.error:
+                        raise RemoteError.of(reader.error)
             except (httpx.HTTPError, ValueError) as error:
                 reader.failed(error, silent=isinstance(error, httpx.ReadTimeout))
         reader.ended()
