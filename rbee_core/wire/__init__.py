@@ -189,16 +189,19 @@ class BackendList(Lenient):
 
 
 class WorkerSpec(Strict):
-    """What the hive writes to a worker's stdin, one line: it never appears in argv, environment or logs."""
+    """What the hive writes to a worker's stdin, one line: it never appears in argv, environment or logs.
+
+    What it says of the model are the words of the recipe, and of `LocalModel`.
+    """
 
     worker_id: str
     secret: str
     hive_url: str
     hive_pid: int
-    model_ref: str
-    model_path: str
-    model_format: str
-    model_size_bytes: int
+    reference: str
+    path: str
+    format: str
+    size_bytes: int
     backend: str
     device: str
     environment: dict[str, str] = {}

@@ -64,7 +64,7 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
     def load(progress: Progress) -> Engine:
         backend = named((plugins or PluginHost(os.environ)).backends().values(), spec.backend)[0]
         device = _there(backend, spec.device)
-        model = LocalModel(spec.model_ref, Path(spec.model_path), spec.model_format, spec.model_size_bytes)
+        model = LocalModel(spec.reference, Path(spec.path), spec.format, spec.size_bytes)
         options = LoadOptions(spec.context_tokens, spec.slots, spec.threads)
         return backend.load(model, device, options, progress)
 
@@ -83,7 +83,7 @@ def _there(backend: Backend, wanted: str) -> Device:
 async def _call_back(spec: wire.WorkerSpec, own_url: str) -> None:
     """Tell the hive where this worker listens. A hive that does not take it is gone or does not want us."""
     ready = wire.WorkerReady(
-        worker_id=spec.worker_id, url=own_url, model_ref=spec.model_ref, backend=spec.backend, device=spec.device
+        worker_id=spec.worker_id, url=own_url, model_ref=spec.reference, backend=spec.backend, device=spec.device
     )
     headers = {"Authorization": f"Bearer {spec.secret}", "Content-Type": "application/json"}
     timeout = aiohttp.ClientTimeout(total=spec.connect_timeout_s)
