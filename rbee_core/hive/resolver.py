@@ -11,9 +11,11 @@ from rbee_core.domain.worker import HOST, Demand, Need, Recipe
 from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.inventory import describe_all
+from rbee_core.models.looks import Identity, identity_of
 from rbee_core.models.provision import Provisioner
 from rbee_core.settings import Settings
 
+ESTIMATES_KEPT = 64
 FRESH_S = 5.0
 """How long a device's free memory, once asked, is good for a decision: less than a model takes to arrive."""
 
@@ -39,6 +41,7 @@ class Resolver:
         self._backends = ranked(backends)
         self._calls = calls
         self._provisioner = provisioner
+        self._estimates: dict[tuple[str, LocalModel, Identity, LoadOptions], Estimate] = {}
 
     async def formats(self, backend: str | None) -> list[str]:
         """Return the model formats that will do, best backend's first.
@@ -99,7 +102,7 @@ class Resolver:
         candidate = await self._choose(survey, model.format)
         backend, device = candidate.backend, _pick(candidate.devices, demand.device)
         options = self._options(demand)
-        estimate = await self._calls.estimate(backend, model, options)
+        estimate = await self._estimate(backend, model, options)
         recipe = Recipe(
             reference=model.reference,
             path=str(model.path),
@@ -115,6 +118,16 @@ class Resolver:
             need=Need(estimate.mapped_bytes, estimate.private_bytes),
         )
         return Resolution(recipe, model, device, estimate, await _available_bytes(device))
+
+    async def _estimate(self, backend: Backend, model: LocalModel, options: LoadOptions) -> Estimate:
+        """Return what the model will need. Its header is read once: the same files need the same."""
+        key = (backend.name, model, await aio.off_loop(identity_of, model.path), options)
+        if known := self._estimates.get(key):
+            return known
+        estimate = self._estimates[key] = await self._calls.estimate(backend, model, options)
+        for oldest in list(self._estimates)[:-ESTIMATES_KEPT]:
+            del self._estimates[oldest]
+        return estimate
 
     def _options(self, demand: Demand) -> LoadOptions:
         settings = self._settings

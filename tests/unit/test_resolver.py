@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from rbee_core.backend import Availability, Backend, LocalModel
+from rbee_core.backend.gguf import GgufHeader
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import HOST, Demand, Need
 from rbee_core.errors import BackendNotAvailable, InvalidRequest, PluginTimeout
@@ -75,6 +76,31 @@ def test_a_spawn_opens_the_driver_once(tmp_path: Path) -> None:
     assert recipe.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     assert recipe.need == Need(0, found.estimate.total_bytes), "a card's memory is nobody else's"
     assert found.available_bytes == 23 * GB
+
+
+def test_the_header_is_read_once_for_all_that_a_command_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = Gguf().write(tmp_path), llamacpp.read_header
+    paths: list[Path] = []
+
+    def counted(path: Path, reference: str) -> GgufHeader:
+        paths.append(path)
+        return read(path, reference)
+
+    monkeypatch.setattr(llamacpp, "read_header", counted)
+
+    async def main() -> None:
+        calls, files = PluginCalls(PluginHost({}, []), 30.0), cast("Any", Files(path))
+        asked = Resolver(Settings(home=tmp_path), [llamacpp.LlamaCppCpu()], calls, files)
+        first = await asked.resolve(Demand("file:m"))
+        assert (await asked.resolve(Demand("file:m"))).recipe == first.recipe
+        assert paths == [path]
+
+        await asked.resolve(Demand("file:m", context_tokens=7))
+        path.write_bytes(path.read_bytes() + b"more")
+        await asked.resolve(Demand("file:m"))
+        assert paths == [path] * 3
+
+    asyncio.run(main())
 
 
 def test_another_backend_asks_no_driver_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
