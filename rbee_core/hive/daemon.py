@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from rbee_core import __version__, aio
 from rbee_core.backend.manager import PluginHost
@@ -17,7 +18,8 @@ from rbee_core.errors import InvalidRequest
 from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.table import application
-from rbee_core.hive.api.workers import WorkerRoutes
+from rbee_core.hive.api.workers import WorkerRoutes, describe
+from rbee_core.hive.journal import Journal, log_change, telling_plugins
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.guard import Guard
@@ -170,13 +172,17 @@ async def _build(
     references = References(plugins.sources(), settings.models)
     provisioner = Provisioner(catalog, references, fetching, settings.models_dir)
     resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
-    supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link)
+    journal = Journal(partial(describe, logs_dir=settings.logs_dir))
+    journal.listen(log_change)
+    supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link, journal)
     answers = Serving(settings, supervisor, link)
     models = ModelRoutes(settings, supervisor, catalog, provisioner, resolver, fetching)
     workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
-    routes = HiveRoutes(supervisor.pool, resolver, models.check, hive.stop_wanted)
-    await stack.enter_async_context(serving(application(settings, routes, workers, models), sock))
-    stack.callback(fetching.cancel_all)  # who follows one is told before the server closes
+    routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.stop_wanted)
+    await stack.enter_async_context(serving(application(settings, routes, workers, models, journal.story), sock))
+    # Who follows something is told of its end before the server closes.
+    stack.callback(fetching.cancel_all)
+    await stack.enter_async_context(telling_plugins(journal, calls.tell))
     return supervisor
 
 

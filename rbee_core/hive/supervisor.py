@@ -20,8 +20,9 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import ENDED, Demand, RequestId, Secret, Ticket, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import Demand, RequestId, Secret, Ticket, Worker, WorkerId
 from rbee_core.errors import InvalidApiKey, ModelLoadFailed, RbeeError, RemoteError
+from rbee_core.hive.journal import Journal
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
 from rbee_core.hive.processes.child import Child, describe_exit
@@ -48,6 +49,7 @@ class Supervisor:
         resolver: Resolver,
         launcher: Launcher,
         link: WorkerClient,
+        journal: Journal,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
@@ -55,6 +57,7 @@ class Supervisor:
         self._resolver = resolver
         self._launcher = launcher
         self._link = link
+        self._journal = journal
         self._children: dict[WorkerId, Child] = {}
         self._waiting: dict[Ticket, asyncio.Future[WorkerId | None]] = {}
         self._resolving: dict[Demand, asyncio.Task[None]] = {}
@@ -169,7 +172,9 @@ class Supervisor:
 
     def feed(self, event: ev.Event) -> None:
         """Give `event` to the pool and carry out what it answers."""
-        for instruction in self.pool.handle(event):
+        instructions = self.pool.handle(event)
+        self._journal.record(event, instructions, self.pool.find)
+        for instruction in instructions:
             self._carry_out(instruction)
         if not self.pool.live():
             self._quiet.set()
@@ -193,7 +198,7 @@ class Supervisor:
             case do.Tell():
                 pass  # nobody is told yet
             case do.Changed():
-                self._announce(self.pool.find(instruction.worker_id), instruction)
+                pass  # the journal tells everybody
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Follow one worker in a task. A bug in that concerns this worker; the others and the hive go on."""
@@ -215,21 +220,6 @@ class Supervisor:
         else:
             future.set_result(answer)
 
-    def _announce(self, worker: Worker, change: do.Changed) -> None:
-        whom = f" for {change.for_whom}" if change.for_whom else ""
-        reason = worker.reason if worker.ended else change.reason
-        where = f", registered at {worker.url}" if change.after is WorkerState.LOADING else ""
-        log.info("%s: %s, was %s: %s%s%s", worker.id, change.after, change.before or "new", reason, whom, where)
-        if change.before is WorkerState.LOADING and change.after is WorkerState.IDLE:
-            model, backend, device = worker.recipe.reference, worker.recipe.backend, worker.recipe.device
-            self._tell("rbee_worker_ready", worker_id=worker.id, model=model, backend=backend, device=device)
-        if change.after in ENDED:
-            self._tell("rbee_worker_gone", worker_id=worker.id, reason=worker.reason)
-
-    def _tell(self, hook: str, **arguments: str) -> None:
-        """Tell the plugins; in the order of these calls, as tasks begin in the order in which they are made."""
-        self._tasks.create_task(self._calls.tell(hook, **arguments))
-
     async def _resolve(self, demand: Demand) -> None:
         outcome = await self._outcome(demand)
         del self._resolving[demand]
@@ -241,7 +231,9 @@ class Supervisor:
         except RbeeError as error:
             return ev.Unresolvable(self._now(), demand, error)
         except Exception as error:  # noqa: BLE001  # whoever waits is answered, whatever happens
-            return ev.Unresolvable(self._now(), demand, unforeseen(f"resolving {demand.reference}", error))
+            return ev.Unresolvable(
+                self._now(), demand, unforeseen(f"resolving {demand.reference}", error, self._journal.story())
+            )
         return ev.Resolved(
             at=self._now(),
             demand=demand,

@@ -9,7 +9,7 @@ import hmac
 import ipaddress
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +31,8 @@ from rbee_core.http.routes import KEYLESS, Handler, row_of
 from rbee_core.http.stream import ReaderGoneError
 
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+ADMITTED = web.RequestKey("admitted", bool)  # whether a request has the server's key, or needs none
+STORY_LINES = 20
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 log = logging.getLogger(__name__)
@@ -47,10 +49,11 @@ def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | Non
     return web.Response(body=wire.encode(body), status=status, headers=headers, content_type="application/json")
 
 
-def envelope(body_limit_bytes: int) -> Any:
+def envelope(body_limit_bytes: int, story: Callable[[], Sequence[str]] = tuple) -> Any:
     """Build the middleware that turns everything raised into the error envelope.
 
-    What is no `RbeeError`, nor a shortage of the system's, is our bug: the client gets an id that is in the log.
+    What is no `RbeeError`, nor a shortage of the system's, is our bug: the client gets an id that is in the log, and,
+    if `access` admitted it, the last lines of `story`: what the program was doing.
     """
 
     @web.middleware
@@ -66,21 +69,28 @@ def envelope(body_limit_bytes: int) -> Any:
         except web.HTTPException as error:
             return _http_error(request, error)
         except Exception as error:  # noqa: BLE001  # the edge: whatever is left is told and logged
-            return error_response(unforeseen(f"{request.method} {request.path}", error))
+            told = bool(request.get(ADMITTED))
+            return error_response(unforeseen(f"{request.method} {request.path}", error, story(), told=told))
 
     return middleware
 
 
-def unforeseen(where: str, error: Exception) -> RbeeError:
-    """Log what no code here raised on purpose, and return what is said about it."""
+def unforeseen(where: str, error: Exception, story: Sequence[str] = (), *, told: bool = True) -> RbeeError:
+    """Log what no code here raised on purpose, with what came before it, and return what is said about it.
+
+    The end of the `story` is said too, if it is to be `told`.
+    """
     if isinstance(error, OSError) and error.errno in SHORTAGES:
         log.warning("%s: %s", where, error)
         hint = "try again when less runs here, or raise the limits that `ulimit -a` shows"
         return RbeeError(f"The system refused: {error.strerror}", hint=hint)
     error_id = secrets.token_hex(6)
     log.error("error %s in %s", error_id, where, exc_info=error)
+    if story:
+        log.error("before error %s: %s", error_id, "; ".join(story))
+    details = {"story": list(story[-STORY_LINES:])} if story and told else {}
     hint = f"please report it with the log's lines around {error_id}"
-    return RbeeError("rbee has a bug", hint=hint, error_id=error_id)
+    return RbeeError("rbee has a bug", hint=hint, error_id=error_id, **details)
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -115,7 +125,8 @@ def access(*, names: Iterable[str] = (), key: str = "") -> Any:
         if origin is not None and _origin_host(origin) not in hosts:
             raise AccessDenied("Requests from web pages of other sites are refused")
         row = row_of(request)
-        if wanted and (row is None or row.scope not in KEYLESS) and not _key_fits(request, wanted):
+        admitted = request[ADMITTED] = not wanted or _key_fits(request, wanted)
+        if not admitted and (row is None or row.scope not in KEYLESS):
             raise InvalidApiKey
         if request.body_exists and request.method in ("POST", "PUT") and request.content_type != "application/json":
             raise UnsupportedMediaType

@@ -82,7 +82,8 @@ def _operation(row: Route, shapes: _Shapes) -> Json:
         "security": _security(row.scope),
         "responses": _answers(row, shapes),
     }
-    if parameters := [*_path_parameters(row, shapes), *_query_parameters(row, shapes)]:
+    headers = [{"name": name, "in": "header", "schema": {"type": "string"}} for name in row.headers]
+    if parameters := [*_path_parameters(row, shapes), *_query_parameters(row, shapes), *headers]:
         operation["parameters"] = parameters
     if row.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(shapes.of(row.body))}

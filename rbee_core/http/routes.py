@@ -46,7 +46,8 @@ class Route(Struct, frozen=True, kw_only=True):
     `answers` maps each status of a good answer to the shape of its body, None for no body. `events` are the shapes of
     the events of a stream, which replaces the body of status 200. `errors` are those that this route itself can answer
     with; what every route can answer with follows from the rest of the row. `parameters` are the shapes of the parts
-    of the path that are not any text, and are checked before the handler is called.
+    of the path that are not any text, and are checked before the handler is called. `headers` are those that may say
+    something which only this route heeds.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Route(Struct, frozen=True, kw_only=True):
     summary: str
     parameters: Mapping[str, Any] = {}
     query: type[Struct] | None = None
+    headers: tuple[str, ...] = ()
     body: type[Struct] | None = None
     answers: Mapping[int, Any] = {}
     events: tuple[type[Struct], ...] = ()

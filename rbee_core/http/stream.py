@@ -12,6 +12,7 @@ from rbee_core.errors import InvalidRequest
 
 T = TypeVar("T")
 END = b"data: [DONE]\n\n"
+STILL_HERE = b": nothing new\n\n"
 _NEVER_BLOCKS_BYTES = 16 * 1024  # asyncio lets a writer wait from 64 KiB of unsent bytes on
 
 
@@ -22,9 +23,13 @@ async def read_body(request: web.Request, shape: type[T]) -> T:
     return wire.decode(await request.read(), shape)
 
 
-def event_bytes(event: Any) -> bytes:
-    """Return one event; JSON escapes every line break, so that text can never forge one."""
-    return b"data: " + wire.encode(event) + b"\n\n"
+def event_bytes(event: Any, mark: str = "") -> bytes:
+    """Return one event; JSON escapes every line break, so that text can never forge one.
+
+    A browser says `mark` when it comes back, in the header Last-Event-ID.
+    """
+    identity = b"id: " + mark.encode() + b"\n" if mark else b""
+    return identity + b"data: " + wire.encode(event) + b"\n\n"
 
 
 class ReaderGoneError(Exception):

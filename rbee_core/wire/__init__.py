@@ -103,6 +103,35 @@ class WorkerList(Lenient):
     workers: list[WorkerInfo]
 
 
+class PoolSnapshot(Lenient, tag_field="event", tag="snapshot"):
+    """The first event of `GET /v1/events`, and the next one for a reader that fell too far behind.
+
+    `workers` are the live ones after change `number`; `missed` changes before it were not told.
+    """
+
+    number: int
+    at_unix: float
+    workers: list[WorkerInfo]
+    missed: int = 0
+
+
+class WorkerChanged(Lenient, tag_field="event", tag="changed"):
+    """Every further event of `GET /v1/events`: a worker's state changed, and `worker` is what it is since.
+
+    Changes are numbered without a gap. `before` is None for a new worker; `launching` comes before `loading`.
+    `for_whom` names the client or the model that caused it, where one did.
+    """
+
+    number: int
+    at_unix: float
+    worker_id: str
+    before: WorkerStateName | Literal["launching"] | None
+    after: WorkerStateName | Literal["launching"]
+    reason: str
+    worker: WorkerInfo
+    for_whom: str = ""
+
+
 class SpawnRequest(Strict):
     """`POST /v1/workers/spawn`. `device` is an index of the backend's devices."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +60,15 @@ ROWS = [
     row("DELETE", "/x/{request_id}", Owner.fine, Scope.ADMIN, parameters={"request_id": wire.RequestId}),
     row("GET", "/busy", Owner.busy),
     row("GET", "/bug", Owner.bug),
+    row("GET", "/open-bug", Owner.bug, Scope.OPEN),
 ]
 
 
-def ask(raw: bytes, *, api_key: str = "", names: tuple[str, ...] = ()) -> Answer:
+def ask(raw: bytes, *, api_key: str = "", names: tuple[str, ...] = (), story: Callable[[], list[str]] = list) -> Answer:
     """Return what a server answers to these bytes."""
 
     async def talk() -> bytes:
-        doors = [envelope(1000), access(names=names, key=api_key)]
+        doors = [envelope(1000, story), access(names=names, key=api_key)]
         app = application(ROWS, [Owner()], middlewares=doors, body_limit_bytes=1000)
         async with serving(app, bind("127.0.0.1", 0)) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -282,6 +284,24 @@ def test_our_own_bug_is_named_by_an_id_that_is_in_the_log(caplog: pytest.LogCapt
     assert "internal affairs" in caplog.text
     assert b"internal affairs" not in answer.body
     assert b"ZeroDivision" not in answer.body
+
+
+def story() -> list[str]:
+    return [f"line {number}" for number in range(100)]
+
+
+def test_our_own_bug_is_told_with_what_came_before(caplog: pytest.LogCaptureFixture) -> None:
+    answer = ask(request(path="/bug"), story=story)
+    assert answer.error["details"]["story"] == story()[-20:]
+    assert "line 0; line 1; " in caplog.text
+    assert "story" not in ask(request(path="/bug")).error["details"]
+
+
+@pytest.mark.parametrize(("authorization", "told"), [(f"Bearer {KEY}", True), (None, False), ("Bearer no", False)])
+def test_the_story_is_told_to_those_who_have_the_key(authorization: str | None, told: bool) -> None:
+    answer = ask(request(path="/open-bug", Authorization=authorization), api_key=KEY, story=story)
+    assert answer.status == 500
+    assert ("story" in answer.error["details"]) == told
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def test_the_description_of_a_row_is_complete(program: str, row: Route) -> None:
     operation = TABLES[program][1]["paths"][row.plain_path][row.method.lower()]
     parameters = {(p["in"], p["name"]) for p in operation.get("parameters", [])}
     query = row.query.__struct_fields__ if row.query else ()
-    assert parameters == {("path", name) for name in row.names} | {("query", name) for name in query}
+    taken = (("path", row.names), ("query", query), ("header", row.headers))
+    assert parameters == {(where, name) for where, names in taken for name in names}
     assert ("requestBody" in operation) == (row.body is not None)
     responses = operation["responses"]
     assert set(map(str, row.answers)) <= set(responses)

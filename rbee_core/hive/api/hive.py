@@ -1,16 +1,22 @@
 """The hive's routes about itself: alive, ready, what it can run, what it answers, and its end."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from aiohttp import web
 
 from rbee_core import API_VERSION, __version__, wire
 from rbee_core.domain.pool import Pool
+from rbee_core.hive.api.workers import describe
+from rbee_core.hive.journal import Journal
 from rbee_core.hive.resolver import Resolver
 from rbee_core.http import openapi
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import TABLE
+from rbee_core.http.stream import END, STILL_HERE, EventStream, ReaderGoneError, event_bytes
+from rbee_core.settings import Settings
 
 INTRODUCTION = "The pool manager of one machine. Streams are server-sent events that end with `data: [DONE]`."
 
@@ -23,9 +29,17 @@ class HiveRoutes:
     """
 
     def __init__(
-        self, pool: Pool, resolver: Resolver, check_catalog: Callable[[], Awaitable[None]], stop_wanted: asyncio.Event
+        self,
+        settings: Settings,
+        pool: Pool,
+        journal: Journal,
+        resolver: Resolver,
+        check_catalog: Callable[[], Awaitable[None]],
+        stop_wanted: asyncio.Event,
     ) -> None:
+        self._settings = settings
         self._pool = pool
+        self._journal = journal
         self._resolver = resolver
         self._check_catalog = check_catalog
         self._stop_wanted = stop_wanted
@@ -46,6 +60,22 @@ class HiveRoutes:
     async def openapi(self, request: web.Request) -> web.Response:
         """Describe every route of this hive, as OpenAPI 3.1."""
         return json_response(openapi.document(request.app[TABLE], "rbee-hive", __version__, INTRODUCTION))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Stream what happens to the workers, from a snapshot or from the reader's last event on."""
+        stream = EventStream(request, self._settings.write_timeout_s)
+        mark = request.headers.get("Last-Event-ID", "")
+        with contextlib.suppress(ReaderGoneError):
+            await stream.start()
+            async with aclosing(self._journal.follow(mark, self._live)) as groups:
+                async for group in groups:
+                    events = b"".join(event_bytes(told, self._journal.mark(told.number)) for told in group)
+                    await stream.write(events or STILL_HERE)
+            await stream.write(END)
+        return stream.response
+
+    def _live(self) -> list[wire.WorkerInfo]:
+        return [describe(worker, self._settings.logs_dir) for worker in self._pool.live()]
 
     async def list_backends(self, request: web.Request) -> web.Response:
         """List every backend, and why it cannot be used if it cannot."""

@@ -1,5 +1,6 @@
 """The hive's table: every route it serves, one row each (`rbee_core.http.routes` says what a row is the source of)."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -64,6 +65,15 @@ HIVE = (
         scope=Scope.READ,
         summary="this table as an OpenAPI 3.1 description",
         answers={200: dict[str, Any]},
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler=HiveRoutes.events,
+        scope=Scope.READ,
+        summary="the live workers, then each change of a worker's state, up to the hive's end",
+        headers=("Last-Event-ID",),
+        events=(wire.PoolSnapshot, wire.WorkerChanged),
     ),
     Route(
         method="GET",
@@ -218,9 +228,15 @@ MODELS = (
 TABLE = (*HIVE, *WORKERS, *MODELS)
 
 
-def application(settings: Settings, hive: HiveRoutes, workers: WorkerRoutes, models: ModelRoutes) -> web.Application:
-    """Build the hive's application."""
+def application(
+    settings: Settings,
+    hive: HiveRoutes,
+    workers: WorkerRoutes,
+    models: ModelRoutes,
+    story: Callable[[], Sequence[str]],
+) -> web.Application:
+    """Build the hive's application. A bug is told with the last lines of `story`."""
     names = [settings.host, *(name.strip() for name in settings.allowed_hosts.split(","))]
     limit = settings.body_limit_bytes
-    doors = [envelope(limit), access(names=names, key=settings.api_key)]
+    doors = [envelope(limit, story), access(names=names, key=settings.api_key)]
     return serve(TABLE, [hive, workers, models], middlewares=doors, body_limit_bytes=limit)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -37,6 +38,9 @@ class WorkerRoutes:
         self._serving = serving
         self._plugins = plugins
         self._canonical = canonical
+
+    def _describe(self, worker: Worker) -> wire.WorkerInfo:
+        return describe(worker, self._settings.logs_dir)
 
     async def list_workers(self, request: web.Request) -> web.Response:
         """List the registry; the query may narrow it by model, backend, device and state."""
@@ -114,27 +118,29 @@ class WorkerRoutes:
             await self._serving.cancel(worker, request.match_info["request_id"])
         return web.Response(status=204)
 
-    def _describe(self, worker: Worker) -> wire.WorkerInfo:
-        idle = worker.state is WorkerState.IDLE
-        return wire.WorkerInfo(
-            worker_id=worker.id,
-            model_ref=worker.recipe.reference,
-            backend=worker.recipe.backend,
-            device=worker.recipe.device,
-            state=_state(worker),
-            url=worker.url,
-            pid=worker.pid,
-            slots=worker.slots,
-            active=len(worker.requests),
-            context_tokens=worker.context_tokens,
-            reserved_bytes=worker.recipe.need.total_bytes,
-            progress=worker.progress,
-            detail=worker.detail,
-            idle_s=round(asyncio.get_running_loop().time() - worker.used_at, 3) if idle else 0.0,
-            reason=worker.reason,
-            error=wire.ErrorObject.of(worker.error) if worker.error else None,
-            log_path=str(worker_log(self._settings.logs_dir, worker.id)),
-        )
+
+def describe(worker: Worker, logs_dir: Path) -> wire.WorkerInfo:
+    """Return a worker as the wire shows it."""
+    idle = worker.state is WorkerState.IDLE
+    return wire.WorkerInfo(
+        worker_id=worker.id,
+        model_ref=worker.recipe.reference,
+        backend=worker.recipe.backend,
+        device=worker.recipe.device,
+        state=_state(worker),
+        url=worker.url,
+        pid=worker.pid,
+        slots=worker.slots,
+        active=len(worker.requests),
+        context_tokens=worker.context_tokens,
+        reserved_bytes=worker.recipe.need.total_bytes,
+        progress=worker.progress,
+        detail=worker.detail,
+        idle_s=round(asyncio.get_running_loop().time() - worker.used_at, 3) if idle else 0.0,
+        reason=worker.reason,
+        error=wire.ErrorObject.of(worker.error) if worker.error else None,
+        log_path=str(worker_log(logs_dir, worker.id)),
+    )
 
 
 def _state(worker: Worker) -> wire.WorkerStateName:
