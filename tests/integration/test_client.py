@@ -189,7 +189,7 @@ def test_error_in_the_stream_ends_it() -> None:
     with serving(streaming(TOKENS, error, "data: [DONE]\n\n")) as client, pytest.raises(RemoteError) as caught:
         seen.extend(event.token or "" for event in events_of(client))
 
-    assert caught.value.code == "WORKER_CRASHED"
+    assert (caught.value.code, caught.value.http_status) == ("WORKER_CRASHED", 502)  # not the stream's 200
 
 
 def test_error_before_the_stream_is_an_ordinary_one() -> None:
