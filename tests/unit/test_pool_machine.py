@@ -14,7 +14,7 @@ from rbee_core.domain.placement import free_bytes
 from rbee_core.domain.pool import REMEMBERED, Limits, Pool
 from rbee_core.domain.worker import ENDED, HOST, STARTING, Demand, Need, Reason, Ticket, Worker, WorkerId, WorkerState
 from rbee_core.errors import RbeeError
-from tests.support.pools import URL, recipe, resolved, wants, wants_worker
+from tests.support.pools import URL, demand, recipe, resolved, wants, wants_worker
 
 LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20, queue=8, overtakes=2)
 RANK = {"launching": 0, "loading": 1, "idle": 2, "busy": 2, "stopping": 3}
@@ -174,6 +174,31 @@ class PoolMachine(RuleBasedStateMachine):
         ticket = self.ticket(client)
         self.feed(wants(ticket, model, device=device, client=client, until=until, queue=queue, at=self.now))
 
+    @precondition(lambda self: not self.pool.closing)
+    @rule(model=st.sampled_from("abc"), device=st.sampled_from([None, None, 1]), keep=st.booleans())
+    def have_a_worker(self, model: str, device: int | None, keep: bool) -> None:
+        """Go straight to where most happens: a model is loaded, if there is room."""
+        self.want(model, device, "w", "bound", True)
+        wanted = demand(model, device)
+        if wanted in self.world.resolving:
+            self.resolve(self.world.resolving.index(wanted), True)
+        if worker := next((w for w in self.pool.live() if wanted in w.demands), None):
+            self.feed(ev.WorkerBound(self.now, worker.id, URL))
+            self.feed(ev.WorkerLoaded(self.now, worker.id, slots=1, context_tokens=512))
+            self.feed(ev.PinWanted(self.now, worker.id, keep))
+
+    @precondition(lambda self: any(w.serving for w in self.pool.live()))
+    @rule(clients=st.text("xyz", min_size=3, max_size=7), ends=st.integers(0, 5))
+    def crowd(self, clients: str, ends: int) -> None:
+        """Many want one worker, and some of them are served."""
+        worker = next(w for w in self.pool.live() if w.serving)
+        for client in clients:
+            self.feed(wants_worker(self.ticket(client), worker.id, client=client, at=self.now))
+        for _ in range(ends):
+            here = [n for n, w in enumerate(self.world.granted.values()) if w == worker.id]
+            if here:
+                self.end_request(here[0], well=True)
+
     @precondition(lambda self: self.pool.live())
     @rule(pick=PICK, client=st.sampled_from("xyz"), queue=st.sampled_from([True, True, False]))
     def want_that_worker(self, pick: int, client: str, queue: bool) -> None:
@@ -259,7 +284,7 @@ class PoolMachine(RuleBasedStateMachine):
     def other_programs(self, memory: str, taken: int) -> None:
         self.world.strangers[memory] = taken
 
-    @rule(seconds=st.sampled_from([0.5, 5.0, 25.0, 70.0]))
+    @rule(seconds=st.sampled_from([0.5, 5.0, 25.0, 110.0]))
     def tick(self, seconds: float) -> None:
         self.now += seconds
         self.feed(ev.Tick(self.now))
@@ -393,4 +418,4 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPoolMachine = PoolMachine.TestCase
-TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=50, derandomize=True, deadline=None)
+TestPoolMachine.settings = settings(max_examples=100, stateful_step_count=50, derandomize=True, deadline=None)
