@@ -27,6 +27,7 @@ from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import Spare, environment_for, new_instance, start_spare
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving
+from rbee_core.hive.slices import Door, LoadDefaults, Waits, WorkerTerms
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.tenure import Tenure
 from rbee_core.hive.worker_client import WorkerClient
@@ -147,7 +148,9 @@ async def _processes(
     guard = Guard(environment_for(os.environ, instance), place.hive_log)
     guard.start()
     stack.push_async_callback(guard.release)
-    launcher = Launcher(settings, guard, instance, f"http://{authority(reached(note.host), note.port)}", spare)
+    launcher = Launcher(
+        place, WorkerTerms.of(settings), guard, instance, f"http://{authority(reached(note.host), note.port)}", spare
+    )
     stack.push_async_callback(launcher.close)
     return guard, launcher
 
@@ -165,21 +168,23 @@ async def _build(
     options = TransferOptions(
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )  # fmt: skip
-    link = await stack.enter_async_context(WorkerClient(settings))
+    link = await stack.enter_async_context(WorkerClient(Waits.of(settings)))
     fetching = await stack.enter_async_context(
         downloads.running(catalog, settings.models_dir, options, settings.downloads_at_once)
     )
     references = References(plugins.sources(), settings.models)
     provisioner = Provisioner(catalog, references, fetching, settings.models_dir)
-    resolver = Resolver(settings, [*plugins.backends().values()], calls, provisioner)
+    resolver = Resolver(LoadDefaults.of(settings), [*plugins.backends().values()], calls, provisioner)
     journal = Journal(partial(describe, logs_dir=settings.logs_dir))
     journal.listen(log_change)
     supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link, journal)
     answers = Serving(settings, supervisor, link)
-    models = ModelRoutes(settings, supervisor, catalog, provisioner, resolver, fetching)
+    models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, provisioner, resolver, fetching)
     workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
     routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.stop_wanted)
-    await stack.enter_async_context(serving(application(settings, routes, workers, models, journal.story), sock))
+    await stack.enter_async_context(
+        serving(application(Door.of(settings), routes, workers, models, journal.story), sock)
+    )
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))

@@ -10,10 +10,10 @@ from rbee_core.backend.choice import Candidate, choose, named, ranked
 from rbee_core.domain.worker import HOST, Demand, Need, Recipe
 from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
 from rbee_core.hive.plugin_calls import PluginCalls
+from rbee_core.hive.slices import LoadDefaults
 from rbee_core.inventory import describe_all
 from rbee_core.models.looks import Identity, identity_of
 from rbee_core.models.provision import Provisioner
-from rbee_core.settings import Settings
 
 ESTIMATES_KEPT = 64
 FRESH_S = 5.0
@@ -35,9 +35,9 @@ class Resolver:
     """Resolves demands for one hive. Each asks a driver once, and what was answered holds for all of the decision."""
 
     def __init__(
-        self, settings: Settings, backends: Sequence[Backend], calls: PluginCalls, provisioner: Provisioner
+        self, defaults: LoadDefaults, backends: Sequence[Backend], calls: PluginCalls, provisioner: Provisioner
     ) -> None:
-        self._settings = settings
+        self._defaults = defaults
         self._backends = ranked(backends)
         self._calls = calls
         self._provisioner = provisioner
@@ -130,11 +130,11 @@ class Resolver:
         return estimate
 
     def _options(self, demand: Demand) -> LoadOptions:
-        settings = self._settings
+        defaults = self._defaults
         return LoadOptions(
-            context_tokens=demand.context_tokens or settings.context_tokens or None,
-            slots=demand.slots or settings.slots_per_worker,
-            threads=settings.threads or None,
+            context_tokens=demand.context_tokens or defaults.context_tokens,
+            slots=demand.slots or defaults.slots,
+            threads=defaults.threads,
         )
 
 

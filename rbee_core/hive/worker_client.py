@@ -11,7 +11,7 @@ import msgspec
 
 from rbee_core import wire
 from rbee_core.domain.worker import Worker
-from rbee_core.settings import Settings
+from rbee_core.hive.slices import Waits
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 class WorkerClient:
     """One client session for all workers. Use as an async context manager."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, force_close=False)
-        timeout = aiohttp.ClientTimeout(total=self._settings.request_timeout_s)
+        timeout = aiohttp.ClientTimeout(total=self._waits.request_s)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
         return self
 
@@ -48,7 +48,7 @@ class WorkerClient:
 
     async def load_progress(self, worker: Worker) -> AsyncIterator[wire.LoadProgress]:
         """Yield the worker's load progress; ends silently when the worker dies, which its exit reports."""
-        timeout = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout_s)
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._waits.connect_s)
         url = f"{worker.url}/v1/loading/progress"
         try:
             async with self.session.get(url, headers=self.headers(worker), timeout=timeout) as response:

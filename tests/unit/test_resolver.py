@@ -15,6 +15,7 @@ from rbee_core.errors import BackendNotAvailable, InvalidRequest, PluginTimeout
 from rbee_core.hive import resolver
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.resolver import Resolution, Resolver
+from rbee_core.hive.slices import LoadDefaults
 from rbee_core.settings import Settings
 from rbee_plugins import nvml
 from rbee_plugins.llamacpp import backend as llamacpp
@@ -56,7 +57,7 @@ def resolve(path: Path, backends: Sequence[Backend], demand: Demand, *, format: 
     async def main() -> Resolution:
         calls = PluginCalls(PluginHost({}, []), 30.0)
         files = cast("Any", Files(path, format))
-        return await Resolver(Settings(home=path.parent), backends, calls, files).resolve(demand)
+        return await Resolver(LoadDefaults.of(Settings(home=path.parent)), backends, calls, files).resolve(demand)
 
     return asyncio.run(main())
 
@@ -90,7 +91,7 @@ def test_the_header_is_read_once_for_all_that_a_command_asks(tmp_path: Path, mon
 
     async def main() -> None:
         calls, files = PluginCalls(PluginHost({}, []), 30.0), cast("Any", Files(path))
-        asked = Resolver(Settings(home=tmp_path), [llamacpp.LlamaCppCpu()], calls, files)
+        asked = Resolver(LoadDefaults.of(Settings(home=tmp_path)), [llamacpp.LlamaCppCpu()], calls, files)
         first = await asked.resolve(Demand("file:m"))
         assert (await asked.resolve(Demand("file:m"))).recipe == first.recipe
         assert paths == [path]

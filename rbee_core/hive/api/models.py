@@ -14,7 +14,6 @@ from rbee_core.http.stream import read_body, send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
 from rbee_core.models.provision import Provisioner
-from rbee_core.settings import Settings
 
 
 class ModelRoutes:
@@ -22,14 +21,14 @@ class ModelRoutes:
 
     def __init__(
         self,
-        settings: Settings,
+        write_timeout_s: float,
         supervisor: Supervisor,
         catalog: Catalog,
         provisioner: Provisioner,
         resolver: Resolver,
         downloads: Downloads,
     ) -> None:
-        self._settings = settings
+        self._write_timeout_s = write_timeout_s
         self._supervisor = supervisor
         self._catalog = catalog
         self._provisioner = provisioner
@@ -94,7 +93,7 @@ class ModelRoutes:
         download = self._downloads.find(read_query(request, wire.DownloadQuery).id)
         if download is None:
             raise RouteNotFound("There is no such download", hint="ask for the model again")
-        return await send_events(request, download.watch(), self._settings.write_timeout_s)
+        return await send_events(request, download.watch(), self._write_timeout_s)
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget a model, and remove its files if rbee fetched them."""

@@ -31,10 +31,10 @@ from rbee_core.errors import (
 from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.workers import WorkerRoutes
+from rbee_core.hive.slices import Door
 from rbee_core.http.middleware import access, envelope
 from rbee_core.http.routes import Route, Scope
 from rbee_core.http.routes import application as serve
-from rbee_core.settings import Settings
 
 RESOLVING = (ModelNotFound, BackendNotAvailable, CatalogUnusable, DownloadFailed, PluginFailed)
 STARTING = (*RESOLVING, InsufficientRam, VramExhausted, LoadingTimeout, ModelLoadFailed, WorkerCrashed, ShuttingDown)
@@ -229,14 +229,12 @@ TABLE = (*HIVE, *WORKERS, *MODELS)
 
 
 def application(
-    settings: Settings,
+    door: Door,
     hive: HiveRoutes,
     workers: WorkerRoutes,
     models: ModelRoutes,
     story: Callable[[], Sequence[str]],
 ) -> web.Application:
     """Build the hive's application. A bug is told with the last lines of `story`."""
-    names = [settings.host, *(name.strip() for name in settings.allowed_hosts.split(","))]
-    limit = settings.body_limit_bytes
-    doors = [envelope(limit, story), access(names=names, key=settings.api_key)]
-    return serve(TABLE, [hive, workers, models], middlewares=doors, body_limit_bytes=limit)
+    doors = [envelope(door.body_limit_bytes, story), access(names=door.names, key=door.api_key)]
+    return serve(TABLE, [hive, workers, models], middlewares=doors, body_limit_bytes=door.body_limit_bytes)

@@ -10,7 +10,7 @@ from rbee_core.domain.worker import Worker, WorkerId
 from rbee_core.hive.processes import start
 from rbee_core.hive.processes.child import Child
 from rbee_core.hive.processes.guard import Guard
-from rbee_core.settings import Settings
+from rbee_core.hive.slices import WorkerTerms
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +19,16 @@ class Launcher:
     """Starts workers for one hive. `hive_url` is where they call back; `ready` is a process started in advance."""
 
     def __init__(
-        self, settings: Settings, guard: Guard, instance: str, hive_url: str, ready: start.Spare | None
+        self,
+        place: home.Home,
+        terms: WorkerTerms,
+        guard: Guard,
+        instance: str,
+        hive_url: str,
+        ready: start.Spare | None,
     ) -> None:
-        self._settings = settings
-        self._home = home.Home(settings.home)
+        self._home = place
+        self._terms = terms
         self._guard = guard
         self._instance = instance
         self._hive_url = hive_url
@@ -44,7 +50,7 @@ class Launcher:
         specification = self._specification(worker)
         child = self._take_spare(worker.id)
         if child is None:
-            process = start.start_worker(worker.id, instance=self._instance, logs_dir=self._settings.logs_dir)
+            process = start.start_worker(worker.id, instance=self._instance, logs_dir=self._home.logs_dir)
             child = self._adopt(worker.id, Child(process))
         with contextlib.suppress(BrokenPipeError):
             child.write(wire.encode(specification) + b"\n")
@@ -78,10 +84,10 @@ class Launcher:
             self._spare = self._spare_child = None
             await child.end(ask_s=0.0, terminate_s=0.0)
             self.forget(worker_id, child)
-            start.worker_log(self._settings.logs_dir, worker_id).unlink(missing_ok=True)
+            self._home.worker_log(worker_id).unlink(missing_ok=True)
 
     def _specification(self, worker: Worker) -> wire.WorkerSpec:
-        settings, recipe = self._settings, worker.recipe
+        terms, recipe = self._terms, worker.recipe
         return wire.WorkerSpec(
             worker_id=worker.id,
             secret=str(worker.secret),
@@ -96,8 +102,8 @@ class Launcher:
             environment=dict(recipe.environment),
             slots=recipe.slots,
             context_tokens=recipe.context_tokens,
-            threads=settings.threads or None,
-            body_limit_bytes=settings.body_limit_bytes,
-            write_timeout_s=settings.write_timeout_s,
-            connect_timeout_s=settings.connect_timeout_s,
+            threads=terms.threads,
+            body_limit_bytes=terms.body_limit_bytes,
+            write_timeout_s=terms.write_timeout_s,
+            connect_timeout_s=terms.connect_timeout_s,
         )
