@@ -21,6 +21,7 @@ pytest_plugins = ["rbee_kit.plugin", "rbee_report.plugin", *(f"step_defs.{noun}"
 
 BACKEND, MODEL = "llamacpp-cpu", "smollm2"
 SCRIPTED_PLUGINS = Path(__file__).parent / "tests" / "support" / "plugins"
+WATCHED = Path(__file__).parent / "tests" / "support" / "watched"
 REAL_HOME = Path.home() / ".rbee"
 SPARE_FDS = 2
 
@@ -73,11 +74,18 @@ def leaked_fds(before: int) -> list[str]:
 
 
 @pytest.fixture
-def home(request: pytest.FixtureRequest, home: Home) -> Home:
-    """An RBEE_HOME of this test's own, with the scripted backend if it needs that."""
+def home(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Iterator[Home]:
+    """An RBEE_HOME of this test's own, with the scripted backend if it needs that.
+
+    Every hive and worker in it fails on a blocking call on its event loop; the test then fails too.
+    """
     if request.node.get_closest_marker("scripted") is not None:
         home.use_plugins_in(SCRIPTED_PLUGINS)
-    return home
+    home.use_plugins_in(WATCHED)
+    blocked = tmp_path / "blocked"
+    home.environment["RBEE_TEST_BLOCKED"] = str(blocked)
+    yield home
+    assert not blocked.exists(), f"on an event loop:\n{blocked.read_text()}"
 
 
 @pytest.fixture

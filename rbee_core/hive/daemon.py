@@ -106,7 +106,7 @@ async def open_hive(settings: Settings, tenure: Tenure, spare: Spare | None = No
     async with contextlib.AsyncExitStack() as stack:
         place = await _move_in(stack, settings, tenure)
         sock = stack.enter_context(await aio.off_loop(bind, settings.host, settings.port))
-        note = HiveNote.of(identify(os.getpid()), sock.getsockname(), __version__)
+        note = HiveNote.of(await aio.off_loop(identify, os.getpid()), sock.getsockname(), __version__)
         hive = Hive(note)
         guard, launcher = await _processes(
             stack, settings, place, note, spare or (start_spare(place) if tenure.spare else None)

@@ -5,6 +5,7 @@ workers: a rule that starts with "if" and a worker's state belongs into `rbee_co
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -61,6 +62,7 @@ class Supervisor:
         self._children: dict[WorkerId, Child] = {}
         self._waiting: dict[Ticket, asyncio.Future[WorkerId | None]] = {}
         self._resolving: dict[Demand, asyncio.Task[None]] = {}
+        self._gone: dict[WorkerId, asyncio.Event] = {}
         self._tickets = itertools.count(1)
         self._tasks = asyncio.TaskGroup()
         self._quiet = asyncio.Event()
@@ -154,17 +156,18 @@ class Supervisor:
     async def stop(self, worker_id: str, reason: str) -> None:
         """Stop one worker and wait until it is gone. Raises `WorkerNotFound`."""
         worker = self.pool.find(worker_id)
-        child = self._children.get(worker.id)
+        gone = self._gone.get(worker.id)
         self.feed(ev.StopWanted(self._now(), worker.id, reason))
-        if child is not None:
-            await child.wait()
+        if gone is not None:
+            await gone.wait()
 
     async def gone(self, worker_id: str, within_s: float) -> Worker | None:
         """Return the worker's record if it ends within `within_s`, None if it lives on."""
-        child = self._children.get(WorkerId(worker_id))
-        if child is not None:
-            await child.wait(within_s)
-            await aio.sleep(0)  # lets the task that reports the exit run first
+        gone = self._gone.get(WorkerId(worker_id))
+        if gone is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await gone.wait()
         worker = self.pool.find(worker_id)
         return worker if worker.ended else None
 
@@ -252,16 +255,17 @@ class Supervisor:
             self.feed(ev.LaunchFailed(self._now(), worker.id, failure))
             return
         self._children[worker.id] = child
+        self._gone[worker.id] = asyncio.Event()
         self._tasks.create_task(self._await_exit(worker, child))
         self.feed(ev.ChildLaunched(self._now(), worker.id, child.pid))
 
     async def _await_exit(self, worker: Worker, child: Child) -> None:
-        await child.wait()
-        self._launcher.forget(worker.id, child)
+        await self._launcher.follow(worker.id, child)
         log.info("%s: its process ended with %s", worker.id, describe_exit(child.exit))
-        tail = logs.tail(worker_log(self._settings.logs_dir, worker.id))
+        tail = await aio.off_loop(logs.tail, worker_log(self._settings.logs_dir, worker.id))
         del self._children[worker.id]
         self.feed(ev.ChildExited(self._now(), worker.id, describe_exit(child.exit), tail))
+        self._gone.pop(worker.id).set()
 
     async def _watch_load(self, worker: Worker) -> None:
         async for progress in self._link.load_progress(worker):
@@ -322,8 +326,8 @@ class Supervisor:
         while True:
             await aio.sleep(TICK_S)
             self.feed(ev.Tick(self._now()))
-            for worker in self.pool.live():
-                logs.bound(worker_log(self._settings.logs_dir, worker.id), self._settings.log_limit_bytes)
+            written = [worker_log(self._settings.logs_dir, worker.id) for worker in self.pool.live()]
+            await aio.off_loop(logs.bound_all, written, self._settings.log_limit_bytes)
 
     def _backend(self, worker: Worker) -> Backend:
         return self._plugins.backends()[worker.recipe.backend]

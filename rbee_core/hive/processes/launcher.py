@@ -5,7 +5,9 @@ import logging
 import os
 import threading
 
-from rbee_core import home, wire
+import psutil
+
+from rbee_core import aio, home, wire
 from rbee_core.domain.worker import Worker, WorkerId
 from rbee_core.hive.processes import start
 from rbee_core.hive.processes.child import Child
@@ -33,7 +35,7 @@ class Launcher:
         self._instance = instance
         self._hive_url = hive_url
         self._spare = ready
-        self._spare_child = self._adopt(ready.worker_id, Child(ready.process)) if ready else None
+        self._spare_child = self._adopt(Child(ready.process)) if ready else None
 
     def next_id(self) -> WorkerId:
         """Return the id for the next worker."""
@@ -51,7 +53,7 @@ class Launcher:
         child = self._take_spare(worker.id)
         if child is None:
             process = start.start_worker(worker.id, instance=self._instance, logs_dir=self._home.logs_dir)
-            child = self._adopt(worker.id, Child(process))
+            child = self._adopt(Child(process))
         with contextlib.suppress(BrokenPipeError):
             child.write(wire.encode(specification) + b"\n")
         return child
@@ -62,20 +64,27 @@ class Launcher:
         child, self._spare, self._spare_child = self._spare_child, None, None
         return child
 
-    def _adopt(self, worker_id: str, child: Child) -> Child:
+    def _adopt(self, child: Child) -> Child:
         """Make sure that the process does not outlive this hive, before it gets anything to do."""
         self._guard.add(child.pid)
-        note = home.WorkerNote.of(home.identify(child.pid), home.identify(os.getpid()), self._instance)
-        try:
-            home.write_note(self._home.worker_note_path(worker_id), note)
-        except OSError as error:  # a full disk; guardian and kernel do without the note
-            log.warning("cannot note the process of %s: %s", worker_id, error.strerror)
         return child
 
-    def forget(self, worker_id: str, child: Child) -> None:
-        """Drop what was noted about a process that is gone."""
+    async def follow(self, worker_id: str, child: Child) -> None:
+        """Wait for the end of a process that was launched; it is noted for as long as it lives."""
+        await aio.off_loop(self._note, worker_id, child.pid)
+        await child.wait()
         self._guard.remove(child.pid)
-        self._home.worker_note_path(worker_id).unlink(missing_ok=True)
+        await aio.off_loop(self._home.worker_note_path(worker_id).unlink, missing_ok=True)
+
+    def _note(self, worker_id: str, pid: int) -> None:
+        """Let a later hive find the process, should this one and its guardian be killed."""
+        try:
+            note = home.WorkerNote.of(home.identify(pid), home.identify(os.getpid()), self._instance)
+            home.write_note(self._home.worker_note_path(worker_id), note)
+        except psutil.NoSuchProcess:
+            pass
+        except OSError as error:  # a full disk; guardian and kernel do without the note
+            log.warning("cannot note the process of %s: %s", worker_id, error.strerror)
 
     async def close(self) -> None:
         """End the spare process, if nobody took it."""
@@ -83,8 +92,8 @@ class Launcher:
             worker_id, child = self._spare.worker_id, self._spare_child
             self._spare = self._spare_child = None
             await child.end(ask_s=0.0, terminate_s=0.0)
-            self.forget(worker_id, child)
-            self._home.worker_log(worker_id).unlink(missing_ok=True)
+            self._guard.remove(child.pid)
+            await aio.off_loop(self._home.worker_log(worker_id).unlink, missing_ok=True)
 
     def _specification(self, worker: Worker) -> wire.WorkerSpec:
         terms, recipe = self._terms, worker.recipe

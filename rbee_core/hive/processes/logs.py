@@ -10,6 +10,7 @@ import logging.handlers
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rbee_core.home import Home
@@ -63,6 +64,12 @@ def bound(path: Path, limit_bytes: int) -> None:
             file.write(b"[earlier lines were dropped]\n" + rest.partition(b"\n")[2])
     except OSError as error:
         logging.getLogger(__name__).warning("cannot bound %s: %s", path, error.strerror)
+
+
+def bound_all(paths: Iterable[Path], limit_bytes: int) -> None:
+    """Bound each of these logs."""
+    for path in paths:
+        bound(path, limit_bytes)
 
 
 def prune(home: Home, kept: int) -> None:
