@@ -18,8 +18,8 @@ from tests.support.pools import URL, demand, recipe, resolved, wants, wants_work
 
 LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20, queue=8, overtakes=2)
 RANK = {"launching": 0, "loading": 1, "idle": 2, "busy": 2, "stopping": 3}
-MEMORIES = {HOST: 1000, "cuda:1": 600}
-MODELS = {"a": Need(150, 100), "b": Need(250, 150), "c": Need(400, 100), "d": Need(700, 200)}
+MEMORIES = {HOST: 600, "cuda:1": 450}
+MODELS = {"a": Need(150, 100), "b": Need(250, 150), "c": Need(200, 100), "d": Need(700, 200)}
 PICK = st.integers(0, 5)
 
 
@@ -187,6 +187,24 @@ class PoolMachine(RuleBasedStateMachine):
             self.feed(ev.WorkerLoaded(self.now, worker.id, slots=1, context_tokens=512))
             self.feed(ev.PinWanted(self.now, worker.id, keep))
 
+    @precondition(lambda self: not self.pool.closing)
+    @rule(models=st.permutations("abc"), keep=st.integers(0, 3), device=st.sampled_from([None, 1]))
+    def have_more_than_fits(self, models: list[str], keep: int, device: int | None) -> None:
+        for n, model in enumerate(models):
+            self.have_a_worker(model, device, n < keep)
+
+    @precondition(lambda self: not self.pool.closing)
+    @rule(models=st.lists(st.sampled_from("abc"), min_size=2, max_size=4), client=st.sampled_from("xyz"))
+    def want_at_once(self, models: list[str], client: str) -> None:
+        """What is wanted is used at once, so that the next one finds memory taken by busy workers."""
+        for model in models:
+            self.want(model, None, client, "slot", True)
+            if demand(model) in self.world.resolving:
+                self.resolve(self.world.resolving.index(demand(model)), True)
+            if worker := next((w for w in self.pool.live() if demand(model) in w.demands), None):
+                self.feed(ev.WorkerBound(self.now, worker.id, URL))
+                self.feed(ev.WorkerLoaded(self.now, worker.id, slots=1, context_tokens=512))
+
     @precondition(lambda self: any(w.serving for w in self.pool.live()))
     @rule(clients=st.text("xyz", min_size=3, max_size=7), ends=st.integers(0, 5))
     def crowd(self, clients: str, ends: int) -> None:
@@ -280,7 +298,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.granted = {t: w for t, w in self.world.granted.items() if w != worker_id}
         self.feed(ev.ChildExited(self.now, worker_id, how, ()))
 
-    @rule(memory=st.sampled_from(sorted(MEMORIES)), taken=st.sampled_from([0, 200]))
+    @rule(memory=st.sampled_from(sorted(MEMORIES)), taken=st.sampled_from([0, 0, 100]))
     def other_programs(self, memory: str, taken: int) -> None:
         self.world.strangers[memory] = taken
 
