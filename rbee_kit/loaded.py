@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rbee_core import wire
+from rbee_core.client import HiveClient
 from rbee_core.errors import RbeeError
 from rbee_kit.program import Hive
 from rbee_kit.waiting import eventually
@@ -61,14 +62,14 @@ class Loaded:
     progress: Sequence[float] = field(default_factory=tuple[float, ...])
     load_s: float = 0.0
 
-    def ask(self, **request: Any) -> Text:
-        """Ask for a text and wait for its end. Greedy unless a temperature is given."""
+    def ask(self, client: HiveClient | None = None, **request: Any) -> Text:
+        """Ask for a text and wait for its end. Greedy unless a temperature is given. Another thread, another client."""
         wanted = wire.build(wire.InferenceRequest, **{"temperature": 0.0, **request})
         events: list[wire.StreamEvent] = []
         arrived_s: list[float] = []
         started = time.monotonic()
         try:
-            for event in self.hive.client.infer(self.worker.worker_id, wanted):
+            for event in (client or self.hive.client).infer(self.worker.worker_id, wanted):
                 events.append(event)
                 arrived_s.append(time.monotonic() - started)
         except RbeeError as error:

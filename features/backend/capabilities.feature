@@ -32,6 +32,13 @@ Feature: What a backend declares
     When a text is asked for with each of the seeds 7, 8, 9
     Then the seeds did not all give the same text
 
+  @capability.seed
+  Scenario: a seed gives the same text whoever else is written for
+    Given a running hive that lets a worker write 2 texts at a time
+    And the model is loaded
+    When two people at a time ask for a text with each of the seeds 7, 8, 9, 7, 8, 9
+    Then each seed gave one text
+
   @capability.chat
   Scenario: a conversation goes through the model's template
     Given a running hive

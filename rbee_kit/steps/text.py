@@ -1,7 +1,10 @@
 """Steps about one text: asking for it, and what its stream says."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from pytest_bdd import given, parsers, then, when
 
+from rbee_core.client import HiveClient
 from rbee_kit.asking import PROMPT
 from rbee_kit.loaded import WORD, Loaded, Text
 
@@ -42,8 +45,16 @@ def ask_with_seeds(loaded: Loaded, seeds: str) -> list[tuple[str, str]]:
     return [(seed, ask_with_seed(loaded, int(seed))) for seed in seeds.split(", ")]
 
 
-def ask_with_seed(loaded: Loaded, seed: int) -> str:
-    text = loaded.ask(prompt=PROMPT, max_tokens=12, temperature=1.5, seed=seed)
+@when(parsers.parse("two people at a time ask for a text with each of the seeds {seeds}"), target_fixture="texts")
+def ask_with_seeds_at_once(loaded: Loaded, seeds: str) -> list[tuple[str, str]]:
+    named = seeds.split(", ")
+    with ThreadPoolExecutor(2) as people:
+        texts = [people.submit(ask_with_seed, loaded, int(seed), loaded.hive.connect()) for seed in named]
+        return [(seed, text.result()) for seed, text in zip(named, texts, strict=True)]
+
+
+def ask_with_seed(loaded: Loaded, seed: int, client: HiveClient | None = None) -> str:
+    text = loaded.ask(client, prompt=PROMPT, max_tokens=12, temperature=1.5, seed=seed)
     assert text.error is None, str(text.error)
     return text.text
 

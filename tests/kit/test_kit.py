@@ -24,6 +24,7 @@ NAMED_BY = {
     "ignores-cancel": (f"{WAITS} [is receiving a long text-cancel]", "a slot is free"),
     "reads-on": (f"{WAITS} [waits for a long prompt to be read-are gone]", "busy for"),
     "ignores-seed": ("the same seed gives the same text", "a seed gave two texts"),
+    "shares-chance": ("a seed gives the same text whoever else is written for", "a seed gave two texts"),
     "leaks-a-child": (STOPS, "no process of the worker is left"),
     "dies-on-stop": (STOPS, "ended with exit code 3"),
     "never-stops": (STOPS, "ended with SIGKILL"),
@@ -96,7 +97,7 @@ def test_a_good_backend_conforms(kit) -> None:
     assert {"kit", "rbee", "plugin", "python", "platform"} <= run.verdict["versions"].keys()
     assert run.verdict["versions"]["plugin"] == "rbee-words 1.0"
     assert "words with words:" in run.terminal
-    assert ET.fromstring(run.badge).get("aria-label") == "rbee kit 1.0.0: words: conforms"
+    assert ET.fromstring(run.badge).get("aria-label") == "rbee kit 1.1.0: words: conforms"
 
 
 @pytest.mark.parametrize("fault", NAMED_BY)

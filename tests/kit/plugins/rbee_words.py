@@ -38,6 +38,7 @@ FAULTS = {
     "ignores-cancel": "goes on when nobody waits",
     "reads-on": "reads the prompt to its end, whoever has gone",
     "ignores-seed": "declares seed and draws as it likes",
+    "shares-chance": "writes two texts at a time from one random state, which each seeds for itself",
     "leaks-a-child": "starts a process of its own session and forgets it",
     "dies-on-stop": "exits with 3 when it is stopped",
     "never-stops": "neither answers nor ends when it is stopped",
@@ -109,9 +110,10 @@ class WordsEngine(Engine):
 
     def __init__(self, fault: str, words: list[str], context: int) -> None:
         self.fault, self.words, self.context = fault, words, context
+        self.chance = random.Random()
 
     def info(self) -> EngineInfo:
-        return EngineInfo(context_tokens=self.context)
+        return EngineInfo(context_tokens=self.context, slots=2 if self.fault == "shares-chance" else 1)
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         prompt = request.text().split()
@@ -131,7 +133,8 @@ class WordsEngine(Engine):
             yield Finished("length")
 
     def tokens(self, request: GenerateRequest, count: int, cancel: CancelToken) -> Iterator[EngineEvent]:
-        chance = random.Random(self.seed(request))
+        chance = self.chance if self.fault == "shares-chance" else random.Random()
+        chance.seed(self.seed(request))
         for _ in range(count - 1 if self.fault == "ends-early" else count):
             if cancel.is_set() and self.fault != "ignores-cancel":
                 return
