@@ -77,3 +77,9 @@ Feature: Worker registry (in memory)
     When the command "rbee workers health" is run
     Then it succeeds
     And it says "ok"
+
+  Scenario: a worker's life can be followed as it happens
+    Given a running hive
+    And somebody who follows its events
+    When a text is asked for
+    Then they hear of a worker that was launching, loading, idle, busy and idle again, in this order

@@ -2,10 +2,12 @@
 
 import signal
 import socket
+import urllib.request
+from collections.abc import Iterator
 
 from pytest_bdd import given, parsers, then, when
 
-from rbee_core import __version__, wire
+from rbee_core import __version__, sse, wire
 from step_defs.support import Hive, Home, Result, eventually
 
 EVERYBODY = "0.0.0.0"
@@ -62,6 +64,14 @@ def silent_port(home: Home) -> int:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+@given("somebody who follows its events", target_fixture="followed")
+def follow_events(home: Home, hive: Hive) -> Iterator[wire.PoolSnapshot | wire.WorkerChanged]:
+    """As `curl -N` does."""
+    url = f"http://127.0.0.1:{hive.port}/v1/events"
+    answer = home.cleanup.enter_context(urllib.request.urlopen(url, timeout=30))
+    return sse.events(iter(answer.readline, b""), wire.PoolSnapshot | wire.WorkerChanged, stall_s=30)
 
 
 @when("a hive is started", target_fixture="hive")
@@ -177,3 +187,12 @@ def names_process_and_port(hive: Hive, result: Result) -> None:
 @then("nothing is noted as running")
 def nothing_noted(home: Home) -> None:
     assert not (home.path / "run").exists()
+
+
+@then("they hear of a worker that was launching, loading, idle, busy and idle again, in this order")
+def heard_of_a_life(followed: Iterator[wire.PoolSnapshot | wire.WorkerChanged]) -> None:
+    assert isinstance(next(followed), wire.PoolSnapshot)
+    life = [next(followed) for _ in range(5)]
+    changes = [change for change in life if isinstance(change, wire.WorkerChanged)]
+    assert [change.after for change in changes] == ["launching", "loading", "idle", "busy", "idle"]
+    assert len({change.worker_id for change in changes}) == 1

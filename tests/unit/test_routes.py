@@ -1,6 +1,7 @@
 """The tables of routes: sound rows, and a complete OpenAPI description of all of them."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import msgspec
 import pytest
 
 from rbee_core import wire
+from rbee_core.client import calls
+from rbee_core.client.calls import Call
 from rbee_core.errors import error_classes
 from rbee_core.hive.api.table import TABLE as HIVE
 from rbee_core.http import openapi
@@ -94,3 +97,31 @@ def test_a_query_is_a_flat_struct_of_texts_and_numbers() -> None:
     for row in (*HIVE, *WORKER):
         for field in msgspec.structs.fields(row.query) if row.query else ():
             assert not (isinstance(field.type, type) and issubclass(field.type, (list, dict, msgspec.Struct)))
+
+
+CALLS: list[Call[Any]] = [
+    calls.health(), calls.backends(), calls.models(),
+    calls.list_workers(model="m", backend="b", device=0, state="idle"),
+    calls.worker("w"), calls.worker_log("w", 0), calls.show_model("m", backend="b", context_tokens=1),
+    calls.download(wire.DownloadRequest(model_ref="m")), calls.download_progress("d"), calls.remove_model("file:/m"),
+    calls.spawn(wire.SpawnRequest(model_ref="m")), calls.stop_worker("w"), calls.shutdown(), calls.cancel("w", "r"),
+    calls.inference("w", wire.InferenceRequest(prompt="p")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.path}")
+def test_what_the_client_calls_is_a_row_with_its_shapes(call: Call[Any]) -> None:
+    rows = [row for row in HIVE if row.method == call.method and _leads_to(call.path, row)]
+    assert rows, "no such row"
+    row = rows[0]
+    assert set(call.query) <= set(row.query.__struct_fields__ if row.query else ())
+    if row.events:
+        assert all(hasattr(call.answer, field) for shape in row.events for field in shape.__struct_fields__)
+    else:
+        assert set(row.answers.values()) == {None if call.answer is type(None) else call.answer}
+    if row.body:
+        wire.decode(call.body or b"", row.body)
+
+
+def _leads_to(path: str, row: Route) -> bool:
+    return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", row.plain_path), path) is not None
