@@ -88,3 +88,12 @@ def test_another_method_is_told_which_there_are(hive: Hive) -> None:
             assert methods <= set(answer.headers["Allow"].split(", ")), name(row)
         else:
             pytest.fail(f"PATCH {path}: {answer.status}")
+
+
+@pytest.mark.parametrize(("host", "status"), [("a.example", 200), ("b.example:7835", 200), ("c.example", 403)])
+def test_blanks_between_allowed_hosts_do_not_count(home: Home, host: str, status: int) -> None:
+    home.environment["RBEE_ALLOWED_HOSTS"] = " a.example, b.example "
+    connection = http.client.HTTPConnection("127.0.0.1", home.start_hive().port, timeout=30)
+    connection.request("GET", "/v1/health", headers={"Host": host})
+    assert connection.getresponse().status == status
+    connection.close()
