@@ -46,14 +46,11 @@ SHORTEST_KEY = 32
 log = logging.getLogger("rbee.hive")
 
 
-class Hive:
-    """A hive that listens at `note`. Its methods belong to the event loop's thread."""
+class Orders:
+    """What a hive is told from outside, also while it is still being built. For the event loop's thread."""
 
-    def __init__(self, note: HiveNote) -> None:
-        self.note = note
+    def __init__(self) -> None:
         self.stop_wanted, self.force = asyncio.Event(), asyncio.Event()
-        self._ended = asyncio.Event()
-        self._stopped: list[str] = []
 
     def stop(self) -> None:
         """Have it stop politely."""
@@ -64,6 +61,16 @@ class Hive:
         self.force.set()
         self.stop_wanted.set()
 
+
+class Hive:
+    """A hive that listens at `note` and obeys `orders`. Its methods belong to the event loop's thread."""
+
+    def __init__(self, note: HiveNote, orders: Orders) -> None:
+        self.note = note
+        self.orders = orders
+        self._ended = asyncio.Event()
+        self._stopped: list[str] = []
+
     async def ended(self) -> list[str]:
         """Wait until it has stopped, as it was told to; return the ids of the workers that were shut down."""
         await self._ended.wait()
@@ -71,7 +78,7 @@ class Hive:
 
     async def supervise(self, supervisor: Supervisor) -> None:
         """Run the pool until the hive is told to stop and no worker is left."""
-        self._stopped = await supervisor.run(self.stop_wanted, self.force)
+        self._stopped = await supervisor.run(self.orders.stop_wanted, self.orders.force)
         self._ended.set()
 
 
@@ -83,8 +90,9 @@ async def run(
     `announce` is called once it listens. SIGTERM and SIGINT stop it, a second one at once. Raises what
     `open_hive` does.
     """
-    async with open_hive(settings, tenure, spare) as hive:
-        with _signals(hive):
+    orders = Orders()
+    with _signals(orders):  # before anybody can find it: a signal must not end it in any other way
+        async with open_hive(settings, tenure, spare, orders) as hive:
             announce(hive.note)
             stopped = await hive.ended()
     log.info("shut down %d workers", len(stopped))
@@ -92,7 +100,9 @@ async def run(
 
 
 @asynccontextmanager
-async def open_hive(settings: Settings, tenure: Tenure, spare: Spare | None = None) -> AsyncGenerator[Hive]:
+async def open_hive(
+    settings: Settings, tenure: Tenure, spare: Spare | None = None, orders: Orders | None = None
+) -> AsyncGenerator[Hive]:
     """Have a hive in this process for the block, whose end stops it; an error or a cancellation stops it at once.
 
     Enter it on the main thread, because workers die with the thread that started them. `spare` is a worker process that
@@ -107,7 +117,7 @@ async def open_hive(settings: Settings, tenure: Tenure, spare: Spare | None = No
         place = await _move_in(stack, settings, tenure)
         sock = stack.enter_context(await aio.off_loop(bind, settings.host, settings.port))
         note = HiveNote.of(await aio.off_loop(identify, os.getpid()), sock.getsockname(), __version__)
-        hive = Hive(note)
+        hive = Hive(note, orders or Orders())
         guard, launcher = await _processes(
             stack, settings, place, note, spare or (start_spare(place) if tenure.spare else None)
         )
@@ -121,7 +131,7 @@ async def open_hive(settings: Settings, tenure: Tenure, spare: Spare | None = No
         try:
             yield hive
         except Exception as error:  # noqa: BLE001  # raised below: task groups on the way would wrap it
-            hive.stop_now()
+            hive.orders.stop_now()
             failure = error
     if failure is not None:
         raise failure
@@ -181,7 +191,7 @@ async def _build(
     answers = Serving(settings, supervisor, link)
     models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, provisioner, resolver, fetching)
     workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
-    routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.stop_wanted)
+    routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted)
     await stack.enter_async_context(
         serving(application(Door.of(settings), routes, workers, models, journal.story), sock)
     )
@@ -200,10 +210,10 @@ async def _running(hive: Hive, supervisor: Supervisor, guard: Guard) -> AsyncGen
         try:
             yield
         except asyncio.CancelledError:
-            hive.stop_now()
+            hive.orders.stop_now()
             raise
         finally:
-            hive.stop()
+            hive.orders.stop()
             await asyncio.wait([supervising])
             guarding.cancel()
 
@@ -225,14 +235,14 @@ def _check_exposure(settings: Settings) -> None:
 
 
 @contextmanager
-def _signals(hive: Hive) -> Generator[None]:
+def _signals(orders: Orders) -> Generator[None]:
     """Stop politely at the first SIGTERM or SIGINT, at once at the second."""
     loop = asyncio.get_running_loop()
 
     def caught(number: signal.Signals) -> None:
-        again = hive.stop_wanted.is_set()
+        again = orders.stop_wanted.is_set()
         log.info("got %s%s", number.name, ", stopping now" if again else "")
-        (hive.stop_now if again else hive.stop)()
+        (orders.stop_now if again else orders.stop)()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
@@ -262,7 +272,7 @@ def _lifeline(hive: Hive) -> Generator[None]:
     def readable() -> None:
         if not os.read(fd, 4096):
             loop.remove_reader(fd)
-            hive.stop()
+            hive.orders.stop()
 
     loop.add_reader(fd, readable)
     try:
