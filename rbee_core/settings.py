@@ -48,6 +48,7 @@ class Settings:
     log_limit_bytes: int = 10_000_000
     log_files_kept: int = 50
     slots_per_worker: int = 1
+    queue_limit: int = 64
     context_tokens: int = 0
     threads: int = 0
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))

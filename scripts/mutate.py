@@ -98,9 +98,9 @@ MUTATIONS = (
     ),
     Mutation(
         "an idle worker is not reused",
-        "rbee_core/keeper/flow.py",
-        'device=wanted.device, state="idle")',
-        'device=wanted.device, state="busy")',
+        "rbee_core/hive/api/workers.py",
+        "worker=self._describe(worker) if worker else None",
+        "worker=None",
         ("-k", "idle_worker_is_reused"),
     ),
     Mutation(

@@ -4,7 +4,7 @@ Why not httpx here too: docs/adr/0014.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,7 +12,7 @@ import aiohttp
 import yarl
 
 from rbee_core import aio, sse, tls, wire
-from rbee_core.client import calls
+from rbee_core.client import calls, rules
 from rbee_core.client.calls import Call
 from rbee_core.client.rules import (
     ATTEMPTS,
@@ -45,10 +45,9 @@ class AsyncHiveClient:
 
     async def __aenter__(self) -> Self:
         trusted = await aio.off_loop(tls.client_context, self._settings.ca_file) if self._https else False
-        key = self._settings.api_key
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers=rules.headers(self._settings),
             middlewares=(_send_once,),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -104,8 +103,23 @@ class AsyncHiveClient:
         Closing the generator hangs up. Raises `RemoteError` for an error before or in the stream, `StreamBroken` for a
         stream without a terminal event, `DeadlineExceeded` when no token came for `token_stall_timeout_s`.
         """
-        call, reader = calls.inference(worker_id, request), InferenceReader(self._settings)
+        async with aclosing(self._infer(calls.inference(worker_id, request))) as groups:
+            async for group in groups:
+                if text := [event for event in group if event.token is not None or event.done]:
+                    yield text
+
+    def infer_with_model(self, request: wire.PoolInference) -> AsyncGenerator[list[wire.StreamEvent]]:
+        """Yield the events of an inference by whichever worker the hive finds; raises as `infer_in_groups`.
+
+        Among them are those that tell what the request waits for, and one that names the worker.
+        """
+        return self._infer(calls.inference_with_model(request))
+
+    async def _infer(self, call: Call[wire.StreamEvent]) -> AsyncGenerator[list[wire.StreamEvent]]:
+        reader = InferenceReader(self._settings)
         async with self._stream(call, call.patience.seconds(self._settings)) as response:
+            if named := reader.opened(response.headers):
+                yield named
             try:
                 async for group in self._groups(response, call):
                     if good := reader.take(group):

@@ -115,6 +115,11 @@ def spawn(request: wire.SpawnRequest) -> Call[wire.SpawnResponse]:
     return _change("POST", "/v1/workers/spawn", wire.SpawnResponse, request, Patience.START)
 
 
+def find_worker(request: wire.SpawnRequest) -> Call[wire.FoundWorker]:
+    """The idle worker that would serve such a request now, if there is one."""
+    return _change("POST", "/v1/workers/find", wire.FoundWorker, request)
+
+
 def stop_worker(worker_id: str) -> Call[wire.StopResponse]:
     """Stop a worker."""
     return _change("DELETE", _worker_path(worker_id), wire.StopResponse, patience=Patience.STOP)
@@ -128,6 +133,11 @@ def shutdown() -> Call[wire.StopResponse]:
 def inference(worker_id: str, request: wire.InferenceRequest) -> Call[wire.StreamEvent]:
     """A stream: the tokens, then the `done` event or an error."""
     return _change("POST", f"{_worker_path(worker_id)}/inference", wire.StreamEvent, request, Patience.TOKEN)
+
+
+def inference_with_model(request: wire.PoolInference) -> Call[wire.StreamEvent]:
+    """A stream like that of `inference`, by whichever worker the hive finds or starts."""
+    return _change("POST", "/v1/inference", wire.StreamEvent, request, Patience.TOKEN)
 
 
 def cancel(worker_id: str, request_id: str) -> Call[None]:

@@ -1,6 +1,8 @@
 """What an answer, a failure and a stream's end mean, and when to try again: the same for every transport."""
 
+import os
 import random
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -58,6 +60,12 @@ class InferenceReader:
         self._finished = False
         self.error: wire.ErrorObject | None = None
 
+    @staticmethod
+    def opened(headers: Mapping[str, str]) -> list[wire.StreamEvent]:
+        """Return the event that the headers of an answer stand for: who answers."""
+        worker_id = headers.get("X-Rbee-Worker", "")
+        return [wire.StreamEvent(worker_id=worker_id)] if worker_id else []
+
     def take(self, group: list[wire.StreamEvent]) -> list[wire.StreamEvent]:
         """Return the events to hand on. `error` is then what came behind them and ended the stream, if one did."""
         self.error = group[-1].error
@@ -79,6 +87,12 @@ class InferenceReader:
         """Raise `StreamBroken` if the stream's last word did not come."""
         if not self._finished:
             raise StreamBroken(tokens=self._tokens, why="it ended without a last word")
+
+
+def headers(settings: Settings) -> dict[str, str]:
+    """Return what every request says: who asks, so that users of one machine take turns, and the key."""
+    key = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+    return {"X-Rbee-Client": f"user-{os.getuid()}", **key}
 
 
 def jittered(delay_s: float) -> float:

@@ -18,6 +18,7 @@ from rbee_core.client.rules import (
     HiveLost,
     InferenceReader,
     check_status,
+    headers,
     read,
 )
 from rbee_core.errors import DeadlineExceeded, RemoteError
@@ -44,7 +45,7 @@ class HiveClient:
         self._settings = settings
         self._http = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{self.address}",
-            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
+            headers=headers(settings),
             timeout=self._timeout(settings.request_timeout_s),
             trust_env=False,
             # For plain HTTP, an empty context saves reading every authority's certificate.
@@ -81,6 +82,10 @@ class HiveClient:
     ) -> list[wire.WorkerInfo]:
         """Return the live workers, or those that match."""
         return self.call(calls.list_workers(model=model, backend=backend, device=device, state=state)).workers
+
+    def find_worker(self, request: wire.SpawnRequest) -> wire.WorkerInfo | None:
+        """Return the idle worker that would serve such a request now."""
+        return self.call(calls.find_worker(request)).worker
 
     def worker(self, worker_id: str) -> wire.WorkerInfo:
         """Return a worker, also one that has ended."""
@@ -142,7 +147,7 @@ class HiveClient:
         self.call(calls.cancel(worker_id, request_id), attempts=1, timeout_s=timeout_s)
 
     def infer(self, worker_id: str, request: wire.InferenceRequest) -> Generator[wire.StreamEvent]:
-        """Yield the tokens of an inference, then its `done` event. Closing the generator hangs up.
+        """Yield the tokens of an inference on one worker, then its `done` event. Closing the generator hangs up.
 
         Raises `RemoteError` for an error before or in the stream, `StreamBroken` for a stream without a terminal
         event, `DeadlineExceeded` when no token came for `token_stall_timeout_s`.
@@ -152,9 +157,22 @@ class HiveClient:
 
     def infer_in_groups(self, worker_id: str, request: wire.InferenceRequest) -> Generator[list[wire.StreamEvent]]:
         """Yield the events of `infer`, those together that arrived together."""
-        call, reader = calls.inference(worker_id, request), InferenceReader(self._settings)
-        stall_s = call.patience.seconds(self._settings)
+        for group in self._infer(calls.inference(worker_id, request)):
+            if text := [event for event in group if event.token is not None or event.done]:
+                yield text
+
+    def infer_with_model(self, request: wire.PoolInference) -> Generator[list[wire.StreamEvent]]:
+        """Yield the events of an inference by whichever worker the hive finds, those together that arrived together.
+
+        Among them are those that tell what the request waits for, and one that names the worker. Raises as `infer`.
+        """
+        return self._infer(calls.inference_with_model(request))
+
+    def _infer(self, call: Call[wire.StreamEvent]) -> Generator[list[wire.StreamEvent]]:
+        reader, stall_s = InferenceReader(self._settings), call.patience.seconds(self._settings)
         with self._stream(call, stall_s) as response:
+            if named := reader.opened(response.headers):
+                yield named
             try:
                 for group in sse.groups(response.iter_raw(), call.answer, stall_s):
                     if good := reader.take(group):

@@ -178,8 +178,8 @@ class Requests:
 
     def _make_room(self, pending: Pending, recipe: Recipe, to_stop: Iterable[WorkerId]) -> Iterator[do.Instruction]:
         for worker in map(self._workers.find, to_stop):
-            whom = recipe.reference
-            yield from self._workers.stop(worker, WorkerState.EVICTED, Reason.MAKE_ROOM, for_whom=whom)
+            whom, reason = recipe.reference, Reason.MAKE_ROOM
+            yield from self._workers.stop(worker, WorkerState.EVICTED, reason, f"{reason} for {whom}", for_whom=whom)
         stopping = [w for w in sharing(recipe.memory, self._workers.live()) if w.state is WorkerState.STOPPING]
         pending.making_room, pending.awaited = True, frozenset(w.id for w in stopping)
 

@@ -16,6 +16,7 @@ from rbee_core import __version__, aio
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest
 from rbee_core.hive.api.hive import HiveRoutes
+from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.table import application
 from rbee_core.hive.api.workers import WorkerRoutes, describe
@@ -190,11 +191,11 @@ async def _build(
     supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link, journal)
     answers = Serving(settings, supervisor, link)
     models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, provisioner, resolver, fetching)
-    workers = WorkerRoutes(settings, supervisor, answers, plugins, models.canonical)
+    workers = WorkerRoutes(settings, supervisor, plugins, resolver, models.canonical)
+    inference = InferenceRoutes(settings, supervisor, answers, resolver)
     routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted)
-    await stack.enter_async_context(
-        serving(application(Door.of(settings), routes, workers, models, journal.story), sock)
-    )
+    app = application(Door.of(settings), routes, workers, inference, models, journal.story)
+    await stack.enter_async_context(serving(app, sock))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))

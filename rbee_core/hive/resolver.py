@@ -51,7 +51,7 @@ class Resolver:
         """
         return (await self._survey(backend)).formats()
 
-    def demand(self, request: wire.SpawnRequest) -> Demand:
+    def demand(self, request: wire.SpawnRequest | wire.PoolInference) -> Demand:
         """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
         reference = self._provisioner.canonical(request.model_ref)
         return Demand(reference, request.backend, request.device, request.context_tokens)

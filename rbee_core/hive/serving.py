@@ -4,6 +4,7 @@ It alone knows how a stream can break, and turns every way into one typed error.
 what a token costs here is paid for every token of every request.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import copy
@@ -12,7 +13,8 @@ import aiohttp
 import msgspec
 
 from rbee_core import sse, wire
-from rbee_core.domain.worker import Worker
+from rbee_core.domain.instructions import Waiting
+from rbee_core.domain.worker import Demand, Worker, WorkerId
 from rbee_core.errors import DeadlineExceeded, RbeeError, RemoteError, StreamBroken, WorkerCrashed
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.worker_client import WorkerClient
@@ -24,6 +26,7 @@ _EVENT_END = b"\n\n"
 
 # Takes what was raised while reading, None if the stream just ended; returns what that means.
 Explain = Callable[[Exception | None], Awaitable[RbeeError]]
+TellWaiting = Callable[[Waiting], Awaitable[None]]
 
 
 class Answer:
@@ -40,7 +43,7 @@ class Answer:
             async for whole in self._whole_events():
                 yield whole
         except RbeeError as error:
-            yield event_bytes(error.body()) + END
+            yield last_word(error)
 
     async def events(self) -> AsyncGenerator[wire.StreamEvent]:
         """Yield token events, then the one that is `done`. Raises what the answer ended with instead."""
@@ -88,28 +91,49 @@ class Serving:
         self._link = link
 
     @asynccontextmanager
-    async def open(self, worker_id: str, request: wire.InferenceRequest) -> AsyncGenerator[Answer]:
+    async def open(
+        self,
+        client: str,
+        target: Demand | WorkerId,
+        request: wire.InferenceRequest,
+        *,
+        queue: bool = True,
+        tell: TellWaiting,
+    ) -> AsyncGenerator[Answer]:
         """Yield the answer once a worker has taken `request`; leaving the block ends the request.
 
-        Raises what the worker refuses it with, unchanged.
+        `tell` is called with what the request waits for, once that takes a moment and whenever it changes. Raises what
+        the pool or the worker refuses it with, and `DeadlineExceeded` if its `timeout_s` passes in the queue.
         """
+        loop, timeout_s = asyncio.get_running_loop(), request.timeout_s
+        deadline = None if timeout_s is None else loop.time() + timeout_s
         request_id = request.request_id or ""
-        ticket, worker = await self._supervisor.begin(worker_id, request_id)
+        async with self._supervisor.enter(client, target, until="slot", request_id=request_id, queue=queue) as caller:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    async for waiting in caller.waits():
+                        await tell(waiting)
+                    worker = await caller.worker()
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed") from error
+            if deadline is not None:
+                request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))
+            async with self._ask(worker, request) as answer:
+                yield answer
 
+    @asynccontextmanager
+    async def _ask(self, worker: Worker, request: wire.InferenceRequest) -> AsyncGenerator[Answer]:
         async def explain(error: Exception | None) -> RbeeError:
             return await self._why_it_broke(worker, error)
 
         try:
-            try:
-                response = await self._send(worker, request)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise await explain(error) from error
-            async with response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                yield Answer(worker, response, explain)
-        finally:
-            self._supervisor.end(ticket)
+            response = await self._send(worker, request)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise await explain(error) from error
+        async with response:
+            if response.status != 200:
+                raise await _refusal(response)
+            yield Answer(worker, response, explain)
 
     async def cancel(self, worker: Worker, request_id: str) -> None:
         """Tell the worker that nobody wants this request any more."""
@@ -132,6 +156,11 @@ class Serving:
         if ended is None or not ended.error:
             return WorkerCrashed(worker_id=worker.id, exit=ended.reason if ended else "its connection broke")
         return copy(ended.error)
+
+
+def last_word(error: RbeeError) -> bytes:
+    """Return how a stream in our own format ends with `error`."""
+    return event_bytes(error.body()) + END
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> RbeeError:

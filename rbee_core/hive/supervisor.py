@@ -9,20 +9,19 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from copy import copy
-from functools import partial
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from rbee_core import aio, wire
-from rbee_core.backend import Backend
+from rbee_core.backend import Backend, StopPolicy
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
 from rbee_core.domain.worker import Demand, RequestId, Secret, Ticket, Worker, WorkerId
 from rbee_core.errors import InvalidApiKey, ModelLoadFailed, RbeeError, RemoteError
+from rbee_core.hive.callers import Caller
 from rbee_core.hive.journal import Journal
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
@@ -60,7 +59,7 @@ class Supervisor:
         self._link = link
         self._journal = journal
         self._children: dict[WorkerId, Child] = {}
-        self._waiting: dict[Ticket, asyncio.Future[WorkerId | None]] = {}
+        self._callers: dict[Ticket, Caller] = {}
         self._resolving: dict[Demand, asyncio.Task[None]] = {}
         self._gone: dict[WorkerId, asyncio.Event] = {}
         self._tickets = itertools.count(1)
@@ -72,6 +71,7 @@ class Supervisor:
                 load_stall_s=settings.load_stall_timeout_s,
                 idle_s=settings.idle_timeout_s,
                 probe_every_s=settings.probe_interval_s,
+                queue=settings.queue_limit,
             )
         )
 
@@ -88,7 +88,7 @@ class Supervisor:
             await self._drain(force)
             self.feed(ev.ShutdownWanted(self._now()))
             for resolving in self._resolving.values():
-                resolving.cancel()
+                resolving.cancel()  # a model may be on its way for hours
             while self.pool.live():
                 self._quiet.clear()
                 await self._quiet.wait()
@@ -98,53 +98,52 @@ class Supervisor:
 
     # For the routes.
 
-    async def spawn(self, request: wire.SpawnRequest) -> Worker:
-        """Return a worker that can be reached, starting one if none holds what is wanted."""
-        demand = self._resolver.demand(request)
-        _, worker = await self._ask(partial(ev.RequestWanted, demand=demand, until="bound"))
-        return worker
+    @asynccontextmanager
+    async def enter(
+        self, client: str, target: Demand | WorkerId, *, until: ev.Until, request_id: str = "", queue: bool = True
+    ) -> AsyncGenerator[Caller]:
+        """Ask for a worker, up to the moment that `until` names; leaving the block gives back what was got.
 
-    async def begin(self, worker_id: str, request_id: str) -> tuple[Ticket, Worker]:
-        """Claim one of a worker's slots for a request; `end` must follow.
-
-        Raises `AllSlotsBusy`, `WorkerNotReady`, or `InvalidRequest` for a request name that is taken.
+        `client` names who asks. With `queue` false, nobody waits for a slot: `AllSlotsBusy` comes at once.
         """
-        name = RequestId(request_id)
-        return await self._ask(
-            partial(ev.RequestWanted, worker_id=WorkerId(worker_id), request_id=name, until="slot", queue=False)
-        )
+        with self._ticket() as (ticket, caller):
+            demand, worker_id = (target, None) if isinstance(target, Demand) else (None, target)
+            wanted = ev.RequestWanted(
+                at=self._now(), ticket=ticket, client=client, demand=demand, worker_id=worker_id,
+                request_id=RequestId(request_id), until=until, queue=queue,
+            )  # fmt: skip
+            try:
+                self.feed(wanted)
+                yield caller
+            finally:
+                over = ev.RequestEnded if caller.holds_slot else ev.TicketDropped
+                self.feed(over(self._now(), ticket))
 
-    def end(self, ticket: Ticket) -> None:
-        """Give the claim back."""
-        self.feed(ev.RequestEnded(self._now(), ticket))
+    async def spawn(self, client: str, demand: Demand) -> Worker:
+        """Return a worker that can be reached, starting one if none holds what is wanted."""
+        async with self.enter(client, demand, until="bound") as caller:
+            return await caller.worker()
 
     @asynccontextmanager
     async def removal(self, reference: str) -> AsyncGenerator[None]:
         """Keep a model unused while its files are removed. Raises `ModelInUse`."""
-        ticket = Ticket(next(self._tickets))
-        await self._wait(ticket, ev.ModelRemovalWanted(self._now(), ticket, reference))
-        try:
-            yield
-        finally:
-            self.feed(ev.ModelRemoved(self._now(), ticket))
+        with self._ticket() as (ticket, caller):
+            self.feed(ev.ModelRemovalWanted(self._now(), ticket, reference))
+            try:
+                await caller.allowed()
+                yield
+            finally:
+                self.feed(ev.ModelRemoved(self._now(), ticket))
 
-    async def _ask(self, wanted: Callable[..., ev.RequestWanted]) -> tuple[Ticket, Worker]:
-        ticket = Ticket(next(self._tickets))
-        worker_id = await self._wait(ticket, wanted(at=self._now(), ticket=ticket, client=""))
-        assert worker_id is not None
-        return ticket, self.pool.find(worker_id)
-
-    async def _wait(self, ticket: Ticket, event: ev.Event) -> WorkerId | None:
-        """Feed an event that a ticket is settled for, and wait for that. Who leaves before lets go of the ticket."""
-        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+    @contextmanager
+    def _ticket(self) -> Generator[tuple[Ticket, Caller]]:
+        ticket, caller = Ticket(next(self._tickets)), Caller()
+        self._callers[ticket] = caller
         try:
-            self.feed(event)
-            return await future
-        except BaseException:
-            self.feed(ev.TicketDropped(self._now(), ticket))
-            raise
+            yield ticket, caller
         finally:
-            del self._waiting[ticket]
+            del self._callers[ticket]
+            caller.close()
 
     def bound(self, ready: wire.WorkerReady, key: str) -> None:
         """Take a worker's ready callback. Raises `WorkerNotFound`, or `InvalidApiKey` if it is not that worker."""
@@ -194,14 +193,22 @@ class Supervisor:
                 self._start(self._probe(self.pool.find(worker_id)))
             case do.Stop(worker_id, force):
                 self._start(self._stop(self.pool.find(worker_id), force=force))
-            case do.Answer(ticket, worker_id) | do.Grant(ticket, worker_id):
-                self._settle(ticket, worker_id)
-            case do.Refuse(ticket, error):
-                self._settle(ticket, error)
-            case do.Tell():
-                pass  # nobody is told yet
+            case do.Answer() | do.Grant() | do.Refuse() | do.Tell():
+                if caller := self._callers.get(instruction.ticket):
+                    self._reply(caller, instruction)
             case do.Changed():
                 pass  # the journal tells everybody
+
+    def _reply(self, caller: Caller, reply: do.Answer | do.Grant | do.Refuse | do.Tell) -> None:
+        match reply:
+            case do.Answer(_, worker_id):
+                caller.answer(self.pool.find(worker_id) if worker_id else None)
+            case do.Grant(_, worker_id):
+                caller.answer(self.pool.find(worker_id), slot=True)
+            case do.Refuse(_, error):
+                caller.refuse(error)
+            case do.Tell(_, waiting):
+                caller.tell(waiting)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Follow one worker in a task. A bug in that concerns this worker; the others and the hive go on."""
@@ -213,15 +220,6 @@ class Supervisor:
                 log.exception("following a worker failed")
 
         self._tasks.create_task(logged())
-
-    def _settle(self, ticket: Ticket, answer: WorkerId | RbeeError | None) -> None:
-        future = self._waiting.get(ticket)
-        if future is None or future.done():
-            return
-        if isinstance(answer, RbeeError):
-            future.set_exception(copy(answer))
-        else:
-            future.set_result(answer)
 
     async def _resolve(self, demand: Demand) -> None:
         outcome = await self._outcome(demand)
@@ -301,9 +299,11 @@ class Supervisor:
         async def ask(within_s: float) -> None:
             await self._link.ask_to_stop(worker, within_s)
 
-        usual = stop.recommended(self._settings.shutdown_grace_s)
-        policy = stop.AT_ONCE if force else await self._calls.stop_policy(self._backend(worker), usual)
-        await stop.stop(child, policy, ask if worker.url and not force else None)
+        async def choose(usual: StopPolicy) -> StopPolicy:
+            return await self._calls.stop_policy(self._backend(worker), usual)
+
+        usual = stop.AT_ONCE if force else stop.recommended(self._settings.shutdown_grace_s)
+        await stop.stop(child, usual, None if force else choose, ask if worker.url and not force else None)
 
     async def _force(self, force: asyncio.Event) -> None:
         """Once `force` is set, kill: somebody pressed Ctrl+C again."""

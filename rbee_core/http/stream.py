@@ -47,7 +47,9 @@ class EventStream:
         )
 
     async def start(self) -> None:
-        """Send the headers; after this an error can only be an event."""
+        """Send the headers, once; after this an error can only be an event."""
+        if self.response.prepared:
+            return
         try:
             await self.response.prepare(self._request)
         except ConnectionError as error:

@@ -108,7 +108,7 @@ class Provisioner:
         """Forget a model and remove the files that rbee fetched for it; return the bytes freed.
 
         Files that others own (a path, a package, a shared cache) stay. Who calls it makes sure that no worker holds the
-        model. Raises `ModelInUse` while it is being fetched, `ModelNotFound`.
+        model. Raises `ModelInUse` while it is looked up or fetched, `ModelNotFound`.
         """
         if self._downloads.runs(reference):
             raise ModelInUse(reference=reference, users=["a running download"])

@@ -8,7 +8,7 @@ NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from rbee_core.wire.base import (
     ErrorBody,
@@ -275,6 +275,51 @@ class InferenceRequest(Strict):
             raise ValueError("all messages are empty")
 
 
+class WorkerInference(InferenceRequest):
+    """`POST /v1/workers/{id}/inference`: with `queue` false, a refusal comes at once when all slots are busy."""
+
+    queue: bool = True
+
+
+class PoolInference(InferenceRequest, kw_only=True):
+    """`POST /v1/inference`: a request for a model. The hive finds a worker, or starts one, and waits for a slot."""
+
+    model_ref: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    device: Annotated[int, Meta(ge=0, le=1023)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    queue: bool = True
+
+
+class FoundWorker(Lenient):
+    """`POST /v1/workers/find`: the idle worker that would serve such a request now, if there is one."""
+
+    worker: WorkerInfo | None
+
+
+class Waiting(Lenient):
+    """What a request waits for, and its place among those who wait for the same, from 1.
+
+    `progress` is the loaded fraction where it waits for the model.
+    """
+
+    position: int
+    for_what: str = field(name="for")
+    progress: float = 0.0
+
+
+class WaitingEvent(Lenient):
+    """An event of a stream that was opened before there was a slot; comes again when the wait changes."""
+
+    waiting: Waiting
+
+
+class WorkerEvent(Lenient):
+    """Follows the last `WaitingEvent`: which worker answers. Without a wait, the header `X-Rbee-Worker` says so."""
+
+    worker_id: str
+
+
 class TokenEvent(Lenient):
     """One token of an inference stream."""
 
@@ -294,7 +339,7 @@ class DoneEvent(Lenient):
 
 
 class StreamEvent(Lenient):
-    """Any event of an inference stream, for clients: exactly one of the three kinds is filled in."""
+    """Any event of an inference stream, for clients: exactly one of the kinds is filled in."""
 
     token: str | None = None
     index: int = 0
@@ -305,3 +350,5 @@ class StreamEvent(Lenient):
     prompt_tokens: int = 0
     first_token_ms: int = 0
     error: ErrorObject | None = None
+    waiting: Waiting | None = None
+    worker_id: str = ""

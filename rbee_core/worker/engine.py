@@ -32,6 +32,8 @@ from rbee_core.errors import (
 from rbee_core.worker.stops import StopFinder
 
 TOGETHER_S = 0.04
+STOP_PATIENCE_S = 1.0
+"""How long an engine may take to end a request that was stopped, before its slot counts as busy."""
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +176,7 @@ class EngineHost:
         self._closing = False
         self._moved = asyncio.Event()
         self._idle = asyncio.Event()
+        self._ended = asyncio.Event()
         self.progress = wire.LoadProgress(state="loading")
 
     async def load(self) -> None:
@@ -270,10 +273,19 @@ class EngineHost:
 
     def _end(self, key: str, generation: Generation, done: "asyncio.Future[Any]") -> None:
         self._running.pop(key, None)
+        self._ended.set()
         if not self._running:
             self._idle.set()
         if not done.cancelled():
             generation.finish(done.result())
+
+    async def room(self) -> None:
+        """Wait while all slots are taken and one is about to be free: its request was stopped. A moment at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_PATIENCE_S):
+                while self.busy >= self.slots and any(g.cancel.is_set() for g in self._running.values()):
+                    self._ended.clear()
+                    await self._ended.wait()
 
     async def idle(self, timeout_s: float) -> None:
         """Wait until nothing runs, or `timeout_s` has passed."""

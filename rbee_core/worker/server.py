@@ -53,6 +53,7 @@ class WorkerServer:
         wanted = msgspec.structs.replace(wanted, request_id=wanted.request_id or secrets.token_hex(8))
         if self._stop_wanted.is_set():
             raise WorkerNotReady(worker_id=self._spec.worker_id, state="stopping")
+        await self._host.room()
         generation = self._host.start(wanted, self._spec.worker_id)
         stream = EventStream(request, self._spec.write_timeout_s)
         try:

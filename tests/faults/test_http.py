@@ -61,7 +61,8 @@ def is_free(hive: Hive, worker_id: str) -> None:
 
     def taken() -> bool:
         try:
-            next(hive.client.infer(worker_id, wire.InferenceRequest(prompt="again", max_tokens=1, timeout_s=0.01)))
+            request = wire.WorkerInference(prompt="again", max_tokens=1, timeout_s=0.01, queue=False)
+            next(hive.client.infer(worker_id, request))
         except RemoteError as error:
             return error.code != "ALL_SLOTS_BUSY"
         return True

@@ -57,7 +57,7 @@ def ready(client: HiveClient, worker_id: str) -> wire.WorkerInfo:
 
 
 def infer(client: HiveClient, worker_id: str, **fields: Any) -> Iterator[wire.StreamEvent]:
-    return client.infer(worker_id, wire.InferenceRequest(prompt="hello", **fields))
+    return client.infer(worker_id, wire.WorkerInference(prompt="hello", **fields))
 
 
 def worker_processes(home: Home) -> list[psutil.Process]:
@@ -155,7 +155,7 @@ def test_slots_are_limited_and_a_refusal_passes_through(home: Home) -> None:
         next(stream)
     assert client.worker(worker_id).active == 2
     with pytest.raises(RemoteError) as caught:
-        next(infer(client, worker_id))
+        next(infer(client, worker_id, queue=False))
     assert (caught.value.code, caught.value.http_status) == ("ALL_SLOTS_BUSY", 503)
     assert caught.value.details["slots"] == 2
     for number, stream in enumerate(streams):
@@ -188,7 +188,7 @@ def test_cancelling_what_does_not_run_is_fine(client: HiveClient) -> None:
 def test_a_worker_that_is_loading_takes_no_request(client: HiveClient) -> None:
     worker_id = spawn(client, "load_hang=1")
     with pytest.raises(RemoteError) as caught:
-        next(infer(client, worker_id))
+        next(infer(client, worker_id, queue=False))
     assert caught.value.code == "WORKER_NOT_READY"
 
 

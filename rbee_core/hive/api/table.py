@@ -29,6 +29,7 @@ from rbee_core.errors import (
     WorkerNotReady,
 )
 from rbee_core.hive.api.hive import HiveRoutes
+from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.workers import WorkerRoutes
 from rbee_core.hive.slices import Door
@@ -115,6 +116,15 @@ WORKERS = (
     ),
     Route(
         method="POST",
+        path="/v1/workers/find",
+        handler=WorkerRoutes.find_worker,
+        scope=Scope.INFER,
+        summary="the idle worker that would serve such a request now, or null; changes nothing",
+        body=wire.SpawnRequest,
+        answers={200: wire.FoundWorker},
+    ),
+    Route(
+        method="POST",
         path="/v1/workers/ready",
         handler=WorkerRoutes.worker_ready,
         scope=Scope.WORKER,
@@ -151,20 +161,35 @@ WORKERS = (
         answers={200: wire.WorkerLog},
         errors=(WorkerNotFound,),
     ),
+)
+
+STREAM = (wire.WaitingEvent, wire.WorkerEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody)
+
+INFERENCE = (
+    Route(
+        method="POST",
+        path="/v1/inference",
+        handler=InferenceRoutes.for_model,
+        scope=Scope.INFER,
+        summary="generates text with a model: on a worker that holds it, or on one that is started for it",
+        body=wire.PoolInference,
+        events=STREAM,
+        errors=tuple(dict.fromkeys((*STARTING, *INFERRING))),
+    ),
     Route(
         method="POST",
         path="/v1/workers/{worker_id}/inference",
-        handler=WorkerRoutes.inference,
+        handler=InferenceRoutes.on_worker,
         scope=Scope.INFER,
         summary="generates text on one worker",
-        body=wire.InferenceRequest,
-        events=(wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
+        body=wire.WorkerInference,
+        events=STREAM,
         errors=(WorkerNotFound, *INFERRING),
     ),
     Route(
         method="DELETE",
         path="/v1/workers/{worker_id}/inference/{request_id}",
-        handler=WorkerRoutes.cancel,
+        handler=InferenceRoutes.cancel,
         scope=Scope.INFER,
         summary="ends a request, whether or not it still runs",
         parameters={"request_id": wire.RequestId},
@@ -225,16 +250,18 @@ MODELS = (
     ),
 )
 
-TABLE = (*HIVE, *WORKERS, *MODELS)
+TABLE = (*HIVE, *WORKERS, *INFERENCE, *MODELS)
 
 
 def application(
     door: Door,
     hive: HiveRoutes,
     workers: WorkerRoutes,
+    inference: InferenceRoutes,
     models: ModelRoutes,
     story: Callable[[], Sequence[str]],
 ) -> web.Application:
     """Build the hive's application. A bug is told with the last lines of `story`."""
     doors = [envelope(door.body_limit_bytes, story), access(names=door.names, key=door.api_key)]
-    return serve(TABLE, [hive, workers, models], middlewares=doors, body_limit_bytes=door.body_limit_bytes)
+    owners = [hive, workers, inference, models]
+    return serve(TABLE, owners, middlewares=doors, body_limit_bytes=door.body_limit_bytes)

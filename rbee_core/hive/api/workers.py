@@ -1,24 +1,23 @@
 """The hive's routes about workers: reading requests, asking the supervisor, shaping answers. Decides nothing."""
 
 import asyncio
-import contextlib
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 from aiohttp import web
 
 from rbee_core import aio, wire
 from rbee_core.backend.manager import PluginHost
-from rbee_core.domain.worker import Worker, WorkerState
+from rbee_core.domain.worker import Demand, Worker, WorkerState
+from rbee_core.errors import RbeeError
+from rbee_core.hive.api.inference import client_of
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.start import worker_log
-from rbee_core.hive.serving import Serving
+from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
-from rbee_core.http.stream import EventStream, ReaderGoneError, read_body
+from rbee_core.http.stream import read_body
 from rbee_core.settings import Settings
 
 
@@ -29,14 +28,14 @@ class WorkerRoutes:
         self,
         settings: Settings,
         supervisor: Supervisor,
-        serving: Serving,
         plugins: PluginHost,
+        resolver: Resolver,
         canonical: Callable[[str], str],
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._serving = serving
         self._plugins = plugins
+        self._resolver = resolver
         self._canonical = canonical
 
     def _describe(self, worker: Worker) -> wire.WorkerInfo:
@@ -52,18 +51,19 @@ class WorkerRoutes:
         return json_response(wire.WorkerList(workers=found))
 
     def _fits(self, worker: Worker, filters: dict[str, str]) -> bool:
-        accelerator = self._plugins.backends()[worker.recipe.backend].accelerator
+        recipe = worker.recipe
         facts = {
-            "model": {worker.recipe.reference},
-            "backend": {worker.recipe.backend, accelerator},
-            "device": {worker.recipe.device, str(worker.recipe.device_index)},
+            "model": {recipe.reference},
+            "backend": {recipe.backend, self._plugins.backends()[recipe.backend].accelerator},
+            "device": {recipe.device, str(recipe.device_index)},
             "state": {_state(worker)},
         }
         return all(value in facts[name] for name, value in filters.items())
 
     async def spawn(self, request: web.Request) -> web.Response:
         """Have a worker for a model: one that is there, or a new one once it listens."""
-        worker = await self._supervisor.spawn(await read_body(request, wire.SpawnRequest))
+        demand = self._resolver.demand(await read_body(request, wire.SpawnRequest))
+        worker = await self._supervisor.spawn(client_of(request), demand)
         return json_response(
             wire.SpawnResponse(
                 worker_id=worker.id,
@@ -74,6 +74,25 @@ class WorkerRoutes:
                 device=worker.recipe.device,
             )
         )
+
+    async def find_worker(self, request: web.Request) -> web.Response:
+        """Show the idle worker that would serve such a request now, if there is one; changes nothing."""
+        demand = self._resolver.demand(await read_body(request, wire.SpawnRequest))
+        worker = self._supervisor.pool.would_serve(demand) or await self._idle_twin(demand)
+        return json_response(wire.FoundWorker(worker=self._describe(worker) if worker else None))
+
+    async def _idle_twin(self, demand: Demand) -> Worker | None:
+        """Return an idle worker made from what `demand` means, where nobody has asked in these words before."""
+        if not any(w.state is WorkerState.IDLE and w.recipe.reference == demand.reference for w in self._live()):
+            return None
+        try:
+            recipe = (await self._resolver.show(demand)).recipe
+        except RbeeError:  # whoever asks for more than a look is told
+            return None
+        return next((w for w in self._live() if w.state is WorkerState.IDLE and w.recipe == recipe), None)
+
+    def _live(self) -> list[Worker]:
+        return self._supervisor.pool.live()
 
     async def worker_ready(self, request: web.Request) -> web.Response:
         """Register a worker that listens. The worker proves itself with the secret it was given."""
@@ -98,25 +117,6 @@ class WorkerRoutes:
         path = worker_log(self._settings.logs_dir, worker.id)
         lines, position = await aio.off_loop(logs.read, path, read_query(request, wire.LogQuery).offset)
         return json_response(wire.WorkerLog(worker_id=worker.id, lines=lines, offset=position))
-
-    async def inference(self, request: web.Request) -> web.StreamResponse:
-        """Generate on one worker, streaming."""
-        wanted = await read_body(request, wire.InferenceRequest)
-        wanted = msgspec.structs.replace(wanted, request_id=wanted.request_id or secrets.token_hex(8))
-        stream = EventStream(request, self._settings.write_timeout_s)
-        with contextlib.suppress(ReaderGoneError):
-            async with self._serving.open(request.match_info["worker_id"], wanted) as answer:
-                await stream.start()
-                async for events in answer.raw():
-                    await stream.write(events)
-        return stream.response
-
-    async def cancel(self, request: web.Request) -> web.Response:
-        """End a request. Idempotent."""
-        worker = self._supervisor.pool.find(request.match_info["worker_id"])
-        if not worker.ended:
-            await self._serving.cancel(worker, request.match_info["request_id"])
-        return web.Response(status=204)
 
 
 def describe(worker: Worker, logs_dir: Path) -> wire.WorkerInfo:

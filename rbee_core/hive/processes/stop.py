@@ -13,6 +13,9 @@ AT_ONCE = StopPolicy(ask_s=0.0, terminate_s=0.0)
 # Asks the worker to stop, taking no longer than the seconds it is given.
 Ask = Callable[[float], Awaitable[None]]
 
+# Asks a plugin for its policy; gets the usual one.
+Choose = Callable[[StopPolicy], Awaitable[StopPolicy]]
+
 
 def recommended(grace_s: float) -> StopPolicy:
     """Return how patient to be with one worker where the hive has `grace_s` seconds for its whole end."""
@@ -32,13 +35,26 @@ def bounded(policy: object, usual: StopPolicy) -> StopPolicy:
     return StopPolicy(ask_s=ask_s * factor, terminate_s=terminate_s * factor)
 
 
-async def stop(child: Child, policy: StopPolicy, ask: Ask | None) -> None:
-    """End `child`'s group and reap it; asking counts as a part of `policy.ask_s`. Cancelled, it kills at once."""
+async def stop(child: Child, usual: StopPolicy, choose: Choose | None, ask: Ask | None) -> None:
+    """End `child`'s group and reap it, in the time that `usual` takes in all: choosing and asking are a part of it.
+
+    Whatever is raised meanwhile, and if it is cancelled, the group is killed at once.
+    """
     loop = asyncio.get_running_loop()
-    until = loop.time() + policy.ask_s
+    began = loop.time()
     try:
+        policy = usual if choose is None else await _chosen(usual, choose)
         if ask is not None:
-            await ask(policy.ask_s)
-        await child.end(max(0.0, until - loop.time()) if ask else 0.0, policy.terminate_s)
+            await ask(max(0.0, began + policy.ask_s - loop.time()))
+        left_s = max(0.0, began + policy.ask_s - loop.time())
+        await child.end(left_s if ask else 0.0, policy.terminate_s)
     finally:
         child.kill()
+
+
+async def _chosen(usual: StopPolicy, choose: Choose) -> StopPolicy:
+    try:
+        async with asyncio.timeout(usual.ask_s / 2):
+            return await choose(usual)
+    except TimeoutError:
+        return usual

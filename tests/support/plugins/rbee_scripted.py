@@ -124,7 +124,8 @@ class ScriptedBackend(Backend):
         knobs = parse(model.reference.partition(":")[2])
         if knobs.estimate_until:
             wait_for(Path(knobs.estimate_until))
-        return Estimate(int(knobs.need_mb * 1_000_000), 0, 0, options.context_tokens or knobs.context)
+        size = int(knobs.need_mb * 1_000_000)  # as mapped as weights are: nothing really takes it
+        return Estimate(size, 0, 0, options.context_tokens or knobs.context, mapped_bytes=size)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Do what the script says about loading."""

@@ -1,0 +1,84 @@
+"""The hive's routes that generate: for a model, whoever serves it, or on one worker. Our own format, streamed."""
+
+import contextlib
+import secrets
+
+import msgspec
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.domain.instructions import Waiting
+from rbee_core.domain.worker import Demand, WorkerId
+from rbee_core.errors import RbeeError
+from rbee_core.hive.resolver import Resolver
+from rbee_core.hive.serving import Serving, last_word
+from rbee_core.hive.supervisor import Supervisor
+from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes, read_body
+from rbee_core.settings import Settings
+
+CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"
+CLIENT_LIMIT = 64
+
+
+class InferenceRoutes:
+    """One hive's routes that generate."""
+
+    def __init__(self, settings: Settings, supervisor: Supervisor, serving: Serving, resolver: Resolver) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._serving = serving
+        self._resolver = resolver
+
+    async def for_model(self, request: web.Request) -> web.StreamResponse:
+        """Generate with a model: on a worker that holds it, or on one that is started for it."""
+        wanted = await read_body(request, wire.PoolInference)
+        return await self._stream(request, self._resolver.demand(wanted), wanted, queue=wanted.queue)
+
+    async def on_worker(self, request: web.Request) -> web.StreamResponse:
+        """Generate on one worker."""
+        wanted = await read_body(request, wire.WorkerInference)
+        worker_id = WorkerId(request.match_info["worker_id"])
+        return await self._stream(request, worker_id, wanted, queue=wanted.queue)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """End a request. Idempotent."""
+        worker = self._supervisor.pool.find(request.match_info["worker_id"])
+        if not worker.ended:
+            await self._serving.cancel(worker, request.match_info["request_id"])
+        return web.Response(status=204)
+
+    async def _stream(
+        self, request: web.Request, target: Demand | WorkerId, wanted: wire.InferenceRequest, *, queue: bool
+    ) -> web.StreamResponse:
+        plain = msgspec.convert(wanted, wire.InferenceRequest, from_attributes=True)
+        plain.request_id = plain.request_id or secrets.token_hex(8)
+        stream = EventStream(request, self._settings.write_timeout_s)
+
+        async def tell(waiting: Waiting) -> None:
+            told = wire.Waiting(position=waiting.position, for_what=waiting.for_what, progress=waiting.progress)
+            await stream.start()
+            await stream.write(event_bytes(wire.WaitingEvent(waiting=told)))
+
+        with contextlib.suppress(ReaderGoneError):
+            try:
+                client = client_of(request)
+                async with self._serving.open(client, target, plain, queue=queue, tell=tell) as answer:
+                    if stream.response.prepared:
+                        await stream.write(event_bytes(wire.WorkerEvent(worker_id=answer.worker.id)))
+                    else:
+                        stream.response.headers[WORKER] = answer.worker.id
+                        await stream.start()
+                    async for events in answer.raw():
+                        await stream.write(events)
+            except RbeeError as error:
+                if not stream.response.prepared:
+                    raise
+                await stream.write(last_word(error))
+        return stream.response
+
+
+def client_of(request: web.Request) -> str:
+    """Return who asks, for taking turns: the address, and what it calls itself where several share one."""
+    name = request.headers.get(CLIENT, "")
+    known = name if name.isascii() and name.isprintable() else ""
+    return f"{request.remote} {known[:CLIENT_LIMIT]}".rstrip()
