@@ -106,7 +106,7 @@ Feature: Inference
     Given a running hive
     And a model that writes for ever
     And somebody is receiving its text
-    When a text is asked for
+    When a text is asked for without queueing
     Then it is refused with exit code 75
     And it was tried again 3 times
     And it says "All slots are busy (1 of 1)"
@@ -119,6 +119,7 @@ Feature: Inference
     When a text is asked for
     Then it succeeds
     And the text was received whole
+    And it says "Waiting for a slot, place 1"
 
   @scripted
   Scenario Outline: a worker that dies while it writes: the text is kept

@@ -60,6 +60,11 @@ def ask(asking: Asking) -> Result:
     return asking.run()
 
 
+@when("a text is asked for without queueing", target_fixture="result")
+def ask_without_queueing(asking: Asking) -> Result:
+    return asking.run("--no-queue")
+
+
 @when("a text is asked for with", target_fixture="result")
 def ask_with(asking: Asking, datatable: Table) -> Result:
     return asking.run(*flags(datatable))

@@ -37,7 +37,6 @@ POLL_FIRST_S, POLL_GROWTH, POLL_LONGEST_S = 0.01, 1.05, 0.25
 # The hive's own LOADING_TIMEOUT knows more than the keeper's guard, so it is given time to arrive.
 LOAD_SLACK_S = 10.0
 READY = ("idle", "busy")
-GONE = ("WORKER_NOT_FOUND", "SHUTTING_DOWN")
 
 
 @dataclass(slots=True)
@@ -84,7 +83,14 @@ class Flow:
     """Runs the phases over `connect`'s client and notes what happens in `outcome`."""
 
     def __init__(
-        self, spawn: wire.SpawnRequest, request: wire.InferenceRequest, phases: PhaseLog, out: TextOut, mode: str
+        self,
+        spawn: wire.SpawnRequest,
+        request: wire.InferenceRequest,
+        phases: PhaseLog,
+        out: TextOut,
+        mode: str,
+        *,
+        queue: bool = True,
     ) -> None:
         self._spawn_request = spawn
         self._request = request
@@ -92,6 +98,8 @@ class Flow:
         self._out = out
         self._started = time.monotonic()
         self._timeout_s = request.timeout_s
+        self._queue = queue
+        self._place: tuple[str, int] | None = None
         self.outcome = Outcome(mode, spawn.model_ref)
 
     def run(self, connect: "Callable[[], HiveClient]", settings: Settings) -> None:
@@ -99,8 +107,9 @@ class Flow:
         if self.outcome.mode == "persistent":
             with self._phases.phase("1"):
                 client = connect()
-                found = self._find_idle(client)
-            if found and self._execute_unless_gone(client):
+                found = self._find_worker(client)
+            if found:
+                self._execute(client)
                 return
         else:
             with self._phases.phase("1"):
@@ -112,26 +121,13 @@ class Flow:
         self._start_worker(client, settings)
         self._execute(client)
 
-    def _find_idle(self, client: "HiveClient") -> bool:
-        wanted = self._spawn_request
-        idle = client.list_workers(model=wanted.model_ref, backend=wanted.backend, device=wanted.device, state="idle")
-        fitting = [w for w in idle if wanted.context_tokens in (None, w.context_tokens)]
-        if not fitting:
-            self._phases.say(f"No idle worker for {wanted.model_ref}")
+    def _find_worker(self, client: "HiveClient") -> bool:
+        worker = client.find_worker(self._spawn_request)
+        if worker is None:
+            self._phases.say(f"No idle worker for {self._spawn_request.model_ref}")
             return False
-        self._note(fitting[0])
+        self._note(worker)
         self._phases.say(f"✓ Found idle worker: {self.outcome.worker}")
-        return True
-
-    def _execute_unless_gone(self, client: "HiveClient") -> bool:
-        """Use a worker that was idle a moment ago; False if it went away before it said anything."""
-        try:
-            self._execute(client)
-        except RemoteError as error:
-            if error.code not in GONE or self.outcome.streaming:
-                raise
-            self._phases.say(f"Worker {self.outcome.worker} is gone, starting another")
-            return False
         return True
 
     def _check_health(self, client: "HiveClient") -> None:
@@ -222,15 +218,42 @@ class Flow:
         return self._stream(client)
 
     def _stream(self, client: "HiveClient") -> None:
+        """Ask for the model, not for a worker: one that went away meanwhile is the hive's to replace."""
         outcome = self.outcome
-        for group in client.infer_in_groups(outcome.worker, self._request):
+        for group in client.infer_with_model(self._pool_request()):
+            tokens = [event.token for event in group if event.token is not None]
+            if not tokens and not group[-1].done:
+                self._hear(client, group[-1])
+                continue
             if not outcome.streaming:
                 outcome.streaming = True
                 self._phases.screen.line("Tokens:")
-            tokens = [event.token for event in group if event.token is not None]
             outcome.tokens += len(tokens)
             self._out.write("".join(tokens))
             outcome.done = group[-1] if group[-1].done else None
+
+    def _pool_request(self) -> wire.PoolInference:
+        wanted, fields = self._spawn_request, wire.InferenceRequest.__struct_fields__
+        return wire.PoolInference(
+            **{name: getattr(self._request, name) for name in fields},
+            model_ref=wanted.model_ref,
+            backend=wanted.backend,
+            device=wanted.device,
+            context_tokens=wanted.context_tokens,
+            queue=self._queue,
+        )
+
+    def _hear(self, client: "HiveClient", event: wire.StreamEvent) -> None:
+        """Show what the request waits for, and take note of another worker than the one that was seen."""
+        if (waiting := event.waiting) is not None:
+            place = (waiting.for_what, waiting.position)
+            if place != self._place:
+                self._place = place
+                loaded = f" ({waiting.progress:.0%} loaded)" if waiting.progress else ""
+                self._phases.say(f"Waiting for {waiting.for_what}{loaded}, place {waiting.position}")
+        elif event.worker_id and event.worker_id != self.outcome.worker:
+            self._note(client.worker(event.worker_id))
+            self._phases.say(f"Worker {self.outcome.worker} answers")
 
     def _cancel(self, client: "HiveClient") -> None:
         with contextlib.suppress(RbeeError):

@@ -34,13 +34,13 @@ class PlayedHive:
 
     def __init__(self) -> None:
         self.version = __version__
-        self.idle: list[wire.WorkerInfo] = []
+        self.idle: wire.WorkerInfo | None = None
         self.spawned = "loading"
         self.polls = [worker("loading"), worker("loading", progress=0.5), worker()]
         self.streams: list[list[wire.StreamEvent | BaseException]] = [[*tokens("Hel", "lo"), done()]]
         self.downloads = [progress("done")]
         self.cancelled: list[str] = []
-        self.requests: list[wire.InferenceRequest] = []
+        self.requests: list[wire.PoolInference] = []
         self.dies = False
 
     def health(self, **_: Any) -> wire.Health:
@@ -48,7 +48,8 @@ class PlayedHive:
             raise RbeeError("Nobody there")
         return wire.Health(status="alive", version=self.version, api_version="v1")
 
-    def list_workers(self, **_: Any) -> list[wire.WorkerInfo]:
+    def find_worker(self, request: wire.SpawnRequest) -> wire.WorkerInfo | None:
+        assert request.model_ref == MODEL
         return self.idle
 
     def download(self, request: wire.DownloadRequest) -> wire.DownloadProgress:
@@ -72,7 +73,7 @@ class PlayedHive:
     def worker(self, _worker_id: str) -> wire.WorkerInfo:
         return self.polls.pop(0) if len(self.polls) > 1 else self.polls[0]
 
-    def infer_in_groups(self, _worker_id: str, request: wire.InferenceRequest) -> Generator[list[wire.StreamEvent]]:
+    def infer_with_model(self, request: wire.PoolInference) -> Generator[list[wire.StreamEvent]]:
         self.requests.append(request)
         for item in self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]:
             if isinstance(item, BaseException):
@@ -92,17 +93,22 @@ def tokens(*texts: str) -> list[wire.StreamEvent]:
     return [wire.StreamEvent(token=text, index=i) for i, text in enumerate(texts)]
 
 
+def waiting(position: int, for_what: str, progress: float = 0.0) -> wire.StreamEvent:
+    return wire.StreamEvent(waiting=wire.Waiting(position=position, for_what=for_what, progress=progress))
+
+
 def done() -> wire.StreamEvent:
     return wire.StreamEvent(done=True, total_tokens=10, duration_ms=234, finish_reason="stop")
 
 
 class Run:
-    def __init__(self, hive: PlayedHive, mode: str, **wanted: Any) -> None:
+    def __init__(self, hive: PlayedHive, mode: str, *, queue: bool = True, **wanted: Any) -> None:
         self.stderr, self.stdout = io.StringIO(), io.BytesIO()
         self.phases = PhaseLog(Screen(self.stderr))
-        spawn = wire.SpawnRequest(model_ref=MODEL, backend=wanted.pop("backend", None))
+        asked = {name: wanted.pop(name, None) for name in ("backend", "context_tokens")}
+        spawn = wire.SpawnRequest(model_ref=MODEL, **asked)
         request = wire.InferenceRequest(prompt="Hi", **wanted)
-        self.flow = Flow(spawn, request, self.phases, TextOut(self.stdout), mode)
+        self.flow = Flow(spawn, request, self.phases, TextOut(self.stdout), mode, queue=queue)
         self.hive = hive
 
     def go(self) -> list[str]:
@@ -183,7 +189,7 @@ def test_chosen_backend_is_named() -> None:
 
 def test_idle_worker_is_used_at_once() -> None:
     hive = PlayedHive()
-    hive.idle = [worker()]
+    hive.idle = worker()
     run = Run(hive, "persistent")
 
     lines = run.go()
@@ -193,16 +199,45 @@ def test_idle_worker_is_used_at_once() -> None:
     assert run.flow.outcome.log_path == "/logs/worker-abc123.log"
 
 
-def test_idle_worker_that_went_away_is_replaced() -> None:
+def test_another_worker_than_the_one_that_was_seen_is_told() -> None:
     hive = PlayedHive()
-    hive.idle = [worker()]
-    hive.streams = [[remote("WORKER_NOT_FOUND")], [*tokens("Hi"), done()]]
+    hive.idle = worker()
+    hive.polls = [worker().__class__(**{**wire.to_builtins(worker()), "worker_id": "worker-new"})]
+    hive.streams = [[wire.StreamEvent(worker_id="worker-new"), *tokens("Hi"), done()]]
     run = Run(hive, "persistent")
 
-    run.go()
+    lines = run.go()
 
-    assert [p.phase for p in run.phases.entered] == ["1", "8", "2", "3-5", "6", "7", "8"]
+    assert "[Phase 8] Worker worker-new answers" in lines
+    assert [p.phase for p in run.phases.entered] == ["1", "8"]
+    assert run.flow.outcome.worker == "worker-new"
     assert run.stdout.getvalue() == b"Hi\n"
+
+
+def test_the_model_is_asked_for_as_it_was_spawned() -> None:
+    hive = PlayedHive()
+
+    Run(hive, "ephemeral", backend="llamacpp-cpu", context_tokens=128, max_tokens=7, queue=False).go()
+
+    (sent,) = hive.requests
+    assert (sent.model_ref, sent.backend, sent.context_tokens) == (MODEL, "llamacpp-cpu", 128)
+    assert (sent.prompt, sent.max_tokens, sent.queue) == ("Hi", 7, False)
+
+
+def test_place_and_reason_of_a_wait_are_told_once_each() -> None:
+    hive = PlayedHive()
+    hive.idle = worker()
+    waits = [waiting(2, "a slot"), waiting(2, "a slot"), waiting(1, "a slot"), waiting(1, "the model", 0.5)]
+    hive.streams = [[*waits, wire.StreamEvent(worker_id="worker-abc123"), *tokens("Hi"), done()]]
+
+    lines = Run(hive, "persistent").go()
+
+    assert [line for line in lines if "Waiting" in line] == [
+        "[Phase 8] Waiting for a slot, place 2",
+        "[Phase 8] Waiting for a slot, place 1",
+        "[Phase 8] Waiting for the model (50% loaded), place 1",
+    ]
+    assert lines.count("Tokens:") == 1
 
 
 def test_busy_worker_of_a_running_hive_is_not_called_spawned() -> None:
@@ -258,7 +293,7 @@ def test_load_without_progress_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_busy_slots_are_asked_again_three_times(naps: list[float]) -> None:
     hive = PlayedHive()
-    hive.idle = [worker()]
+    hive.idle = worker()
     hive.streams = [[remote("ALL_SLOTS_BUSY")]]
     run = Run(hive, "persistent")
 
@@ -272,7 +307,7 @@ def test_busy_slots_are_asked_again_three_times(naps: list[float]) -> None:
 
 def test_slot_that_becomes_free_is_used(naps: list[float]) -> None:
     hive = PlayedHive()
-    hive.idle = [worker()]
+    hive.idle = worker()
     hive.streams = [[remote("ALL_SLOTS_BUSY")], [*tokens("Hi"), done()]]
     run = Run(hive, "persistent")
 
