@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,10 +14,11 @@ import pytest
 from rbee_core import aio
 from rbee_core.client import HiveClient
 from rbee_core.errors import HiveAlreadyRunning, InvalidRequest
+from rbee_core.hive import daemon
 from rbee_core.hive.daemon import open_hive
 from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
-from rbee_core.home import HiveNote, Home, read_note
+from rbee_core.home import HiveNote, Home, read_note, write_note
 from rbee_core.settings import Settings
 
 T = TypeVar("T")
@@ -135,3 +137,15 @@ def test_the_guardian_is_let_go_when_no_process_is_left(settings: Settings, monk
 def test_the_two_usual_sets_of_terms_differ_in_all() -> None:
     both = dataclasses.asdict(PERSISTENT), dataclasses.asdict(EPHEMERAL)
     assert all(both[0][term] != both[1][term] for term in both[0])
+
+
+def test_a_signal_as_soon_as_it_can_be_found_stops_it_politely(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noted(path: Path, note: HiveNote) -> None:
+        write_note(path, note)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(daemon, "write_note", noted)
+    assert asyncio.run(daemon.run(settings, PERSISTENT, lambda _: None)) == []
+    assert children() == []
