@@ -107,9 +107,11 @@ class PoolMachine(RuleBasedStateMachine):
     def check_launch(self, event: ev.Resolved, pending: list[Pending], live: list[Worker]) -> None:
         memory, need = event.recipe.memory, event.recipe.need.total_bytes
         before = pending[: [p.demand for p in pending].index(event.demand)]
-        due = [p.recipe for p in before if p.passed > LIMITS.overtakes and p.recipe and p.recipe.memory == memory]
-        assert not due, "who has waited long enough is not passed"
+        due = [
+            p.recipe.need.total_bytes for p in before if p.passed > LIMITS.overtakes and p.recipe and p.waits_in(memory)
+        ]
         assert need <= self.unclaimed(memory, live), "it fits"
+        assert need + sum(due) <= self.unclaimed(memory, live) or not due, "who has waited long enough is not passed"
 
     def check_turns(self, instructions: Sequence[do.Instruction], before: dict[WorkerId, dict[Ticket, str]]) -> None:
         """Between two turns of a client at a worker, no other one has two that came later."""
