@@ -210,7 +210,7 @@ def test_an_idle_worker_is_stopped_to_make_room_and_it_says_for_whom() -> None:
     assert pool.handle(resolved("b", "w2", available=100)) == [FOR_B, STOP, waits(2, 1, "memory")]
     said = pool.handle(exited(how="exit code 0"))
     assert said == [changed("stopping", "evicted", Reason.EXITED), RESOLVE_B]
-    assert pool.find("w1").reason == "to make room"
+    assert pool.find("w1").reason == "to make room for file:/b"
     said = pool.handle(resolved("b", "w2", available=100))
     assert said == [
         changed("", "launching", Reason.WANTED, "ann", "w2"), do.Launch(WorkerId("w2")), waits(2, 1, "the model")
