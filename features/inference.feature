@@ -119,7 +119,6 @@ Feature: Inference
     When a text is asked for
     Then it succeeds
     And the text was received whole
-    And it says "Waiting for a slot, place 1"
 
   @scripted
   Scenario Outline: a worker that dies while it writes: the text is kept

@@ -97,7 +97,8 @@ class _Run:
             deadline(request.timeout_s),
             open_hive(node, settings, signals, worker=not backend, check=check) as hive,
         ):
-            self._flow = Flow(spawn, request, self._phases, self._out, hive.mode)
+            queue = not self._options["no_queue"]
+            self._flow = Flow(spawn, request, self._phases, self._out, hive.mode, queue=queue)
             self._flow.run(hive.connect, settings)
 
     def _check_backend(self) -> None:
