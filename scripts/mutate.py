@@ -84,7 +84,7 @@ MUTATIONS = (
     ),
     Mutation(
         "Ctrl+C exits with 1",
-        "rbee_core/keeper/interrupt.py",
+        "rbee_core/edge.py",
         "self.exit_code = 128 + number",
         "self.exit_code = 1",
         ("-m", "B10", "-k", "a_command_ends"),
@@ -120,7 +120,7 @@ MUTATIONS = (
     Mutation(
         "a program is missing from the wheel",
         "pyproject.toml",
-        'rbee-hive = "rbee_core.hive.main:main"\n',
+        'rbee-hive = "rbee_core.start:rbee_hive"\n',
         "",
         ("-m", "B1.1 or B1.2"),
     ),

@@ -1,5 +1,5 @@
 """`python -m rbee_core.hive`: how `rbee` starts a hive."""
 
-from rbee_core.hive.main import main
+from rbee_core.start import rbee_hive
 
-main()
+rbee_hive()

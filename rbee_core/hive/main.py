@@ -1,30 +1,38 @@
-"""The `rbee-hive` command: options in, exit code out. The one place where the hive's errors become text."""
+"""The `rbee-hive` command: options in, exit code out."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from rbee_core import __version__, settings
+from rbee_core import __version__, edge, settings
 from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
 from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
 from rbee_core.home import HiveNote, Home, as_text
 from rbee_core.imports import import_aiohttp, quick_imports
+from rbee_core.streams import CannotWrite
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rbee-hive")
-def main() -> None:
+def cli() -> None:
     """Manage the pool of workers of this machine."""
 
 
-@main.command()
+def main() -> NoReturn:
+    """Run the `rbee-hive` command and exit."""
+    edge.begin()
+    edge.leave(edge.run(cli, sys.argv[1:], "rbee-hive"))
+
+
+@cli.command()
 @click.option("--host", help="Address to listen on; other than loopback needs RBEE_API_KEY.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on, 0 for a free one.  [default: 7835]")
 @click.option("--idle-timeout-s", type=float, help="Stop a worker after so many idle seconds.  [default: 300]")
@@ -37,23 +45,20 @@ def daemon(*, ephemeral: bool, no_worker: bool, detached: bool, **flags: Any) ->
     tenure = dataclasses.replace(EPHEMERAL, spare=not no_worker) if ephemeral else PERSISTENT
     try:
         stopped = _run(tenure, flags, scripted=scripted)
-    except RbeeError as error:
-        _say(error, scripted=scripted)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        _say(RbeeError(f"The system refused: {error}", hint="see `ulimit -a`, and the hive's log"), scripted=scripted)
-        sys.exit(1)
+    except StarterGone:
+        return
     except Exception as error:
-        logging.getLogger(__name__).exception("the hive stopped on a bug")
-        hint = "please report it with the last lines of hive.log"
-        _say(RbeeError(f"The hive stopped on a bug: {type(error).__name__}: {error}", hint=hint), scripted=scripted)
-        sys.exit(1)
+        if not isinstance(error, RbeeError | OSError):
+            logging.getLogger(__name__).exception("the hive stopped on a bug")
+        if scripted:
+            _tell_starter(_as_ours(error))
+        raise _as_ours(error) from error
     if not scripted:
         count = len(stopped)
         click.echo(f"Shut down {count} worker{'' if count == 1 else 's'}.", err=True)
 
 
-@main.command()
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def detect(as_json: bool) -> None:
     """List what can run models on this machine, and why something cannot."""
@@ -68,11 +73,24 @@ def detect(as_json: bool) -> None:
         click.echo("\n".join(as_text(backends)))
 
 
-def _say(error: RbeeError, *, scripted: bool) -> None:
-    """Tell whoever started this hive why it ends."""
-    if scripted:
+class StarterGone(Exception):
+    """Raised when whoever started this hive does not hear any more that it listens."""
+
+
+def _as_ours(error: Exception) -> RbeeError:
+    """Return an error that says what ended the hive."""
+    if isinstance(error, RbeeError):
+        return error
+    if isinstance(error, OSError):
+        return RbeeError(f"The system refused: {error}", hint="see `ulimit -a`, and the hive's log")
+    hint = "please report it with the last lines of hive.log"
+    return RbeeError(f"The hive stopped on a bug: {type(error).__name__}: {error}", hint=hint)
+
+
+def _tell_starter(error: RbeeError) -> None:
+    """Say on stdout, as JSON, why this hive does not start."""
+    with contextlib.suppress(OSError, CannotWrite):
         print(json.dumps(error.body()), flush=True)  # noqa: T201
-    click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
 
 
 def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
@@ -89,6 +107,10 @@ def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
 
     def announce(note: HiveNote) -> None:
         if scripted:
-            print(as_text(note), flush=True)  # noqa: T201
+            try:
+                print(as_text(note), flush=True)  # noqa: T201
+            except (OSError, CannotWrite) as error:
+                logging.getLogger(__name__).info("whoever started this hive is gone")
+                raise StarterGone from error
 
     return asyncio.run(run(in_force, tenure, announce, spare))

@@ -1,5 +1,5 @@
 """`python -m rbee_core.keeper`."""
 
-from rbee_core.keeper.main import main
+from rbee_core.start import rbee
 
-main()
+rbee()

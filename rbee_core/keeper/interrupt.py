@@ -7,18 +7,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from rbee_core.edge import Interrupted
 from rbee_core.errors import DeadlineExceeded
 
 # How long after the deadline the keeper itself gives up: the worker, which knows more, is to speak first.
 DEADLINE_SLACK_S = 1.0
-
-
-class Interrupted(BaseException):
-    """Raised in the main thread by the first signal; `exit_code` is 128 plus its number, as shells have it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
 
 
 class Interrupts:

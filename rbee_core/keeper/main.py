@@ -1,23 +1,16 @@
-"""The `rbee` command itself: finds the subcommand, and turns every error into a sentence and an exit code.
-
-The only place where an `RbeeError` becomes text and exit code. `rbee infer` alone reports its own, phase by phase.
-"""
+"""The `rbee` command itself: finds the subcommand and runs it."""
 
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from rbee_core import __version__
-from rbee_core.errors import RbeeError
+from rbee_core import __version__, edge
 from rbee_core.imports import quick_imports
-from rbee_core.keeper.interrupt import Interrupted
 
-EXIT_INTERRUPTED = 130
 PACKAGE = "rbee_core.keeper.commands"
 
 # name: (module, help). The help stands here so that listing the commands imports none of them.
@@ -87,46 +80,12 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the `rbee` command and exit."""
+    edge.begin()
     with quick_imports():  # a keeper imports until it exits, which is soon: garbage may wait
         code = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is decided; Python taking itself down needs a moment
-    sys.exit(code)
+    edge.leave(code)
 
 
 def run(arguments: Sequence[str], command: click.Command = cli) -> int:
     """Run `rbee` with `arguments` and return its exit code; whatever goes wrong, no traceback is shown."""
-    try:
-        answer: Any = command.main(args=list(arguments), prog_name="rbee", standalone_mode=False)
-    except RbeeError as error:
-        report(error)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt, Interrupted) as stop:
-        return getattr(stop, "exit_code", EXIT_INTERRUPTED)
-    except OSError as error:
-        report(RbeeError(f"The system refused: {error}", hint="free what it lacks, or correct the permissions"))
-        return 1
-    except Exception as error:  # noqa: BLE001  # the edge: whatever is left is our bug
-        return report_bug(error)
-    return answer if isinstance(answer, int) else 0
-
-
-def report(error: RbeeError) -> None:
-    """Tell a person what went wrong and what to do."""
-    click.echo(f"error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-
-
-def report_bug(error: Exception) -> int:
-    """Say that rbee itself failed; the traceback only for those who asked for it."""
-    click.echo(f"error: rbee failed unexpectedly ({type(error).__name__}: {error}); this is a bug", err=True)
-    if os.environ.get("RBEE_DEBUG") == "1":
-        import traceback  # needed only here
-
-        traceback.print_exception(error)
-    else:
-        click.echo("hint: RBEE_DEBUG=1 shows the traceback to report it with", err=True)
-    return 1
+    return edge.run(command, arguments, "rbee")

@@ -1,5 +1,5 @@
 """`python -m rbee_core.worker`: how the hive starts a worker."""
 
-from rbee_core.worker.main import main
+from rbee_core.start import llm_worker_rbee
 
-main()
+llm_worker_rbee()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rbee_core.hive.main import main as hive
+from rbee_core.hive.main import cli as hive
 from rbee_core.keeper.main import cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"

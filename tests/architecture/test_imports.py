@@ -68,6 +68,7 @@ def test_plugins_are_forbidden_every_module_but_the_contract_and_the_errors() ->
 @pytest.mark.parametrize(
     ("program", "forbidden"),
     [
+        ("rbee_core.start", ENGINES | {"click", "asyncio", "typing", "pathlib"}),
         ("rbee_core.keeper.main", ENGINES | {"aiohttp", "sqlite3", "psutil", "rbee_plugins"}),
         ("rbee_core.hive.main", ENGINES | {"httpx", "rich", "rbee_core.keeper", "rbee_core.worker"}),
         ("rbee_core.hive.daemon", ENGINES | {"rich", "httpx", "rbee_core.keeper", "rbee_core.worker"}),

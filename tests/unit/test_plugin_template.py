@@ -10,7 +10,7 @@ from rbee_core import wire
 from rbee_core.backend import Availability, Backend, Device, Engine
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest, RbeeError
-from rbee_core.hive.main import main as hive
+from rbee_core.hive.main import cli as hive
 from rbee_core.inventory import as_text, describe_all
 from rbee_core.keeper.commands import plugin_template
 from rbee_core.keeper.main import run

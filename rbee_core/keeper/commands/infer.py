@@ -14,10 +14,11 @@ from rbee_core.keeper.hives.open import open_hive
 from rbee_core.keeper.infer_options import build_inference, build_spawn
 from rbee_core.keeper.interrupt import Interrupted, deadline, interrupts
 from rbee_core.keeper.options import node_option
-from rbee_core.keeper.screen.output import TextOut, raw_stdout, write_all
+from rbee_core.keeper.screen.output import TextOut, write_all
 from rbee_core.keeper.screen.phases import PhaseLog
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.settings import DEFAULT_MODEL, load
+from rbee_core.streams import raw_stdout
 
 
 @click.command("infer")

@@ -1,23 +1,8 @@
 """Where generated text goes: to stdout as it comes, or into memory for --json."""
 
-import sys
-from io import FileIO, RawIOBase
+from io import RawIOBase
 
-from rbee_core.errors import RbeeError
-
-
-class CannotWrite(RbeeError):
-    """Raised when stdout takes no more text, for another reason than that its reader left."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"Cannot write to stdout: {why}", hint="free some space, or send the output elsewhere")
-
-
-def raw_stdout() -> RawIOBase:
-    """Return stdout without a buffer, which would be flushed, and could fail, once more when Python exits."""
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # it is when the shell closed it
-        raise CannotWrite("it is closed")
-    return FileIO(sys.stdout.fileno(), "wb", closefd=False)
+from rbee_core.streams import CannotWrite
 
 
 class TextOut:

@@ -1,0 +1,43 @@
+"""Where each program of rbee begins: its console script, and `python -m` of its package, call these.
+
+Importing a program takes a tenth of a second. Ctrl+C in that time ends the process without a word: nothing has been
+started yet that could be left behind. So this module imports next to nothing before it has said so. What Python itself
+says of a Ctrl+C while it starts, before it reads a line of ours, is beyond a Python program's reach.
+"""
+
+import os
+import signal
+from importlib import import_module
+
+EXIT_INTERRUPTED = 130
+
+
+def rbee() -> None:
+    """Run `rbee` and exit."""
+    _start("keeper")
+
+
+def rbee_hive() -> None:
+    """Run `rbee-hive` and exit."""
+    _start("hive")
+
+
+def llm_worker_rbee() -> None:
+    """Run `llm-worker-rbee` and exit."""
+    _start("worker")
+
+
+def _start(package: str) -> None:
+    """Import a program by its name, so that this module may stand below all of them, and run it."""
+    _leave_quietly_on_interrupt()
+    import_module(f"rbee_core.{package}.main").main()
+
+
+def _leave_quietly_on_interrupt() -> None:
+    """Exit on SIGINT; one that the caller had ignored (a job in the background) stays ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _exit(*_: object) -> None:
+    os._exit(EXIT_INTERRUPTED)

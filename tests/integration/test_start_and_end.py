@@ -1,0 +1,81 @@
+"""The first and the last moments of every program: Ctrl+C while it imports, streams that are closed or full."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rbee_kit.program import SCRIPTS, Home
+
+INTERRUPTED_AT = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["--help"]
+from rbee_core.start import {program}
+{program}()
+"""
+
+
+def through_shell(home: Home, *arguments: str, stream: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a program whose streams the shell redirects as `stream` says."""
+    program, *rest = arguments
+    argv: Sequence[str | Path] = ["sh", "-c", f'exec "$0" "$@" {stream}', SCRIPTS / program, *rest]
+    return subprocess.run(argv, capture_output=True, env={**home.environment, **environment}, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("module", ["click", "rbee_core.errors.failures", "rbee_core.edge", "rbee_core.imports"])
+@pytest.mark.parametrize("program", ["rbee", "rbee_hive"])
+def test_b9_ctrl_c_while_a_program_is_imported_shows_no_traceback(home: Home, program: str, module: str) -> None:
+    ended = home.python(INTERRUPTED_AT.format(module=module, program=program))
+
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("rbee-hive", "detect"), ("rbee-hive", "--help"), ("rbee", "backends")])
+@pytest.mark.parametrize("stream", [">/dev/full", ">&-"])
+def test_b9_b10_an_answer_that_cannot_be_written_is_one_sentence(
+    home: Home, arguments: Sequence[str], stream: str
+) -> None:
+    ended = through_shell(home, *arguments, stream=stream)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"error: Cannot write to stdout: ")
+    assert ended.stderr.count(b"\n") == 2  # the sentence and its hint
+
+
+@pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)])
+@pytest.mark.scripted
+def test_b4_remarks_that_nobody_can_read_do_not_cost_the_answer(
+    home: Home, stream: str, options: Sequence[str]
+) -> None:
+    model = ("--model", "scripted:tokens=3")
+    ended = through_shell(home, "rbee", "infer", *model, "--prompt", "hello", *options, stream=stream)
+
+    assert ended.returncode == 0
+    assert ended.stdout.strip()
+    assert b'"error"' not in ended.stdout
+    assert b'"text":""' not in ended.stdout
+
+
+@pytest.mark.parametrize("command", ["preflight", "backends"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp437"])
+def test_b10_an_encoding_without_our_marks_gets_others(home: Home, command: str, encoding: str) -> None:
+    ended = through_shell(home, "rbee", command, stream="", PYTHONIOENCODING=encoding)
+
+    assert ended.returncode == 0
+    assert b"bug" not in ended.stdout + ended.stderr
+
+
+def test_b4_a_closed_stream_is_never_a_file_that_is_opened_later(home: Home) -> None:
+    """With 1 and 2 closed, the catalog would be opened as stdout: what is printed would be written into it."""
+    ended = through_shell(home, "rbee", "models", "list", stream="<&- >&- 2>&-")
+
+    assert ended.returncode == 1
+    assert home.rbee("models", "list").exit_code == 0
+    assert not any(b"error:" in path.read_bytes() for path in home.path.rglob("*") if path.is_file())
