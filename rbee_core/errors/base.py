@@ -16,7 +16,8 @@ class ErrorData(Protocol):
 class RbeeError(Exception):
     """Root of the tree: one sentence for a person, a hint, and details for a program.
 
-    `message` says what happened and why, `hint` what to do; `details` must be JSON values.
+    `message` says what happened and why, `hint` what to do; `details` must be JSON values. Both sentences may hold
+    names that strangers chose: whatever would move a cursor, begin a line or break an encoding is escaped in them.
     """
 
     code: str = "INTERNAL"
@@ -24,8 +25,9 @@ class RbeeError(Exception):
     exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
+        message = escape(message)
         super().__init__(message)
-        self.message, self.hint = message, hint
+        self.message, self.hint = message, escape(hint)
         self.details: dict[str, Any] = details
 
     def __str__(self) -> str:
@@ -83,6 +85,11 @@ def error_classes() -> Iterator[type[RbeeError]]:
         pending.extend(cls.__subclasses__())
         if "code" in vars(cls):
             yield cls
+
+
+def escape(text: str) -> str:
+    """Return `text` with every character escaped that is not one to print, such as ``\\x1b`` or a lone surrogate."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shorten(text: str, limit: int = 200) -> str:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
+from rbee_core.backend import http_stream
 from rbee_core.errors import RequestCanceled
-from rbee_core.models import http_stream
 
 LANES = 4
 _WINDOW_PIECES = LANES + 2  # what may be in memory, and so be lost when the process is killed

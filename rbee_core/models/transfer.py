@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rbee_core.backend import http_stream
 from rbee_core.backend.base import RemoteFile
 from rbee_core.backend.files import checksum_of
 from rbee_core.backend.redirects import origin_of
 from rbee_core.errors import ChecksumMismatch, DownloadFailed, InsufficientDisk, RequestCanceled
-from rbee_core.models import http_stream, lanes
+from rbee_core.models import lanes
 from rbee_core.models.partial import CHUNK_BYTES, Partial, ReportBytes, disk_errors, is_right, lock_partial
 from rbee_core.models.transfer_rules import (
     PROGRESS_RESETS_ATTEMPTS_BYTES,

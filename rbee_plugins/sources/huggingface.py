@@ -1,7 +1,8 @@
 """Models on Hugging Face, or on a hub that speaks its interface (``HF_ENDPOINT``).
 
-huggingface_hub gives metadata and the token; it is imported when a model is first asked for, never before. Its cache
-is looked up first and used in place. Settings are read from the environment at each call: the hive outlives them.
+The cache that huggingface_hub and others share is looked up first and used in place, and the token is found where
+they keep it. Asking is our own, because a library's waits have no end that holds for all of them, and it may ask for
+more than one thing. Settings are read from the environment at each call: the hive outlives them.
 """
 
 import os
@@ -9,22 +10,45 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
+
+import msgspec
 
 from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteFile, RemoteModel
 from rbee_core.backend.files import CONFIGS
-from rbee_core.errors import AccessDenied, DownloadFailed, ModelNotFound, RbeeError
+from rbee_core.errors import AccessDenied, DownloadFailed, ModelNotFound, shorten
 from rbee_plugins.sources import formats as on_disk
 from rbee_plugins.sources.selection import Choice, choose, gguf_entries, quant_of
 from rbee_plugins.sources.small_file import TOKEN_HINT, read_small
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from rbee_plugins.sources.hub import Hub
 
 _TRUE = frozenset({"1", "on", "yes", "true"})
-_METADATA_TIMEOUT_S = 10.0
-_METADATA_DELAYS_S = (0.1, 0.4)
+_LIMIT_S = 30.0
+_LONGEST_LIMIT_S = 45.0  # the hive waits a little longer for a source, and so hears why
+_MAX_LISTING_BYTES = 8 * 1024 * 1024  # a repository of 25,000 files
+
+
+class _Lfs(msgspec.Struct, frozen=True):
+    sha256: str
+
+
+class Sibling(msgspec.Struct, frozen=True, rename={"blob_id": "blobId"}):
+    """One file of a repository, as a hub lists it; a small one has no `lfs`, and its `blob_id` is its checksum."""
+
+    rfilename: str
+    size: Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)] | None = None
+    blob_id: str | None = None
+    lfs: _Lfs | None = None
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """What a hub says of a repository: its newest commit and the files of it."""
+
+    sha: str = ""
+    siblings: list[Sibling] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +56,7 @@ class _Settings:
     endpoint: str
     cache: Path
     offline: bool
+    limit_s: float
     token: str = field(repr=False)
 
     @property
@@ -47,8 +72,18 @@ def _settings(environ: Mapping[str, str]) -> _Settings:
         endpoint=(environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
         cache=Path(cache).expanduser(),
         offline=environ.get("HF_HUB_OFFLINE", environ.get("TRANSFORMERS_OFFLINE", "")).lower() in _TRUE,
+        limit_s=_limit_s(environ.get("HF_HUB_ETAG_TIMEOUT", "")),
         token=_token(environ, home),
     )
+
+
+def _limit_s(text: str) -> float:
+    """Return for how many seconds a hub may be asked; the variable's usual meaning, but for all that is asked."""
+    try:
+        wanted = float(text)
+    except ValueError:
+        return _LIMIT_S
+    return min(wanted, _LONGEST_LIMIT_S) if wanted > 0 else _LIMIT_S
 
 
 def _token(environ: Mapping[str, str], home: Path) -> str:
@@ -111,18 +146,21 @@ def _snapshot(repo: Path) -> Path | None:
 
 
 def _remote(settings: _Settings, reference: ModelRef, formats: Sequence[str]) -> RemoteModel:
-    info = _model_info(settings, reference)
-    siblings = {s.rfilename: s for s in info.siblings or []}
+    from rbee_plugins.sources.hub import Hub  # brings an HTTP client, for which most hives have no use
+
+    hub = Hub(settings.endpoint, settings.headers, time.monotonic() + settings.limit_s, settings.limit_s)
+    repository = _repository(hub, reference)
+    siblings = {s.rfilename: s for s in repository.siblings}
     choice = choose(list(siblings), formats, path=reference.path, quant=reference.quant)
-    if not choice or not info.sha:
+    if not choice or not repository.sha:
         raise _nothing_loadable(reference, list(siblings))
-    files = tuple(_remote_file(settings, reference, info.sha, siblings[name]) for name in choice.files)
+    files = tuple(_remote_file(settings, reference, repository.sha, siblings[name]) for name in choice.files)
     if choice.format == "mlx":
-        _refuse_code(files, reference)
+        _refuse_code(hub, files, reference)
     return RemoteModel(
         reference=str(reference),
         provider="huggingface",
-        revision=info.sha,
+        revision=repository.sha,
         format=choice.format,
         files=files,
         entry=choice.entry,
@@ -136,13 +174,13 @@ def _note(choice: Choice) -> str:
     return f"{quant_of(choice.entry) or choice.entry}"
 
 
-def _remote_file(settings: _Settings, reference: ModelRef, commit: str, sibling: Any) -> RemoteFile:
+def _remote_file(settings: _Settings, reference: ModelRef, commit: str, sibling: Sibling) -> RemoteFile:
     path = f"{reference.owner}/{reference.name}/resolve/{quote(commit, safe='')}/{quote(sibling.rfilename)}"
     return RemoteFile(
         name=sibling.rfilename,
         url=f"{settings.endpoint}/{path}",
-        size_bytes=int(sibling.size or 0),
-        sha256=str(sibling.lfs.sha256).lower() if sibling.lfs else None,
+        size_bytes=sibling.size or 0,
+        sha256=sibling.lfs.sha256.lower() if sibling.lfs else None,
         git_sha1=None if sibling.lfs else sibling.blob_id,
         headers=settings.headers,
     )
@@ -160,43 +198,30 @@ def _nothing_loadable(reference: ModelRef, names: Sequence[str]) -> ModelNotFoun
     return ModelNotFound(reference=str(reference), why=f"{why}; it has {listed or 'no files'}")
 
 
-def _model_info(settings: _Settings, reference: ModelRef) -> "ModelInfo":
-    from huggingface_hub import HfApi  # 0.4 s that only a pull should cost
-
-    api = HfApi(endpoint=settings.endpoint, token=settings.token or False)
-    for delay_s in (*_METADATA_DELAYS_S, None):
-        try:
-            return api.model_info(
-                f"{reference.owner}/{reference.name}", files_metadata=True, timeout=_METADATA_TIMEOUT_S
-            )
-        except Exception as error:  # its HTTP library, and so its errors, differ by version
-            ours, transient = _translate(error, settings, reference)
-            if delay_s is None or not transient:
-                raise ours from error
-            time.sleep(delay_s)
-    raise AssertionError("the last round returns or raises")
-
-
-def _translate(error: Exception, settings: _Settings, reference: ModelRef) -> tuple[RbeeError, bool]:
-    """Return our error for one of huggingface_hub's, and whether it may pass."""
-    response: Any = getattr(error, "response", None)
-    status = int(getattr(response, "status_code", 0))
-    unknown = status == 401 and response.headers.get("x-error-code") == "RepoNotFound" and not settings.token
+def _repository(hub: "Hub", reference: ModelRef) -> Repository:
+    """Ask the hub what the repository holds today. Raises `ModelNotFound`, `AccessDenied`, `DownloadFailed`."""
+    url = f"{hub.endpoint}/api/models/{reference.owner}/{reference.name}?blobs=true"
+    answer = hub.ask(url, str(reference), limit_bytes=_MAX_LISTING_BYTES)
+    status = answer.status
+    unknown = status == 401 and answer.headers.get("x-error-code") == "RepoNotFound" and not hub.headers
     if status == 404 or unknown:  # the hub answers 401 for a repository that does not exist, unless one is logged in
         hint = "check the spelling; a private repository needs HF_TOKEN"
-        return ModelNotFound(reference=str(reference), why=f"{settings.endpoint} has no such model", hint=hint), False
+        raise ModelNotFound(reference=str(reference), why=f"{hub.endpoint} has no such model", hint=hint)
     if status in (401, 403):
-        return AccessDenied(f"The hub refuses {reference} ({status})", hint=TOKEN_HINT), False
-    why = f"it answered {status}" if status else type(error).__name__
-    failed = DownloadFailed(
-        f"Cannot ask {settings.endpoint} about {reference}: {why}", hint="check the network, or try again later"
-    )
-    return failed, status in (0, 408, 425, 429) or status >= 500
+        raise AccessDenied(f"The hub refuses {reference} ({status})", hint=TOKEN_HINT)
+    if status != 200:
+        why = f"Cannot ask {hub.endpoint} about {reference}: it answered {status}"
+        raise DownloadFailed(why, hint="check the network, or try again later")
+    try:
+        return msgspec.json.decode(answer.body, type=Repository)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        why = f"{hub.endpoint} answered about {reference} what makes no sense: {shorten(str(error), 100)}"
+        raise DownloadFailed(why, hint="is HF_ENDPOINT the address of a Hugging Face hub?") from error
 
 
-def _refuse_code(files: Sequence[RemoteFile], reference: ModelRef) -> None:
+def _refuse_code(hub: "Hub", files: Sequence[RemoteFile], reference: ModelRef) -> None:
     """Read the configurations before anything is fetched: what they name would run at the first load."""
     for file in files:
         if file.name in CONFIGS:
-            config = on_disk.parse_object(read_small(file, limit_bytes=on_disk.MAX_JSON_BYTES))
+            config = on_disk.parse_object(read_small(hub, file, limit_bytes=on_disk.MAX_JSON_BYTES))
             on_disk.refuse_code(config, reference=str(reference), file=file.name)

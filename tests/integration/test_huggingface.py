@@ -1,19 +1,19 @@
 """The Hugging Face source against a hub of our own: what is asked, what is chosen, what is refused."""
 
+import gzip
 import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from huggingface_hub import close_session
 
 from rbee_core.backend import LocalModel, RemoteModel
 from rbee_core.domain.model_ref import parse
 from rbee_core.errors import AccessDenied, DownloadFailed, InvalidRequest, ModelNotFound, RbeeError
 from rbee_core.models.transfer import fetch
 from rbee_plugins.sources.huggingface import HuggingFaceSource
-from tests.support.hub import COMMIT, Hub
+from tests.support.hub import COMMIT, Hub, Metadata
 
 GGUF = b"GGUF" + bytes(1000)
 
@@ -26,7 +26,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.setenv("HF_ENDPOINT", running.url + "/")
         yield running
-        close_session()  # the library keeps connections for the process's life
 
 
 def resolve(text: str, formats: Sequence[str] = ("gguf", "mlx")) -> LocalModel | RemoteModel:
@@ -210,10 +209,11 @@ def test_a_half_empty_folder_in_the_cache_is_passed_over(hub: Hub, tmp_path: Pat
 
 
 def test_what_huggingface_hub_fetched_is_found(hub: Hub, tmp_path: Path) -> None:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import close_session, hf_hub_download
 
     hub.add("o/r/a.Q4_0.gguf", GGUF)
     path = hf_hub_download("o/r", "a.Q4_0.gguf", endpoint=hub.url, cache_dir=tmp_path / "hf" / "hub", token=False)
+    close_session()  # the library keeps connections for the process's life
     asked = len(hub.requests)
     model = resolve("o/r")
     assert isinstance(model, LocalModel)
@@ -230,3 +230,73 @@ def test_sources_are_asked_in_threads(hub: Hub) -> None:
     for thread in threads:
         thread.join(10)
     assert len(found) == 4
+
+
+def test_c19_only_what_the_repository_holds_is_asked(hub: Hub) -> None:
+    """M10: no library's telemetry, no question of its own."""
+    hub.add("o/r/a.Q4_K_M.gguf", GGUF)
+    remote("o/r")
+    assert [r.path for r in hub.requests] == ["/api/models/o/r"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"sha": 5, "siblings": []}',
+        b'{"sha": "abc", "siblings": 7}',
+        b'{"sha": "abc", "siblings": [{"rfilename": 5}]}',
+        b'{"sha": "abc", "siblings": [{"rfilename": "a.gguf", "size": "x"}]}',
+        b'{"sha": "abc", "siblings": [{"rfilename": "a.gguf", "size": NaN}]}',
+        b'{"sha": "abc", "siblings": [{"rfilename": "a.gguf", "size": 1e999}]}',
+        b'{"sha": "abc", "siblings": [{"rfilename": "a.gguf", "size": -1}]}',
+        b'{"sha": "abc", "siblings": [{"rfilename": "\\ud800.gguf"}]}',
+        b'{"sha": "abc", "siblings": [{"rfilename": "a.gguf", "lfs": {"sha256": 1}}]}',
+        b"[" * 100_000,
+        b"<html>",
+        b'{"sha": "\xff"}',
+        b"[]",
+        b"",
+    ],
+    ids=range(14),
+)
+def test_c12_an_answer_of_wrong_types_is_the_hubs_fault(hub: Hub, body: bytes) -> None:
+    hub.metadata = Metadata(body)
+    error = fails(DownloadFailed, "o/r")
+    assert error.message.startswith(f"{hub.url} answered about hf:o/r what makes no sense")
+    assert "HF_ENDPOINT" in error.hint
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        Metadata(gzip.compress(b"[" + b" " * 50_000_000), {"Content-Encoding": "gzip"}),
+        Metadata(b'{"sha": "a", "x": "' + b" " * 9_000_000 + b'"}'),
+    ],
+    ids=["encoded", "long"],
+)
+def test_b1_a_bomb_for_an_answer_is_refused(hub: Hub, knobs: Metadata) -> None:
+    hub.metadata = knobs
+    assert "hf:o/r" in fails(DownloadFailed, "o/r").message
+
+
+@pytest.mark.parametrize(
+    "target", ["http://10.1.2.3/api/models/o/r", "http://169.254.169.254/latest/meta-data", "file:///etc/passwd"]
+)
+def test_b3_a_listing_is_asked_for_where_a_file_is_and_nowhere_else(hub: Hub, target: str) -> None:
+    hub.metadata = Metadata(redirect=target)
+    assert "does not follow" in fails(DownloadFailed, "o/r").message
+
+
+def test_b3_redirects_of_a_listing_have_an_end(hub: Hub) -> None:
+    hub.metadata = Metadata(redirect="/api/models/o/r")
+    assert "more than 5 times" in fails(DownloadFailed, "o/r").message
+
+
+EVIL = "\x1b]0;PWNED\x07\x1b[2J\x1b[31mevil\r\nerror: fake \u202e\0line.bin"
+
+
+def test_b2_names_from_a_hub_are_escaped(hub: Hub) -> None:
+    hub.add(f"o/r/{EVIL}", b"x")
+    message = fails(ModelNotFound, "o/r").message
+    assert r"\x1b]0;PWNED\x07\x1b[2J\x1b[31mevil\r\nerror: fake \u202e\x00line.bin" in message
+    assert message.isprintable()

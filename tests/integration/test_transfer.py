@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee_core.backend import http_stream
 from rbee_core.backend.base import RemoteFile
 from rbee_core.errors import (
     AccessDenied,
@@ -25,7 +26,7 @@ from rbee_core.errors import (
     RbeeError,
     RequestCanceled,
 )
-from rbee_core.models import http_stream, lanes, partial, transfer
+from rbee_core.models import lanes, partial, transfer
 from rbee_core.models.transfer import fetch
 from rbee_core.models.transfer_rules import TransferOptions
 from tests.support.hub import Hub, HubFile

@@ -50,6 +50,18 @@ class Knobs:
 
 
 @dataclass
+class Metadata:
+    """How the hub answers what a repository holds. `body` is in place of the true answer, and so may be anything."""
+
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
+    drip_s: float = 0.0
+    """Send headers, then a blank now and then, for ever."""
+    redirect: str = ""
+
+
+@dataclass
 class HubFile:
     data: bytes
     lfs: bool = True
@@ -112,6 +124,7 @@ class Hub:
         self.token = ""
         self.repo_status: dict[str, int] = {}
         self.api_flap_times = 0
+        self.metadata = Metadata()
         self.gated: set[str] = set()
         self.port = port
         self._loop = asyncio.new_event_loop()
@@ -187,8 +200,10 @@ class Hub:
     def _of(self, repo: str) -> dict[str, HubFile]:
         return {n.removeprefix(f"{repo}/"): f for n, f in self.files.items() if n.startswith(f"{repo}/")}
 
-    async def _model(self, request: web.Request) -> web.Response:
+    async def _model(self, request: web.Request) -> web.StreamResponse:
         repo = f"{request.match_info['org']}/{request.match_info['repo']}"
+        if odd := await self._odd(request):
+            return odd
         if self.api_flap_times:
             self.api_flap_times -= 1
             return web.Response(status=503)
@@ -199,6 +214,28 @@ class Hub:
             return web.json_response({"error": "not found"}, status=404, headers={"X-Error-Code": "RepoNotFound"})
         siblings = [f.listed(n) for n, f in files.items()]
         return web.json_response({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
+
+    async def _odd(self, request: web.Request) -> web.StreamResponse | None:
+        """Answer as `metadata` says, if it says anything."""
+        knobs = self.metadata
+        if knobs.silent:
+            await self._stop.wait()
+        if knobs.drip_s:
+            return await self._drip(request, knobs.drip_s)
+        if knobs.redirect:
+            return web.Response(status=302, headers={"Location": knobs.redirect})
+        if knobs.body is not None:
+            return web.Response(body=knobs.body, headers={"Content-Type": "application/json", **knobs.headers})
+        return None
+
+    async def _drip(self, request: web.Request, every_s: float) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            while not self._stop.is_set():
+                await response.write(b" ")
+                await self._pause(every_s)
+        return response
 
     async def _tree(self, request: web.Request) -> web.Response:
         files = self._of(f"{request.match_info['org']}/{request.match_info['repo']}")

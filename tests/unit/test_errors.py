@@ -160,3 +160,12 @@ def test_shown_texts_are_bounded_and_printable() -> None:
     assert shorten("a\x1b[2Jb\nc\ud800") == "a�[2Jb�c�"
     assert len(shorten("x" * 5000)) == 200
     assert "\n" not in str(InvalidRequest.bad_reference("a\n" * 500, "no"))
+
+
+def test_b2_what_a_stranger_named_is_escaped_in_every_error() -> None:
+    evil = "\x1b]0;PWNED\x07\r\nerror: \udcff"
+    error = RbeeError(evil, hint=evil)
+    assert error.message == error.hint == str(error) == r"\x1b]0;PWNED\x07\r\nerror: \udcff"
+    assert RemoteError(code="INTERNAL", message=evil, http_status=500, details={}).message == error.message
+    assert copy(error).message == error.message
+    assert RbeeError("grün 蜂").message == "grün 蜂"

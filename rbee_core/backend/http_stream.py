@@ -1,15 +1,18 @@
 """One GET request, redirects included, read in large pieces and given up at once when somebody says so.
 
 Built on the standard library's http.client because it is the fastest there is without a dependency: on loopback it
-keeps up with curl while hashing, where httpx reaches a third of that. Knows nothing about files or attempts.
+keeps up with curl while hashing, where httpx reaches a third of that. Knows nothing about files or attempts. Model
+sources ask their hubs with it too, so that one set of rules holds for all that comes from a network.
 """
 
 import base64
 import http.client
+import math
 import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from urllib.parse import unquote, urlsplit
@@ -54,18 +57,20 @@ def get(
     cancel: threading.Event,
     connect_timeout_s: float,
     stall_timeout_s: float,
+    until: float = math.inf,
     resolve: Resolver = resolve_addresses,
 ) -> Generator[Stream]:
     """Yield the final answer to a GET of `url`; `private_headers` are sent to the origin of `url` alone.
 
-    Once `cancel` is set a blocked read ends early. Raises `OSError` and `http.client.HTTPException` as they come, and
-    `DownloadFailed` for a redirect that must not be followed.
+    Once `cancel` is set, or `until` has come on the monotonic clock, a blocked read ends early. Raises `OSError`,
+    `ValueError` and `http.client.HTTPException` as they come, and `DownloadFailed` for a redirect that must not be
+    followed.
     """
     first = origin_of(url)
     for _ in range(MAX_REDIRECTS + 1):
         sent = _headers(headers, private_headers, origin_of(url) == first)
         connection = connect(url, connect_timeout_s, stall_timeout_s)
-        with _watched(connection, cancel):
+        with _watched(connection, cancel, until):
             stream = None
             try:
                 connection.request("GET", path_of(url), headers=sent)
@@ -139,14 +144,14 @@ def hang_up(sock: socket.socket) -> None:
 
 
 @contextmanager
-def _watched(connection: http.client.HTTPConnection, cancel: threading.Event) -> Generator[None]:
-    """Shut the socket down when `cancel` is set: nothing else ends a blocked read before its timeout."""
+def _watched(connection: http.client.HTTPConnection, cancel: threading.Event, until: float) -> Generator[None]:
+    """Shut the socket down when it is time: nothing else ends a blocked read before its timeout, if bytes trickle."""
     sock: socket.socket = connection.sock  # http.client forgets it once the answer is the connection's last
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_WATCH_INTERVAL_S):
-            if cancel.is_set():
+            if cancel.is_set() or time.monotonic() >= until:
                 hang_up(sock)
                 return
 
