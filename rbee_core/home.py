@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from rbee_core import small_files
 from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 INSTANCE_VARIABLE = "RBEE_INSTANCE"
 """Tags every process that a hive starts, and what that starts in turn."""
 INSTANCE_LENGTH = 32
+LONGEST_CATALOG_PATH = 500
+"""In bytes: SQLite can name no file with 512, and appends to the names of those that it opens."""
 _SAME_START_S = 0.005
 _READ_AND_WRITE = os.R_OK | os.W_OK | os.X_OK
 
@@ -148,7 +151,9 @@ class Home:
     # Whether it can be used.
 
     def prepare(self) -> None:
-        """Create the folders, private to the user. Raises `HomeUnusable`."""
+        """Create the folders, private to the user; those that are there stay as they are. Raises `HomeUnusable`."""
+        if fault := self.fault():
+            raise HomeUnusable(path=str(self.path), why=fault)
         try:
             for folder in (self.path, *self._folders()):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -163,11 +168,17 @@ class Home:
 
     def fault(self) -> str:
         """Return why rbee cannot work here, "" if it can. Looks only; a folder that can be made is no fault."""
+        if len(os.fsencode(self.catalog_path)) > LONGEST_CATALOG_PATH:
+            return f"its path is longer than {LONGEST_CATALOG_PATH - len('/models.db')} bytes"
         there = self.nearest()
         if not there.is_dir():
             return f"{there} is no folder"
         if not os.access(there, _READ_AND_WRITE):
             return "permission denied" if there == self.path else f"permission denied to make it in {there}"
+        if wrong := [p for p in self._folders() if p.exists() and not p.is_dir()]:
+            return f"{wrong[0].name} in it is no folder"
+        if self.hive_log.exists() and not self.hive_log.is_file():
+            return "logs/hive.log in it is no file"
         closed = [p.name for p in self._folders() if p.is_dir() and not os.access(p, _READ_AND_WRITE)]
         return f"permission denied for {closed[0]} in it" if closed else ""
 
@@ -205,7 +216,7 @@ class Home:
         Raises `HomeUnusable` for a note that may not be read: there may well be a hive.
         """
         try:
-            note = parse_note(self.hive_note_path.read_bytes(), HiveNote)
+            note = parse_note(small_files.read(self.hive_note_path)[0], HiveNote)
         except PermissionError as error:
             raise HomeUnusable(path=str(self.path), why=f"{self.hive_note_path.name}: {error.strerror}") from error
         except OSError:
@@ -225,7 +236,7 @@ class Home:
         tags: set[str] = set()
         for path, note in self._worker_notes():
             if note is None or not is_alive(note.hive):
-                path.unlink(missing_ok=True)
+                _remove(path)
                 tags |= {note.instance} if note is not None and len(note.instance) >= INSTANCE_LENGTH else set()
         left = list(_tagged(tags)) if tags else []
         for process in left:
@@ -246,15 +257,24 @@ def write_note(path: Path, note: HiveNote | WorkerNote) -> None:
     """Write a note whole or not at all, readable by its owner only. Raises `OSError`."""
     path.parent.mkdir(mode=0o700, exist_ok=True)  # another hive on this RBEE_HOME may just have tidied up
     partial = path.with_suffix(".new")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # whatever stands in its place is not waited for
+    with os.fdopen(os.open(partial, flags, 0o600), "w") as file:
         file.write(as_text(note))
     partial.replace(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove what stands where a note would; a folder that holds something is not ours, and harms nobody."""
+    try:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("cannot remove %s: %s", path, error.strerror)
 
 
 def read_note(path: Path, kind: type[Note]) -> Note | None:
     """Return a note, None if it is missing or means nothing."""
     try:
-        return parse_note(path.read_bytes(), kind)
+        return parse_note(small_files.read(path)[0], kind)
     except OSError:
         return None
 
@@ -270,7 +290,8 @@ def parse_note(text: bytes, kind: type[Note]) -> Note | None:
     convert: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(kind)}
     try:
         values: Any = json.loads(text)
-        return build(**{name: convert[name](values[name]) for name in convert})
+        note = build(**{name: convert[name](values[name]) for name in convert})
+        return note if all(str(value).isprintable() for value in dataclasses.astuple(note)) else None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 

