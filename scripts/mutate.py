@@ -106,8 +106,8 @@ MUTATIONS = (
     Mutation(
         "SIGTERM is not handled",
         "rbee_core/hive/daemon.py",
-        "numbers = (signal.SIGTERM, signal.SIGINT)",
-        "numbers = (signal.SIGINT,)",
+        "numbers = [signal.SIGTERM, signal.SIGINT]",
+        "numbers = [signal.SIGINT]",
         ("-m", "B8.1"),
     ),
     Mutation(

@@ -80,7 +80,7 @@ class HiveClient:
         device: int | None = None,
         state: str | None = None,
     ) -> list[wire.WorkerInfo]:
-        """Return the live workers, or those that match."""
+        """Return the live workers, or those that match; with a `state` that ends a worker, the remembered ones."""
         return self.call(calls.list_workers(model=model, backend=backend, device=device, state=state)).workers
 
     def find_worker(self, request: wire.SpawnRequest) -> wire.WorkerInfo | None:

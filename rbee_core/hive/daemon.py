@@ -88,7 +88,7 @@ async def run(
 ) -> list[str]:
     """Run a hive as a program until it is told to stop; return the ids of the workers that were shut down.
 
-    `announce` is called once it listens. SIGTERM and SIGINT stop it, a second one at once. Raises what
+    `announce` is called once it listens. SIGTERM, SIGINT and SIGHUP stop it, a second one at once. Raises what
     `open_hive` does.
     """
     orders = Orders()
@@ -237,7 +237,10 @@ def _check_exposure(settings: Settings) -> None:
 
 @contextmanager
 def _signals(orders: Orders) -> Generator[None]:
-    """Stop politely at the first SIGTERM or SIGINT, at once at the second."""
+    """Stop politely at the first signal, at once at the second.
+
+    SIGHUP says that the terminal is gone. A hive that was started in the background ignores it (see `main`).
+    """
     loop = asyncio.get_running_loop()
 
     def caught(number: signal.Signals) -> None:
@@ -245,7 +248,9 @@ def _signals(orders: Orders) -> Generator[None]:
         log.info("got %s%s", number.name, ", stopping now" if again else "")
         (orders.stop_now if again else orders.stop)()
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, caught, number)
     try:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -95,8 +96,18 @@ def _tell_starter(error: RbeeError) -> None:
 
 def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
     in_force = settings.load(os.environ, **flags)
+    os.umask(0o077)  # whatever the caller's: all that is written here is the user's own
+    if scripted:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it has no terminal; that of whoever started it is not its own
     home = Home(in_force.home)
     home.prepare()
+    try:
+        return _serve(in_force, tenure, home, scripted=scripted)
+    finally:
+        home.tidy()  # also when it did not come to listen
+
+
+def _serve(in_force: settings.Settings, tenure: Tenure, home: Home, *, scripted: bool) -> list[str]:
     spare = start_spare(home) if tenure.spare else None
     with quick_imports():
         import_aiohttp()

@@ -84,6 +84,7 @@ class Supervisor:
             ticker = self._tasks.create_task(self._tick())
             await stop_wanted.wait()
             stopped = [w.id for w in self.pool.live()]
+            log.info("Shutting down %d worker%s", len(stopped), "" if len(stopped) == 1 else "s")
             forcing = self._tasks.create_task(self._force(force))
             await self._drain(force)
             self.feed(ev.ShutdownWanted(self._now()))

@@ -319,3 +319,15 @@ def test_short_of_file_descriptors_a_spawn_is_refused_at_any_point(home: Home) -
     assert all(str(error) for error in refusals)
     hive.stop()
     assert "Traceback" not in home.log("hive")
+
+
+def test_n7_health_is_red_after_a_crash_until_the_model_is_served_again(home: Home) -> None:
+    client = home.start_hive().client
+    first = spawn(client, "tokens=1")
+    os.kill(in_state(client, first, "idle").pid, signal.SIGKILL)
+    in_state(client, first, "crashed")
+    ill = home.rbee("workers", "health")
+    assert ill.exit_code == 1
+    assert [line.split()[:3] for line in ill.stdout.splitlines()[1:]] == [[first, "ill", "crashed"]]
+    in_state(client, spawn(client, "tokens=1"), "idle")
+    assert home.rbee("workers", "health").exit_code == 0

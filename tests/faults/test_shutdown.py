@@ -1,5 +1,6 @@
 """Stopping a hive: politely, with work in flight, impatiently, and with workers that do not want to go."""
 
+import os
 import signal
 import threading
 import time
@@ -230,3 +231,33 @@ def test_asking_a_worker_that_does_not_hear_is_a_part_of_the_grace_time(home: Ho
     hive.program.signal(signal.SIGTERM)
     assert hive.program.finish(30).exit_code == 0
     assert home.processes() == []
+
+
+def test_m3_a_closed_terminal_drains_and_stops_a_hive_in_the_foreground(home: Home) -> None:
+    hive = home.start_hive()
+    request = Request(hive, spawn(hive, "tokens=10;token_ms=50"))
+    hive.program.signal(signal.SIGHUP)
+    result = ends_within(hive, 20)
+    request.join(10)
+    assert result.exit_code == 0
+    assert (request.error, request.events[-1].done) == (None, True)
+    assert "got SIGHUP" in home.log("hive")
+
+
+def test_m3_a_closed_terminal_is_nothing_to_a_hive_in_the_background(home: Home) -> None:
+    assert home.rbee("hive", "start", "--port", "0").exit_code == 0
+    pid = (home.hive_note() or {})["pid"]
+    os.kill(pid, signal.SIGHUP)
+    assert home.rbee("hive", "status").exit_code == 0
+    assert home.rbee("hive", "stop").exit_code == 0
+
+
+def test_m6_a_shutdown_is_said_when_it_begins_and_when_it_is_over(home: Home) -> None:
+    hive = home.start_hive()
+    ids = [spawn(hive, f"tokens={tokens}") for tokens in (1, 2)]
+    ended = home.rbee("workers", "shutdown", "--all")
+    assert ended.stderr == "Shutting down 2 workers\nShut down 2 workers\n"
+    assert ended.stdout.split() == ["Shut", "down", ids[0], "Shut", "down", ids[1]]
+    spawn(hive)
+    stderr = hive.stop().stderr
+    assert stderr.index("Shutting down 1 worker\n") < stderr.index("Shut down 1 worker.")

@@ -79,3 +79,20 @@ def test_b4_a_closed_stream_is_never_a_file_that_is_opened_later(home: Home) -> 
     assert ended.returncode == 1
     assert home.rbee("models", "list").exit_code == 0
     assert not any(b"error:" in path.read_bytes() for path in home.path.rglob("*") if path.is_file())
+
+
+def test_b13_what_a_hive_writes_is_its_users_own_whatever_the_umask(home: Home) -> None:
+    home.path.mkdir(mode=0o755)
+    argv = ["sh", "-c", 'umask 0; exec "$0" models list', SCRIPTS / "rbee"]
+    subprocess.run(argv, capture_output=True, env=home.environment, check=True, timeout=60)
+
+    written = list(home.path.rglob("*"))
+    assert home.path / "logs" / "hive.log" in written
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
+def test_c2_a_start_that_fails_leaves_no_empty_folder(home: Home) -> None:
+    assert home.rbee("hive", "start", "--host", "0.0.0.0").exit_code == 2
+    assert home.rbee("hive", "start", "--host", "no.such.host.invalid", "--port", "0").exit_code != 0
+
+    assert not (home.path / "run").exists()

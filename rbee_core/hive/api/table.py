@@ -100,7 +100,7 @@ WORKERS = (
         path="/v1/workers/list",
         handler=WorkerRoutes.list_workers,
         scope=Scope.READ,
-        summary="the live workers, or those that match the query",
+        summary="the live workers, or those that match the query; a state that ends a worker shows remembered ones",
         query=wire.WorkerFilter,
         answers={200: wire.WorkerList},
     ),

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from rbee_core import aio, wire
 from rbee_core.backend.manager import PluginHost
-from rbee_core.domain.worker import Demand, Worker, WorkerState
+from rbee_core.domain.worker import ENDED, Demand, Worker, WorkerState
 from rbee_core.errors import RbeeError
 from rbee_core.hive.api.inference import client_of
 from rbee_core.hive.processes import logs
@@ -42,12 +42,17 @@ class WorkerRoutes:
         return describe(worker, self._settings.logs_dir)
 
     async def list_workers(self, request: web.Request) -> web.Response:
-        """List the registry; the query may narrow it by model, backend, device and state."""
+        """List the registry; the query may narrow it by model, backend, device and state.
+
+        Workers that have ended are no part of it: the remembered ones are listed for who asks for a state of theirs.
+        """
         wanted = read_query(request, wire.WorkerFilter)
         model = self._canonical(wanted.model) if wanted.model else None
         filters = {"model": model, "backend": wanted.backend, "device": wanted.device, "state": wanted.state}
         given = {name: value for name, value in filters.items() if value is not None}
-        found = [self._describe(w) for w in self._supervisor.pool.live() if self._fits(w, given)]
+        pool = self._supervisor.pool
+        candidates = pool.remembered() if wanted.state in ENDED else pool.live()
+        found = [self._describe(w) for w in candidates if self._fits(w, given)]
         return json_response(wire.WorkerList(workers=found))
 
     def _fits(self, worker: Worker, filters: dict[str, str]) -> bool:

@@ -9,7 +9,7 @@ from rbee_core.errors import HiveAlreadyRunning, RbeeError
 from rbee_core.home import Home, ProcessId, is_alive
 from rbee_core.keeper.hives import launch, local
 from rbee_core.keeper.options import json_option
-from rbee_core.keeper.screen.show import show_json
+from rbee_core.keeper.screen.show import count_workers, show_json
 from rbee_core.settings import Settings, load
 
 GONE_POLL_S = 0.02
@@ -55,6 +55,7 @@ def stop() -> None:
         raise local.NoHive
     with running.client:
         stopped = running.client.shutdown()
+    click.echo(f"Shutting down {count_workers(len(stopped))}", err=True)
     if not _await_gone(running.note.process, settings.shutdown_grace_s):
         pid, log = running.note.pid, Home(settings.home).hive_log
         raise RbeeError(
@@ -112,11 +113,6 @@ def _show_running(running: local.Running, settings: Settings, *, as_json: bool) 
     click.echo(f"Workers: {len(workers)}")
     for worker in workers:
         click.echo(f"  {worker.worker_id}  {worker.state}  {worker.backend}  {worker.device}  {worker.model_ref}")
-
-
-def count_workers(number: int) -> str:
-    """Say how many workers, in words that fit any number."""
-    return "1 worker" if number == 1 else f"{number} workers"
 
 
 def _await_gone(process: ProcessId, patience_s: float) -> bool:

@@ -1,6 +1,7 @@
 """`rbee workers list|health|shutdown`: the workers of a hive."""
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,8 +9,11 @@ from rbee_core import wire
 from rbee_core.errors import RbeeError
 from rbee_core.keeper.hives.open import connect
 from rbee_core.keeper.options import json_option, node_option
-from rbee_core.keeper.screen.show import show_json, show_table, size_words
+from rbee_core.keeper.screen.show import count_workers, show_json, show_table, size_words
 from rbee_core.settings import load
+
+if TYPE_CHECKING:
+    from rbee_core.client import HiveClient
 
 ENDED_BADLY = ("crashed", "failed")
 LIST_HEADERS = ("WORKER", "STATE", "MODEL", "BACKEND", "DEVICE", "SLOTS", "MEMORY", "IDLE")
@@ -43,10 +47,12 @@ def list_workers(node: str, as_json: bool) -> None:
 @whose_option
 @json_option
 def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
-    """Check the workers; exit code 1 if one of them crashed, failed or does not respond."""
+    """Check the workers; exit code 1 if one of them crashed, failed or does not respond.
+
+    Also those that crashed or failed, until a worker for the same model is well again.
+    """
     with connect(node, load(os.environ)) as client:
-        ids = worker_ids or tuple(worker.worker_id for worker in client.list_workers())
-        checked = [client.worker(worker_id) for worker_id in ids]
+        checked = [client.worker(worker_id) for worker_id in worker_ids] if worker_ids else _all_that_matter(client)
     if as_json:
         show_json({"workers": [{**wire.to_builtins(worker), "healthy": is_healthy(worker)} for worker in checked]})
     elif not checked:
@@ -64,17 +70,34 @@ def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:
     """Shut down workers and free their memory; the hive goes on."""
     if bool(worker_ids) == everyone:
         raise click.UsageError("Name workers, or give --all.")
-    code = 0
+    code = ended = 0
     with connect(node, load(os.environ)) as client:
-        for worker_id in worker_ids or [worker.worker_id for worker in client.list_workers()]:
+        ids = worker_ids or tuple(worker.worker_id for worker in client.list_workers())
+        click.echo(f"Shutting down {count_workers(len(ids))}", err=True)
+        for worker_id in ids:
             try:
                 client.stop_worker(worker_id)
             except RbeeError as error:
                 click.echo(f"error: {error.message}", err=True)
                 code = error.exit_code
             else:
+                ended += 1
                 click.echo(f"Shut down {worker_id}")
+    click.echo(f"Shut down {count_workers(ended)}", err=True)
     return code
+
+
+def _all_that_matter(client: "HiveClient") -> list[wire.WorkerInfo]:
+    """Return the live workers, and the last one that ended badly of each model that none runs for since."""
+    live = client.list_workers()
+    well = {_purpose(worker) for worker in live if is_healthy(worker)}
+    ended = [worker for state in ENDED_BADLY for worker in client.list_workers(state=state)]
+    missing = {_purpose(worker): worker for worker in ended if _purpose(worker) not in well}
+    return [*live, *missing.values()]
+
+
+def _purpose(worker: wire.WorkerInfo) -> tuple[str, str, str]:
+    return worker.model_ref, worker.backend, worker.device
 
 
 def is_healthy(worker: wire.WorkerInfo) -> bool:

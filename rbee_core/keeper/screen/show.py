@@ -51,6 +51,11 @@ def size_words(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
 
 
+def count_workers(number: int) -> str:
+    """Say how many workers, in words that fit any number."""
+    return "1 worker" if number == 1 else f"{number} workers"
+
+
 def date_words(at_unix: int) -> str:
     """Return a moment for people, in their own time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_unix))
