@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from rbee_core.domain import sampling
 from rbee_core.domain.model_ref import ModelRef
 
 Accelerator = Literal["cpu", "cuda", "metal"]
@@ -178,11 +179,11 @@ class GenerateRequest(Struct, frozen=True):
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
     max_tokens: int | None = None
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
+    temperature: float = sampling.TEMPERATURE
+    top_k: int = sampling.TOP_K
+    top_p: float = sampling.TOP_P
+    min_p: float = sampling.MIN_P
+    repeat_penalty: float = sampling.REPEAT_PENALTY
     seed: int | None = None
 
     def text(self) -> str:

@@ -95,7 +95,7 @@ class Serving:
         self,
         client: str,
         target: Demand | WorkerId,
-        request: wire.InferenceRequest,
+        request: wire.WorkerTask,
         *,
         queue: bool = True,
         tell: TellWaiting,
@@ -107,8 +107,8 @@ class Serving:
         """
         loop, timeout_s = asyncio.get_running_loop(), request.timeout_s
         deadline = None if timeout_s is None else loop.time() + timeout_s
-        request_id = request.request_id or ""
-        async with self._supervisor.enter(client, target, until="slot", request_id=request_id, queue=queue) as caller:
+        name = request.request_id
+        async with self._supervisor.enter(client, target, until="slot", request_id=name, queue=queue) as caller:
             try:
                 async with asyncio.timeout_at(deadline):
                     async for waiting in caller.waits():
@@ -122,7 +122,7 @@ class Serving:
                 yield answer
 
     @asynccontextmanager
-    async def _ask(self, worker: Worker, request: wire.InferenceRequest) -> AsyncGenerator[Answer]:
+    async def _ask(self, worker: Worker, request: wire.WorkerTask) -> AsyncGenerator[Answer]:
         async def explain(error: Exception | None) -> RbeeError:
             return await self._why_it_broke(worker, error)
 
@@ -139,7 +139,7 @@ class Serving:
         """Tell the worker that nobody wants this request any more."""
         await self._link.cancel(worker, request_id)
 
-    async def _send(self, worker: Worker, request: wire.InferenceRequest) -> aiohttp.ClientResponse:
+    async def _send(self, worker: Worker, request: wire.WorkerTask) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=self._settings.connect_timeout_s, sock_read=self._settings.token_stall_timeout_s
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from rbee_core.domain import sampling
 from rbee_core.wire.base import (
     ErrorBody,
     ErrorObject,
@@ -249,18 +250,17 @@ class ChatMessage(Strict):
     content: str
 
 
-class InferenceRequest(Strict):
-    """`POST /v1/inference`: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows."""
+class TextWanted(Strict):
+    """What to generate: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows."""
 
-    request_id: RequestId | None = None
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.8
-    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] = 40
-    top_p: Annotated[float, Meta(ge=0, le=1)] = 0.95
-    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    temperature: Annotated[float, Meta(ge=0, le=2)] = sampling.TEMPERATURE
+    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] = sampling.TOP_K
+    top_p: Annotated[float, Meta(ge=0, le=1)] = sampling.TOP_P
+    min_p: Annotated[float, Meta(ge=0, le=1)] = sampling.MIN_P
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = sampling.REPEAT_PENALTY
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
     timeout_s: Seconds | None = None
@@ -273,6 +273,18 @@ class InferenceRequest(Strict):
             raise ValueError("the prompt is empty")
         if self.messages is not None and not any(m.content.strip() for m in self.messages):
             raise ValueError("all messages are empty")
+
+
+class InferenceRequest(TextWanted):
+    """What a client asks for. The hive names a request that has no `request_id`."""
+
+    request_id: RequestId | None = None
+
+
+class WorkerTask(TextWanted, kw_only=True):
+    """A worker's `POST /v1/inference`: the same from its hive, which has named it."""
+
+    request_id: RequestId
 
 
 class WorkerInference(InferenceRequest):

@@ -21,7 +21,6 @@ from rbee_core.backend import Engine, EngineInfo, Finished, GenerateRequest, Mes
 from rbee_core.errors import (
     AllSlotsBusy,
     DeadlineExceeded,
-    InvalidRequest,
     ModelLoadFailed,
     RbeeError,
     RequestCanceled,
@@ -46,7 +45,7 @@ class Generation:
     the speed. What waits is bounded by the context: an engine yields no more tokens than fit into it.
     """
 
-    def __init__(self, request: wire.InferenceRequest, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: wire.WorkerTask, loop: asyncio.AbstractEventLoop) -> None:
         self.request = request
         self.cancel = threading.Event()
         self._why: RbeeError = RequestCanceled()
@@ -172,7 +171,7 @@ class EngineHost:
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._engine: Engine | None = None
         self._info = EngineInfo(context_tokens=0, slots=0)
-        self._running: dict[str, Generation] = {}
+        self._running: set[Generation] = set()
         self._closing = False
         self._moved = asyncio.Event()
         self._idle = asyncio.Event()
@@ -251,28 +250,23 @@ class EngineHost:
         """How many requests run."""
         return len(self._running)
 
-    def start(self, request: wire.InferenceRequest, worker_id: str) -> Generation:
-        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown`, `AllSlotsBusy`, and
-        `InvalidRequest` for a name that is taken.
-        """
+    def start(self, request: wire.WorkerTask, worker_id: str) -> Generation:
+        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown` or `AllSlotsBusy`."""
         if self._closing:
             raise ShuttingDown(who="worker")
         if self._engine is None:
             raise WorkerNotReady(worker_id=worker_id, state=self.progress.state)
         if self.busy >= self.slots:
             raise AllSlotsBusy(slots=self.slots, busy=self.busy)
-        key = request.request_id or ""
-        if key in self._running:
-            raise InvalidRequest(f"A request named {key} is running", hint="leave request_id out to get a new one")
         loop = asyncio.get_running_loop()
         generation = Generation(request, loop)
-        self._running[key] = generation
+        self._running.add(generation)
         future = loop.run_in_executor(self._threads, generation.run, self._engine)
-        future.add_done_callback(lambda done: self._end(key, generation, done))
+        future.add_done_callback(lambda done: self._end(generation, done))
         return generation
 
-    def _end(self, key: str, generation: Generation, done: "asyncio.Future[Any]") -> None:
-        self._running.pop(key, None)
+    def _end(self, generation: Generation, done: "asyncio.Future[Any]") -> None:
+        self._running.discard(generation)
         self._ended.set()
         if not self._running:
             self._idle.set()
@@ -283,7 +277,7 @@ class EngineHost:
         """Wait while all slots are taken and one is about to be free: its request was stopped. A moment at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_PATIENCE_S):
-                while self.busy >= self.slots and any(g.cancel.is_set() for g in self._running.values()):
+                while self.busy >= self.slots and any(g.cancel.is_set() for g in self._running):
                     self._ended.clear()
                     await self._ended.wait()
 
@@ -297,14 +291,15 @@ class EngineHost:
 
     def cancel(self, request_id: str) -> None:
         """End that request, if it runs."""
-        if generation := self._running.get(request_id):
-            generation.stop(RequestCanceled())
+        for generation in self._running:
+            if generation.request.request_id == request_id:
+                generation.stop(RequestCanceled())
 
     def close(self) -> None:
         """Take no more requests, end those that run, and let go of those who watch the load."""
         self._closing = True
         self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(ShuttingDown(who="worker"))))
-        for generation in self._running.values():
+        for generation in self._running:
             generation.stop(ShuttingDown(who="worker"))
 
     def release(self) -> None:
@@ -313,19 +308,11 @@ class EngineHost:
             self._engine.close()
 
 
-def generate_request(request: wire.InferenceRequest) -> GenerateRequest:
+def generate_request(request: wire.WorkerTask) -> GenerateRequest:
     """Return the engine's view of a request."""
-    return GenerateRequest(
-        prompt=request.prompt,
-        messages=tuple(Message(m.role, m.content) for m in request.messages or ()),
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=request.top_p,
-        min_p=request.min_p,
-        repeat_penalty=request.repeat_penalty,
-        seed=request.seed,
-    )
+    fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
+    fields["messages"] = tuple(Message(m.role, m.content) for m in request.messages or ())
+    return GenerateRequest(**fields)
 
 
 def _close(events: Iterator[Any]) -> None:

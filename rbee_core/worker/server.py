@@ -1,14 +1,13 @@
 """The worker's HTTP routes (spec of the wire: docs/reference/http.md). Every route but health needs the secret."""
 
 import asyncio
-import secrets
+import contextlib
 from contextlib import aclosing
 
-import msgspec
 from aiohttp import web
 
 from rbee_core import API_VERSION, __version__, wire
-from rbee_core.errors import AllSlotsBusy, PromptTooLong, RequestCanceled, WorkerNotReady
+from rbee_core.errors import AllSlotsBusy, PromptTooLong, RequestCanceled, ShuttingDown, WorkerNotReady
 from rbee_core.http.middleware import access, envelope, json_response
 from rbee_core.http.routes import Route, Scope, application
 from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes, read_body, send_events
@@ -49,18 +48,14 @@ class WorkerServer:
 
     async def inference(self, request: web.Request) -> web.StreamResponse:
         """Generate: token events, one terminal event, the end mark."""
-        wanted = await read_body(request, wire.InferenceRequest)
-        wanted = msgspec.structs.replace(wanted, request_id=wanted.request_id or secrets.token_hex(8))
-        if self._stop_wanted.is_set():
-            raise WorkerNotReady(worker_id=self._spec.worker_id, state="stopping")
+        task = await read_body(request, wire.WorkerTask)
         await self._host.room()
-        generation = self._host.start(wanted, self._spec.worker_id)
+        generation = self._host.start(task, self._spec.worker_id)
         stream = EventStream(request, self._spec.write_timeout_s)
         try:
-            await stream.start()
-            await _send(generation, stream)
-        except ReaderGoneError:
-            generation.stop(RequestCanceled())
+            with contextlib.suppress(ReaderGoneError):
+                await stream.start()
+                await _send(generation, stream)
         finally:
             generation.stop(RequestCanceled())
         return stream.response
@@ -115,9 +110,9 @@ TABLE = (
         handler=WorkerServer.inference,
         scope=Scope.INFER,
         summary="generates text",
-        body=wire.InferenceRequest,
+        body=wire.WorkerTask,
         events=(wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
-        errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong),
+        errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong, ShuttingDown),
     ),
     Route(
         method="DELETE",

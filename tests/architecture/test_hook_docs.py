@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbee_core import backend
+from rbee_core.domain import sampling
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/hooks.md"
 BACKEND = ROOT / "rbee_core/backend"
+SHARED = re.compile(r"sampling\.(\w+)")
 
 
 def shown() -> dict[str, list[str]]:
@@ -40,8 +42,13 @@ def functions(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 def members(node: ast.ClassDef) -> list[str]:
     """Return the fields of a class and its methods, in order."""
-    fields = [ast.unparse(item) for item in node.body if isinstance(item, ast.AnnAssign)]
+    fields = [SHARED.sub(value_of, ast.unparse(item)) for item in node.body if isinstance(item, ast.AnnAssign)]
     return fields + [line for name, line in functions(node.body) if name != "__repr__"]
+
+
+def value_of(shared: re.Match[str]) -> str:
+    """Return the number behind a name: whoever reads the page wants that."""
+    return repr(getattr(sampling, shared[1]))
 
 
 def test_every_signature_is_shown_and_no_other() -> None:

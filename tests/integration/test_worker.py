@@ -23,6 +23,7 @@ from rbee_kit.waiting import eventually
 pytestmark = pytest.mark.scripted
 
 SECRET = "not-for-argv-or-logs"
+TASK = {"prompt": "x", "request_id": "r1"}
 
 
 class Callback(http.server.BaseHTTPRequestHandler):
@@ -171,7 +172,7 @@ def test_every_route_but_health_needs_the_secret(secret: str | None, start: Star
     routes = [
         ("GET", "/v1/ready", None),
         ("GET", "/v1/loading/progress", None),
-        ("POST", "/v1/inference", {"prompt": "x"}),
+        ("POST", "/v1/inference", TASK),
         ("DELETE", "/v1/inference/x", None),
         ("POST", "/v1/shutdown", None),
         ("GET", "/v1/none", None),
@@ -199,7 +200,7 @@ def test_a_load_that_fails_is_told_to_all_who_ask(start: StartWorker) -> None:
         assert (last["state"], last["error"]["code"]) == ("failed", "MODEL_LOAD_FAILED")
     status, answer = worker.call("GET", "/v1/ready")
     assert (status, answer["ready"], answer["state"]) == (503, False, "failed")
-    status, answer = worker.call("POST", "/v1/inference", {"prompt": "x"})
+    status, answer = worker.call("POST", "/v1/inference", TASK)
     assert (status, answer["error"]["code"]) == (503, "WORKER_NOT_READY")
 
 
@@ -219,7 +220,7 @@ def test_a_generation_ends_in_one_done_event(
 ) -> None:
     worker = start(script)
     eventually(worker.is_ready, what="the worker is ready")
-    *tokens, done = worker.events("POST", "/v1/inference", {"prompt": "a b", **request_body})
+    *tokens, done = worker.events("POST", "/v1/inference", TASK | {"prompt": "a b", **request_body})
     assert "".join(t["token"] for t in tokens) == text
     assert [t["index"] for t in tokens] == sorted(t["index"] for t in tokens)
     assert (done["done"], done["finish_reason"], done["prompt_tokens"]) == (True, reason, 2)
@@ -228,7 +229,7 @@ def test_a_generation_ends_in_one_done_event(
 def test_a_prompt_that_does_not_fit_names_both_numbers(start: StartWorker) -> None:
     worker = start("context=4")
     eventually(worker.is_ready, what="the worker is ready")
-    (error,) = worker.events("POST", "/v1/inference", {"prompt": "a b c d e"})
+    (error,) = worker.events("POST", "/v1/inference", TASK | {"prompt": "a b c d e"})
     assert error["error"]["code"] == "PROMPT_TOO_LONG"
     assert (error["error"]["details"]["prompt_tokens"], error["error"]["details"]["context_tokens"]) == (5, 4)
 
@@ -236,9 +237,9 @@ def test_a_prompt_that_does_not_fit_names_both_numbers(start: StartWorker) -> No
 def test_a_cancelled_request_ends_in_one_error_event_and_frees_its_slot(start: StartWorker) -> None:
     worker = start("tokens=inf;token_ms=10")
     eventually(worker.is_ready, what="the worker is ready")
-    connection, answer = worker.open("POST", "/v1/inference", {"prompt": "x", "request_id": "r1"})
+    connection, answer = worker.open("POST", "/v1/inference", TASK)
     answer.readline()
-    status, refusal = worker.call("POST", "/v1/inference", {"prompt": "x"})
+    status, refusal = worker.call("POST", "/v1/inference", TASK | {"request_id": "r2"})
     assert (status, refusal["error"]["code"]) == (503, "ALL_SLOTS_BUSY")
     assert worker.call("DELETE", "/v1/inference/r1") == (204, None)
     assert worker.call("DELETE", "/v1/inference/r1") == (204, None)
@@ -247,19 +248,19 @@ def test_a_cancelled_request_ends_in_one_error_event_and_frees_its_slot(start: S
     assert lines[-1] == b"data: [DONE]\n"
     assert json.loads(lines[-2][6:])["error"]["code"] == "REQUEST_CANCELED"
     assert sum(b'"error"' in line or b'"done"' in line for line in lines) == 1
-    assert worker.events("POST", "/v1/inference", {"prompt": "x", "max_tokens": 1})[-1]["done"]
+    assert worker.events("POST", "/v1/inference", TASK | {"max_tokens": 1})[-1]["done"]
 
 
 def test_a_body_over_the_limit(start: StartWorker) -> None:
     worker = start(body_limit_bytes=1000)
-    status, answer = worker.call("POST", "/v1/inference", {"prompt": "x" * 2000})
+    status, answer = worker.call("POST", "/v1/inference", TASK | {"prompt": "x" * 2000})
     assert (status, answer["error"]["code"]) == (413, "PAYLOAD_TOO_LARGE")
 
 
 def test_shutdown_ends_the_process_and_its_streams(start: StartWorker) -> None:
     worker = start("tokens=inf;token_ms=10")
     eventually(worker.is_ready, what="the worker is ready")
-    connection, answer = worker.open("POST", "/v1/inference", {"prompt": "x"})
+    connection, answer = worker.open("POST", "/v1/inference", TASK)
     answer.readline()
     assert worker.call("POST", "/v1/shutdown") == (200, {"stopped": ["worker-1"]})
     lines = [line for line in answer if line.startswith(b"data: ")]
@@ -309,3 +310,13 @@ def test_without_a_specification_it_leaves(line: bytes, home: Home) -> None:
     )  # fmt: skip
     assert done.returncode != 0
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "body", [{"prompt": "x"}, TASK | {"prompt": ""}, TASK | {"request_id": "../x"}, TASK | {"n": 2}]
+)
+def test_garbage_is_refused_by_a_worker_too(body: dict[str, Any], start: StartWorker) -> None:
+    worker = start()
+    eventually(worker.is_ready, what="the worker is ready")
+    status, answer = worker.call("POST", "/v1/inference", body)
+    assert (status, answer["error"]["code"]) == (400, "INVALID_REQUEST")

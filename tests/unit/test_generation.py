@@ -37,7 +37,7 @@ def batches(pace_s: float, **fields: Any) -> list[list[Any]]:
     async def collect() -> list[list[Any]]:
         host = engine.EngineHost(lambda _progress: Pacer(pace_s), 1)
         await host.load()
-        generation = host.start(wire.InferenceRequest(prompt="x", **fields), "worker-1")
+        generation = host.start(wire.WorkerTask(request_id="r", prompt="x", **fields), "worker-1")
         return [batch async for batch in generation.batches()]
 
     return asyncio.run(collect())
@@ -88,7 +88,7 @@ def test_an_engine_with_one_slot_meets_one_thread_whatever_was_asked() -> None:
         host = engine.EngineHost(lambda _progress: OneThread(), 4)
         await host.load()
         for _ in range(300):
-            async for _batch in host.start(wire.InferenceRequest(prompt="x"), "worker-1").batches():
+            async for _batch in host.start(wire.WorkerTask(request_id="r", prompt="x"), "worker-1").batches():
                 pass
         assert host.slots == 1
         return host._engine.strangers

@@ -50,8 +50,8 @@ class InferenceRoutes:
     async def _stream(
         self, request: web.Request, target: Demand | WorkerId, wanted: wire.InferenceRequest, *, queue: bool
     ) -> web.StreamResponse:
-        plain = msgspec.convert(wanted, wire.InferenceRequest, from_attributes=True)
-        plain.request_id = plain.request_id or secrets.token_hex(8)
+        wanted.request_id = wanted.request_id or secrets.token_hex(8)
+        task = msgspec.convert(wanted, wire.WorkerTask, from_attributes=True)
         stream = EventStream(request, self._settings.write_timeout_s)
 
         async def tell(waiting: Waiting) -> None:
@@ -62,7 +62,7 @@ class InferenceRoutes:
         with contextlib.suppress(ReaderGoneError):
             try:
                 client = client_of(request)
-                async with self._serving.open(client, target, plain, queue=queue, tell=tell) as answer:
+                async with self._serving.open(client, target, task, queue=queue, tell=tell) as answer:
                     if stream.response.prepared:
                         await stream.write(event_bytes(wire.WorkerEvent(worker_id=answer.worker.id)))
                     else:
