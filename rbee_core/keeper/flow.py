@@ -80,7 +80,10 @@ class Outcome:
 
 
 class Flow:
-    """Runs the phases over `connect`'s client and notes what happens in `outcome`."""
+    """Runs the phases over `connect`'s client and notes what happens in `outcome`.
+
+    The request's time counts from `started`, in seconds of the monotonic clock, or from now.
+    """
 
     def __init__(
         self,
@@ -91,12 +94,13 @@ class Flow:
         mode: str,
         *,
         queue: bool = True,
+        started: float | None = None,
     ) -> None:
         self._spawn_request = spawn
         self._request = request
         self._phases = phases
         self._out = out
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._timeout_s = request.timeout_s
         self._queue = queue
         self._place: tuple[str, int] | None = None

@@ -31,6 +31,11 @@ def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnReq
     )
 
 
+def check_timeout(options: Mapping[str, Any]) -> float | None:
+    """Return how many seconds the command may take, before anything is waited for."""
+    return wire.build(wire.InferenceRequest, _option, prompt="x", timeout_s=options["timeout"]).timeout_s
+
+
 def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.InferenceRequest:
     """Return the request for its text, reading the prompt from stdin if that is where it is."""
     text, system = options["prompt"], options["system"]
@@ -63,7 +68,11 @@ def model_for(text: str, node: str, settings: Settings) -> str:
     reference = model_ref.parse(text)
     if reference.scheme != "file":
         return text
-    return f"file:{os.path.abspath(Path(reference.path).expanduser())}"  # noqa: PTH100  # keeps symbolic links
+    try:
+        path = Path(reference.path).expanduser()
+    except RuntimeError as error:
+        raise InvalidRequest.bad_reference(text, "there is no such home folder") from error
+    return f"file:{os.path.abspath(path)}"  # noqa: PTH100  # keeps symbolic links
 
 
 def read_prompt(stream: BinaryIO | None, limit_bytes: int, *, forced: bool) -> str:
@@ -86,6 +95,14 @@ def check_text(text: str, option: str) -> str:
     except UnicodeEncodeError:
         raise InvalidRequest(f"Invalid --{option}: it is not valid UTF-8") from None
     return text
+
+
+def proper_text(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Return the text, or texts, of an option or argument unless one is no proper text. A callback of Click's."""
+    texts: tuple[str, ...] = value if parameter.nargs != 1 else (value,)
+    for text in texts:
+        check_text(text, (parameter.name or "").removesuffix("_ids"))
+    return value
 
 
 def _option(field: str) -> str:

@@ -70,13 +70,26 @@ def build(shape: type[T], name: Callable[[str], str] = str, /, **fields: Any) ->
     """
     given = {field: value for field, value in fields.items() if value is not None}
     try:
-        return msgspec.convert(given, type=shape)
+        built = msgspec.convert(given, type=shape)
+        msgspec.json.encode(built)
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8 cannot travel
+        wrong = next((field for field, value in given.items() if _cannot_travel(value)), "request")
+        raise InvalidRequest(f"Invalid {name(wrong)}: it is not valid UTF-8") from None
     except ValueError as error:
         types = {field.name: field.type for field in msgspec.structs.fields(shape)}  # pyright: ignore[reportArgumentType]
         for field in types.keys() & given.keys():
             if why := _misfit(given[field], types[field]):
                 raise InvalidRequest(f"Invalid {name(field)}: {why}") from None
         raise InvalidRequest(f"Invalid request: {error}") from None
+    return built
+
+
+def _cannot_travel(value: Any) -> bool:
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _misfit(value: Any, kind: Any) -> str:

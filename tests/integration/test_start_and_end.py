@@ -1,12 +1,17 @@
 """The first and the last moments of every program: Ctrl+C while it imports, streams that are closed or full."""
 
+import os
+import select
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from rbee_core.errors import DeadlineExceeded
 from rbee_kit.program import SCRIPTS, Home
+from rbee_kit.waiting import eventually
 
 INTERRUPTED_AT = """
 import os, signal, sys
@@ -96,3 +101,29 @@ def test_c2_a_start_that_fails_leaves_no_empty_folder(home: Home) -> None:
     assert home.rbee("hive", "start", "--host", "no.such.host.invalid", "--port", "0").exit_code != 0
 
     assert not (home.path / "run").exists()
+
+
+@pytest.mark.parametrize("said", ["", "the beginning"])
+def test_b6_a_stdin_that_never_ends_is_waited_for_until_the_deadline(home: Home, said: str) -> None:
+    read, write = os.pipe()
+    os.write(write, said.encode())
+    argv = [SCRIPTS / "rbee", "infer", "--timeout", "0.5"]
+    with os.fdopen(read), os.fdopen(write, "w"):
+        ended = subprocess.run(argv, stdin=read, capture_output=True, env=home.environment, check=False, timeout=60)
+
+    assert ended.returncode == DeadlineExceeded.exit_code
+    assert ended.stderr.startswith(b"error: The deadline of 0.5 s has passed\n")
+    assert not home.path.exists()
+
+
+def test_b6_ctrl_c_ends_the_wait_for_stdin(home: Home) -> None:
+    read, write = os.pipe()
+    os.write(write, b"the beginning")
+    argv = [SCRIPTS / "rbee", "infer"]
+    with os.fdopen(read), os.fdopen(write, "w"):
+        waiting = subprocess.Popen(argv, stdin=read, stderr=subprocess.PIPE, env=home.environment)
+        eventually(lambda: not select.select([read], [], [], 0)[0], 30, what="it has read the beginning")
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=30)
+
+    assert (waiting.returncode, b"Traceback" in said) == (130, False)

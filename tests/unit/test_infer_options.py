@@ -9,7 +9,7 @@ import click
 import pytest
 
 from rbee_core.errors import InvalidRequest, PayloadTooLarge
-from rbee_core.keeper.infer_options import build_inference, build_spawn, model_for, read_prompt
+from rbee_core.keeper.infer_options import build_inference, build_spawn, check_timeout, model_for, read_prompt
 from rbee_core.settings import Settings
 
 SETTINGS = Settings(home=Path("/nowhere"))
@@ -155,3 +155,19 @@ def test_endless_stdin_is_not_read_to_its_end() -> None:
 def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="not UTF-8"):
         read_prompt(io.BytesIO(b"ab\xff"), 100, forced=False)
+
+
+def test_b10_a_home_folder_of_nobody_is_a_mistake_and_no_bug() -> None:
+    with pytest.raises(InvalidRequest, match="there is no such home folder"):
+        model_for("~nosuchuser/x.gguf", "localhost", SETTINGS)
+
+
+def test_b10_a_backend_that_is_no_text_is_a_mistake_and_no_bug() -> None:
+    with pytest.raises(InvalidRequest, match="Invalid --backend: it is not valid UTF-8"):
+        build_spawn(options(backend="\udcff"), SETTINGS)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, 0.0, float("nan"), float("inf"), 1e308])
+def test_b6_a_time_that_nobody_can_wait_is_refused_before_anything_is_waited_for(timeout: float) -> None:
+    with pytest.raises(InvalidRequest, match="Invalid --timeout"):
+        check_timeout(options(timeout=timeout))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from rbee_core.errors import RbeeError, RequestCanceled
 from rbee_core.keeper.flow import Flow
 from rbee_core.keeper.hives import address
 from rbee_core.keeper.hives.open import open_hive
-from rbee_core.keeper.infer_options import build_inference, build_spawn
+from rbee_core.keeper.infer_options import build_inference, build_spawn, check_timeout
 from rbee_core.keeper.interrupt import Interrupted, deadline, interrupts
 from rbee_core.keeper.options import node_option
 from rbee_core.keeper.screen.output import TextOut, write_all
@@ -87,20 +88,21 @@ class _Run:
         return 0, None
 
     def _run(self) -> None:
+        started = time.monotonic()
         settings = load(os.environ)
         address.parse(self._options["node"])
         spawn = build_spawn(self._options, settings)
-        request = build_inference(self._options, settings)
+        timeout_s = check_timeout(self._options)
         node, backend = self._options["node"], self._options["backend"]
         check = self._check_backend if backend else None
-        with (
-            interrupts() as signals,
-            deadline(request.timeout_s),
-            open_hive(node, settings, signals, worker=not backend, check=check) as hive,
-        ):
-            queue = not self._options["no_queue"]
-            self._flow = Flow(spawn, request, self._phases, self._out, hive.mode, queue=queue)
-            self._flow.run(hive.connect, settings)
+        with interrupts() as signals, deadline(timeout_s):
+            request = build_inference(self._options, settings)  # may wait for stdin
+            with open_hive(node, settings, signals, worker=not backend, check=check) as hive:
+                queue = not self._options["no_queue"]
+                self._flow = Flow(
+                    spawn, request, self._phases, self._out, hive.mode, queue=queue, started=started
+                )  # fmt: skip
+                self._flow.run(hive.connect, settings)
 
     def _check_backend(self) -> None:
         """Refuse a backend that cannot run on this machine, before anything is started for it."""

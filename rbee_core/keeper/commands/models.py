@@ -10,7 +10,7 @@ from rbee_core import wire
 from rbee_core.keeper.commands import model_checks
 from rbee_core.keeper.fetching import provision
 from rbee_core.keeper.hives.open import hive_of
-from rbee_core.keeper.infer_options import model_for
+from rbee_core.keeper.infer_options import model_for, proper_text
 from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.keeper.screen.show import date_words, show_json, show_table, size_words
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 HEADERS = ("REFERENCE", "FORMAT", "SIZE", "PROVIDER", "SINCE", "STATUS", "PATH")
 
 whose_option = node_option("Whose models.")
-backend_option = click.option("--backend", metavar="NAME", help="The backend that is to run it.")
+backend_option = click.option(
+    "--backend",
+    metavar="NAME",
+    callback=proper_text,
+    help="The backend that is to run it.",
+)
 
 
 @click.group("models")

@@ -8,6 +8,7 @@ import click
 from rbee_core import wire
 from rbee_core.errors import RbeeError
 from rbee_core.keeper.hives.open import connect
+from rbee_core.keeper.infer_options import proper_text
 from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.show import count_workers, show_json, show_table, size_words
 from rbee_core.settings import load
@@ -20,6 +21,12 @@ LIST_HEADERS = ("WORKER", "STATE", "MODEL", "BACKEND", "DEVICE", "SLOTS", "MEMOR
 HEALTH_HEADERS = ("WORKER", "HEALTH", "STATE", "SLOTS", "IDLE", "DETAIL")
 
 whose_option = node_option("Whose workers.")
+workers_argument = click.argument(
+    "worker_ids",
+    nargs=-1,
+    metavar="[WORKER]...",
+    callback=proper_text,
+)
 
 
 @click.group("workers")
@@ -43,7 +50,7 @@ def list_workers(node: str, as_json: bool) -> None:
 
 
 @workers.command("health")
-@click.argument("worker_ids", nargs=-1, metavar="[WORKER]...")
+@workers_argument
 @whose_option
 @json_option
 def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
@@ -63,7 +70,7 @@ def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
 
 
 @workers.command("shutdown")
-@click.argument("worker_ids", nargs=-1, metavar="[WORKER]...")
+@workers_argument
 @click.option("--all", "everyone", is_flag=True, help="All of them.")
 @whose_option
 def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:

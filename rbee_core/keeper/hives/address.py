@@ -1,5 +1,6 @@
 """Which hive `--node` means, as an address. `localhost` alone is no address: it is this RBEE_HOME's hive."""
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from rbee_core.errors import InvalidRequest, shorten
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 
 HTTPS = "https://"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# A name whose last label is a number would be read as an address that it is not.
+_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?:{_LABEL}\.)*(?![0-9]+\.?$){_LABEL}\.?")
 
 
 class Node(NamedTuple):
@@ -39,9 +43,31 @@ def parse(node: str) -> Node:
         host, _, port = address.partition(":")
         host = host if port else ""
     valid_port = not port or (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)
-    if not host or not valid_port or any(c.isspace() or c in "/@?#" or not c.isprintable() for c in host):
+    if not host or not valid_port or not _can_be_host(host):
         raise InvalidRequest(f"Invalid node: {shorten(node)!r}", hint="give a host, or host:port")
     return Node(host, int(port) if port else None, https)
+
+
+def _can_be_host(host: str) -> bool:
+    """Whether it is an address, or a name that the name system could know: no client can ask for another."""
+    if host.isascii() and "xn--" not in host.lower():
+        return bool(_NAME.fullmatch(host)) or _is_address(host)
+    import idna  # names beyond ASCII are rare
+
+    try:
+        return bool(_NAME.fullmatch(idna.encode(idna.decode(host)).decode("ascii")))
+    except UnicodeError:
+        return False
+
+
+def _is_address(host: str) -> bool:
+    import ipaddress  # most nodes are this one
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_local(node: str) -> bool:
