@@ -94,8 +94,9 @@ def events(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[
     return chain.from_iterable(groups(chunks, shape, stall_s))
 
 
-def stalled(stall_s: float) -> DeadlineExceeded:
-    """Return the error of a stream of tokens that went silent."""
+def stalled(stall_s: float, who: str = "No sign of life came") -> DeadlineExceeded:
+    """Return the error of a stream that went silent: no token, and nothing of the prompt read."""
     return DeadlineExceeded(
-        f"No token came for {stall_s:g} s", hint="a slow machine needs a larger token_stall_timeout_s"
+        f"{who} for {stall_s:g} s",
+        hint="a slow machine needs a larger token_stall_timeout_s: set RBEE_TOKEN_STALL_TIMEOUT_S, restart the hive",
     )

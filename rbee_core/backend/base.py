@@ -191,6 +191,17 @@ class GenerateRequest(Struct, frozen=True):
         return self.prompt if self.prompt is not None else "\n".join(m.content for m in self.messages)
 
 
+class PromptProgress(Struct, frozen=True):
+    """So many tokens of the prompt are read. Optional, as often as the engine likes, before `PromptDone`.
+
+    Each one is a sign of life: a request without any, and without a token, for `token_stall_timeout_s` is given up.
+    rbee passes on a few a second. `total_tokens` counts the whole prompt.
+    """
+
+    done_tokens: int
+    total_tokens: int
+
+
 class PromptDone(Struct, frozen=True):
     """The prompt is read. Optional, at most once, before the first `Token`; makes prompt token counts exact."""
 
@@ -209,7 +220,7 @@ class Finished(Struct, frozen=True):
     reason: FinishReason
 
 
-EngineEvent = PromptDone | Token | Finished
+EngineEvent = PromptProgress | PromptDone | Token | Finished
 
 
 class EngineInfo(Struct, frozen=True):
@@ -248,7 +259,7 @@ class Engine(ABC):
 
     @abstractmethod
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
-        """Yield `Token` after `Token`, then `Finished`.
+        """Yield `Token` after `Token`, then `Finished`; `PromptProgress` before, while a long prompt is read.
 
         Called in a worker thread, at most `info().slots` calls at a time. Once `cancel.is_set()` the iterator must end
         within a second, during the prompt too, without `Finished`; it may also be closed early. If ``seed`` is

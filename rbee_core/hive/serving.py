@@ -149,9 +149,7 @@ class Serving:
     async def _why_it_broke(self, worker: Worker, error: Exception | None) -> RbeeError:
         """Return what a break means, waiting a moment for the worker's exit to be seen."""
         if isinstance(error, TimeoutError):
-            limit_s = self._settings.token_stall_timeout_s
-            hint = "a slow machine needs a larger token_stall_timeout_s"
-            return DeadlineExceeded(f"Worker {worker.id} sent no token for {limit_s:g} s", hint=hint)
+            return sse.stalled(self._settings.token_stall_timeout_s, f"Worker {worker.id} gave no sign of life")
         ended = await self._supervisor.gone(worker.id, CRASH_SETTLE_S)
         if ended is None or not ended.error:
             return WorkerCrashed(worker_id=worker.id, exit=ended.reason if ended else "its connection broke")

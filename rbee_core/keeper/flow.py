@@ -231,6 +231,7 @@ class Flow:
                 continue
             if not outcome.streaming:
                 outcome.streaming = True
+                self._phases.screen.end("")
                 self._phases.screen.line("Tokens:")
             outcome.tokens += len(tokens)
             self._out.write("".join(tokens))
@@ -255,6 +256,8 @@ class Flow:
                 self._place = place
                 loaded = f" ({waiting.progress:.0%} loaded)" if waiting.progress else ""
                 self._phases.say(f"Waiting for {waiting.for_what}{loaded}, place {waiting.position}")
+        elif event.prompt is not None:
+            self._phases.fraction(f"Reading the prompt ({event.prompt.total} tokens):", event.prompt.share)
         elif event.worker_id and event.worker_id != self.outcome.worker:
             self._note(client.worker(event.worker_id))
             self._phases.say(f"Worker {self.outcome.worker} answers")

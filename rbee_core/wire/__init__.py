@@ -332,6 +332,24 @@ class WorkerEvent(Lenient):
     worker_id: str
 
 
+class ReadPrompt(Lenient):
+    """How many tokens of the prompt are read, and how many it has."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Which part is read, 0..1."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 0.0
+
+
+class PromptEvent(Lenient):
+    """While a long prompt is read: how far. A few a second at most, all before the first token."""
+
+    prompt: ReadPrompt
+
+
 class TokenEvent(Lenient):
     """One token of an inference stream."""
 
@@ -364,3 +382,4 @@ class StreamEvent(Lenient):
     error: ErrorObject | None = None
     waiting: Waiting | None = None
     worker_id: str = ""
+    prompt: ReadPrompt | None = None

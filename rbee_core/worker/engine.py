@@ -17,7 +17,16 @@ from typing import Any
 import msgspec
 
 from rbee_core import wire
-from rbee_core.backend import Engine, EngineInfo, Finished, GenerateRequest, Message, Progress, Token
+from rbee_core.backend import (
+    Engine,
+    EngineInfo,
+    Finished,
+    GenerateRequest,
+    Message,
+    Progress,
+    PromptProgress,
+    Token,
+)
 from rbee_core.errors import (
     AllSlotsBusy,
     DeadlineExceeded,
@@ -31,6 +40,7 @@ from rbee_core.errors import (
 from rbee_core.worker.stops import StopFinder
 
 TOGETHER_S = 0.04
+PROMPT_EVERY_S = 0.25
 STOP_PATIENCE_S = 1.0
 """How long an engine may take to end a request that was stopped, before its slot counts as busy."""
 
@@ -54,7 +64,7 @@ class Generation:
         self._reader_waits = False
         self._moved = asyncio.Event()
         self._ended = False
-        self._started = time.monotonic()
+        self._started = self._prompt_told_at = time.monotonic()
 
     def stop(self, why: RbeeError) -> None:
         """End the generation; its stream ends with `why` as its terminal event."""
@@ -140,6 +150,8 @@ class Generation:
                 reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
             elif isinstance(event, Finished):
                 reason = event.reason
+            elif isinstance(event, PromptProgress):
+                self._tell_prompt(event)
             else:
                 prompt_tokens = event.prompt_tokens
             if reason:
@@ -153,6 +165,14 @@ class Generation:
             done=True, total_tokens=tokens, duration_ms=self._elapsed_ms(), finish_reason=reason,
             prompt_tokens=prompt_tokens, first_token_ms=first_ms,
         )  # fmt: skip
+
+    def _tell_prompt(self, progress: PromptProgress) -> None:
+        """Pass on a few a second: an engine may report every token."""
+        now = time.monotonic()
+        if now - self._prompt_told_at >= PROMPT_EVERY_S:
+            self._prompt_told_at = now
+            read = wire.ReadPrompt(done=progress.done_tokens, total=progress.total_tokens)
+            self._send(wire.PromptEvent(prompt=read))
 
     def _elapsed_ms(self) -> int:
         return round((time.monotonic() - self._started) * 1000)

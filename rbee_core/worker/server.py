@@ -111,7 +111,7 @@ TABLE = (
         scope=Scope.INFER,
         summary="generates text",
         body=wire.WorkerTask,
-        events=(wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
+        events=(wire.PromptEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
         errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong, ShuttingDown),
     ),
     Route(

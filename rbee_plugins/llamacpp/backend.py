@@ -75,6 +75,7 @@ class LlamaCpp(Backend):
             context_tokens=memory.context_tokens(header, options.context_tokens),
             threads=options.threads or default_threads(),
             gpu_layers=self.gpu_layers,
+            chunk_tokens=memory.chunk_tokens(header, on_cpu=self.gpu_layers == 0),
         )
         return load_engine(model, header, settings, progress)
 

@@ -6,7 +6,7 @@ every llama.cpp backend shares this engine; the native calls are `native.NativeM
 
 import codecs
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from rbee_core.backend import (
@@ -19,6 +19,7 @@ from rbee_core.backend import (
     LocalModel,
     Progress,
     PromptDone,
+    PromptProgress,
     Token,
 )
 from rbee_core.backend.gguf import GgufHeader
@@ -33,18 +34,20 @@ _SLOW_STEP_S = 0.1  # a model this slow is asked to abort within a token, not on
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How to load. `gpu_layers` layers leave the processor, -1 for all."""
+    """How to load. `gpu_layers` layers leave the processor, -1 for all; `chunk_tokens` of a prompt are read at once."""
 
     context_tokens: int
     threads: int
     gpu_layers: int = 0
+    chunk_tokens: int = BATCH_TOKENS
 
 
 class LlamaCppEngine(Engine):
     """One model with one context."""
 
-    def __init__(self, model: native.NativeModel, chat: ChatTemplate, info: EngineInfo) -> None:
+    def __init__(self, model: native.NativeModel, chat: ChatTemplate, info: EngineInfo, chunk_tokens: int) -> None:
         self._model = model
+        self._chunk_tokens = chunk_tokens
         self._chat = chat
         self._info = info
         self._held: list[int] = []  # the tokens whose computed state the context holds
@@ -65,7 +68,7 @@ class LlamaCppEngine(Engine):
         sampler = self._model.sampler(sampling.chain(request, self._model.vocabulary_size))
         try:
             self._model.abort_when(cancel.is_set)
-            if self._prefill(prompt, cancel, reuse=request.seed is None and request.temperature > 0):
+            if (yield from self._prefill(prompt, cancel, reuse=request.seed is None and request.temperature > 0)):
                 yield PromptDone(len(prompt))
                 yield from self._decode(sampler, limit, cancel)
         finally:
@@ -91,8 +94,8 @@ class LlamaCppEngine(Engine):
         written = bool(bos) and text.startswith(bos)
         return self._model.tokenize(text, add_special=self._model.adds_bos() and not written)
 
-    def _prefill(self, prompt: list[int], cancel: CancelToken, *, reuse: bool) -> bool:
-        """Compute the prompt; return False if that was cancelled.
+    def _prefill(self, prompt: list[int], cancel: CancelToken, *, reuse: bool) -> Generator[PromptProgress, None, bool]:
+        """Compute the prompt, telling between its chunks how far it is; return False if that was cancelled.
 
         With `reuse`, what it shares with the last request is not computed again: a conversation goes on without its
         beginning being read anew. Not for those who expect the same text again, as how tokens are grouped shows in
@@ -101,16 +104,18 @@ class LlamaCppEngine(Engine):
         kept = shared(self._held, prompt[:-1]) if reuse else 0
         kept = kept if self._model.keep(kept) else 0
         self._held = prompt[:kept]
-        for start in range(kept, len(prompt), BATCH_TOKENS):
+        for start in range(kept, len(prompt), self._chunk_tokens):
             if cancel.is_set():
                 return False
-            chunk = prompt[start : start + BATCH_TOKENS]
+            chunk = prompt[start : start + self._chunk_tokens]
             status = self._model.read(chunk)
             if status == native.ABORTED:
                 return False
             if status == native.NO_ROOM:
                 raise PromptTooLong(prompt_tokens=len(prompt), context_tokens=self._info.context_tokens)
             self._held += chunk
+            if len(self._held) < len(prompt):
+                yield PromptProgress(len(self._held), len(prompt))
         return True
 
     def _decode(self, sampler: native.Sampler, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
@@ -171,7 +176,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
     )
     bos, eos = loaded.special_texts()
     progress(1.0, "ready")
-    return LlamaCppEngine(loaded, ChatTemplate(header.chat_template, bos, eos), info)
+    return LlamaCppEngine(loaded, ChatTemplate(header.chat_template, bos, eos), info, settings.chunk_tokens)
 
 
 def _open(model: LocalModel, settings: EngineSettings, loading: "_Loading") -> native.NativeModel:

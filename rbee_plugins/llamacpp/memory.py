@@ -7,6 +7,7 @@ from rbee_core.errors import InvalidRequest
 DEFAULT_CONTEXT_TOKENS = 4096
 BATCH_TOKENS = 512  # prompt tokens computed at once; the compute buffers are sized for them
 
+_CPU_CHUNK_BYTES = BATCH_TOKENS * 5_000_000_000  # of weights times tokens: whole batches up to a 7B model
 _CACHE_VALUE_BYTES = 2  # keys and values are kept as f16
 _CONTEXT_STEP = 256  # llama.cpp rounds a context up to a multiple of this
 
@@ -31,6 +32,18 @@ def context_tokens(header: GgufHeader, asked: int | None) -> int:
             trained_tokens=trained,
         )
     return asked
+
+
+def chunk_tokens(header: GgufHeader, *, on_cpu: bool) -> int:
+    """Return how many prompt tokens to compute before the next sign of life: fewer for a larger model on a processor.
+
+    One that reads 5 GB of weights a second and a half a token still says something every half minute. Depends on the
+    model alone: how tokens are grouped shows in the last bits, and a seed promises the same text on a busy day.
+    """
+    if not on_cpu:
+        return BATCH_TOKENS
+    tokens = min(BATCH_TOKENS, max(1, _CPU_CHUNK_BYTES // max(1, header.tensor_bytes)))
+    return 1 << (tokens.bit_length() - 1)
 
 
 def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int) -> Estimate:

@@ -1,7 +1,7 @@
 """Generates text with a loaded MLX model, one request at a time: prompt, prefill, tokens, characters."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from rbee_core.backend import (
     CancelToken,
@@ -13,6 +13,7 @@ from rbee_core.backend import (
     LocalModel,
     Progress,
     PromptDone,
+    PromptProgress,
     Token,
 )
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, RbeeError, shorten
@@ -39,7 +40,7 @@ class MlxEngine(Engine):
         prompt = self._prompt_tokens(request)
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        if self._prefill(prompt, cancel):
+        if (yield from self._prefill(prompt, cancel)):
             yield PromptDone(len(prompt))
             yield from self._decode(prompt[-1], request, limit, cancel)
 
@@ -66,12 +67,15 @@ class MlxEngine(Engine):
                 hint="many templates want user and assistant in turns, and some no system message",
             ) from error
 
-    def _prefill(self, prompt: list[int], cancel: CancelToken) -> bool:
-        """Compute all but the last token of the prompt; return False if that was cancelled."""
+    def _prefill(self, prompt: list[int], cancel: CancelToken) -> Generator[PromptProgress, None, bool]:
+        """Compute all but the last token of the prompt, telling how far it is; return False if that was cancelled."""
         for start in range(self._model.begin(prompt), len(prompt) - 1, self._chunk_tokens):
             if cancel.is_set():
                 return False
-            self._model.read(prompt[start : min(start + self._chunk_tokens, len(prompt) - 1)])
+            end = min(start + self._chunk_tokens, len(prompt) - 1)
+            self._model.read(prompt[start:end])
+            if end < len(prompt) - 1:
+                yield PromptProgress(end, len(prompt))
         return not cancel.is_set()
 
     def _decode(self, last: int, request: GenerateRequest, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:

@@ -24,6 +24,7 @@ from rbee_core.backend import (
     GenerateRequest,
     LoadOptions,
     LocalModel,
+    PromptProgress,
     Token,
 )
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
@@ -47,7 +48,9 @@ class Subject:
         return self.backend.load(self.model, self.backend.devices()[0], LoadOptions(context_tokens=context), progress)
 
     def events(self, request: GenerateRequest, cancel=None) -> list[EngineEvent]:
-        return list(self.engine.generate(request, cancel or threading.Event()))
+        """Return what comes of a request, but for how far its prompt was read on the way."""
+        found = self.engine.generate(request, cancel or threading.Event())
+        return [event for event in found if not isinstance(event, PromptProgress)]
 
     def text(self, request: GenerateRequest) -> str:
         return "".join(e.text for e in self.events(request) if isinstance(e, Token))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,11 @@ from rbee_core.backend import (
     LocalModel,
     Message,
     PromptDone,
+    PromptProgress,
     Token,
 )
 from rbee_core.errors import InvalidRequest, ModelLoadFailed
+from rbee_plugins.llamacpp import memory
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
 from tests.contract.conftest import CONTEXT
 from tests.support.gguf_files import Gguf
@@ -122,6 +125,20 @@ def test_another_prompt_after_a_cancelled_one_is_not_disturbed(engine):
         next(story)
     story.close()
     assert written(engine, ALPHABET) == expected
+
+
+def test_n1_a_long_prompt_tells_between_its_chunks_how_far_it_is(engine):
+    prompt = "hello " * 700
+    total = len(engine._model.tokenize(prompt, add_special=True))
+    found = events(engine, GenerateRequest(prompt=prompt, max_tokens=1, seed=1))
+    assert found[: found.index(PromptDone(total))] == [PromptProgress(n, total) for n in range(512, total, 512)]
+
+
+@pytest.mark.parametrize(("weights_bytes", "tokens"), [(0, 512), (4_000_000_000, 512), (40_000_000_000, 64)])
+def test_n1_a_large_model_on_a_processor_gives_a_sign_of_life_after_fewer_tokens(weights_bytes, tokens):
+    header = SimpleNamespace(tensor_bytes=weights_bytes)
+    assert memory.chunk_tokens(header, on_cpu=True) == tokens
+    assert memory.chunk_tokens(header, on_cpu=False) == 512
 
 
 def test_cancel_ends_a_long_prompt_within_its_first_chunk(engine):

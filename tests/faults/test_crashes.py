@@ -156,10 +156,21 @@ def test_a_token_that_never_comes_has_a_deadline(home: Home) -> None:
     worker_id = spawn(client, "tokens=9;hang_at_token=3")
     in_state(client, worker_id, "idle")
     events: list[wire.StreamEvent] = []
-    with pytest.raises(RemoteError, match=r"sent no token for 0\.5 s") as caught:
+    with pytest.raises(RemoteError, match=r"gave no sign of life for 0\.5 s") as caught:
         generate(client, worker_id, events)
     assert caught.value.code == "DEADLINE_EXCEEDED"
     assert len(events) == 3
+
+
+def test_n1_a_prompt_that_is_being_read_is_no_silence(home: Home) -> None:
+    home.environment["RBEE_TOKEN_STALL_TIMEOUT_S"] = "2"
+    client = home.start_hive().client
+    wanted = wire.PoolInference(model_ref="scripted:prefill_s=5;prefill_progress=1;tokens=3", prompt="hello")
+    events = [event for group in client.infer_with_model(wanted) for event in group]
+    assert events[-1].done
+    read = [event.prompt.share for event in events if event.prompt]
+    assert read
+    assert read == sorted(read)
 
 
 def test_a_request_s_own_deadline(home: Home) -> None:

@@ -216,7 +216,7 @@ def test_stream_that_breaks_after_its_last_word_is_whole() -> None:
 
 
 def test_silence_is_not_waited_out() -> None:
-    with serving(streaming(TOKENS, then_wait_s=5)) as client, pytest.raises(DeadlineExceeded, match="No token came"):
+    with serving(streaming(TOKENS, then_wait_s=5)) as client, pytest.raises(DeadlineExceeded, match="No sign of life"):
         text_of(client)
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from rbee_core import wire
-from rbee_core.backend import CancelToken, Engine, EngineEvent, EngineInfo, Finished, GenerateRequest, PromptDone, Token
+from rbee_core.backend import (
+    CancelToken,
+    Engine,
+    EngineEvent,
+    EngineInfo,
+    Finished,
+    GenerateRequest,
+    PromptDone,
+    PromptProgress,
+    Token,
+)
 from rbee_core.worker import engine
 
 
@@ -33,9 +43,9 @@ class Pacer(Engine):
         yield Finished("length")
 
 
-def batches(pace_s: float, **fields: Any) -> list[list[Any]]:
+def batches(pace_s: float, kind: type[Pacer] | None = None, **fields: Any) -> list[list[Any]]:
     async def collect() -> list[list[Any]]:
-        host = engine.EngineHost(lambda _progress: Pacer(pace_s), 1)
+        host = engine.EngineHost(lambda _progress: (kind or Pacer)(pace_s), 1)
         await host.load()
         generation = host.start(wire.WorkerTask(request_id="r", prompt="x", **fields), "worker-1")
         return [batch async for batch in generation.batches()]
@@ -66,6 +76,23 @@ def test_a_deadline_is_kept_while_tokens_come() -> None:
     found = batches(0.001, timeout_s=0.2)
     assert found[-1][-1]["error"]["code"] == "DEADLINE_EXCEEDED"
     assert [event for batch in found for event in batch if isinstance(event, dict)] == [found[-1][-1]]
+
+
+class Reader(Pacer):
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        for done in range(1000):
+            yield PromptProgress(done, 1000)
+        yield from super().generate(request, cancel)
+
+
+def test_n1_reading_a_prompt_is_told_but_not_for_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> list[Any]:
+        return [e for batch in batches(0, Reader, max_tokens=1) for e in batch if isinstance(e, wire.PromptEvent)]
+
+    monkeypatch.setattr(engine, "PROMPT_EVERY_S", 0)
+    assert [event.prompt.done for event in told()] == list(range(1000))
+    monkeypatch.setattr(engine, "PROMPT_EVERY_S", 3600)
+    assert told() == []
 
 
 class OneThread(Engine):

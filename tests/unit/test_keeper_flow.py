@@ -240,6 +240,20 @@ def test_place_and_reason_of_a_wait_are_told_once_each() -> None:
     assert lines.count("Tokens:") == 1
 
 
+def test_n1_a_long_prompt_shows_in_tenths_how_far_it_is() -> None:
+    hive = PlayedHive()
+    read = [wire.StreamEvent(prompt=wire.ReadPrompt(done=done, total=1000)) for done in range(0, 1001, 50)]
+    hive.streams = [[*read, *tokens("Hel", "lo"), done()]]
+    run = Run(hive, "ephemeral")
+
+    lines = run.go()
+
+    tenths = " ".join(f"{part}%" for part in range(10, 101, 10))
+    assert f"[Phase 8] Reading the prompt (1000 tokens): {tenths}" in lines
+    assert lines[lines.index("Tokens:") - 1].startswith("[Phase 8] Reading")
+    assert run.stdout.getvalue() == b"Hello\n"
+
+
 def test_busy_worker_of_a_running_hive_is_not_called_spawned() -> None:
     hive = PlayedHive()
     hive.spawned = "busy"

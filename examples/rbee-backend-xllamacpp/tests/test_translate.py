@@ -3,7 +3,7 @@
 import pytest
 from rbee_backend_xllamacpp.translate import body, events
 
-from rbee_core.backend import Finished, GenerateRequest, Message, PromptDone, Token
+from rbee_core.backend import Finished, GenerateRequest, Message, PromptDone, PromptProgress, Token
 from rbee_core.errors import InvalidRequest, PromptTooLong, RbeeError
 
 
@@ -25,6 +25,7 @@ def reading(done: int) -> dict[str, object]:
 
 def test_a_completion() -> None:
     assert list(events([reading(0), reading(5), text("a"), text("b"), last("length", 2)])) == [
+        PromptProgress(0, 5),
         PromptDone(5),
         Token("a"),
         Token("b"),

@@ -163,7 +163,7 @@ WORKERS = (
     ),
 )
 
-STREAM = (wire.WaitingEvent, wire.WorkerEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody)
+STREAM = (wire.WaitingEvent, wire.WorkerEvent, wire.PromptEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody)
 
 INFERENCE = (
     Route(

@@ -64,6 +64,10 @@ class PhaseLog:
         """Begin a line of the current phase; `over` ends it."""
         self.screen.start(f"[Phase {self.entered[-1].phase}] {detail}")
 
+    def fraction(self, detail: str, share: float) -> None:
+        """Show on one line, in tenths, which `share` of something long is done."""
+        self.screen.fraction(f"[Phase {self.entered[-1].phase}] {detail}", share)
+
     def over(self, detail: str) -> None:
         """End the line that `wait` began."""
         self.entered[-1].detail = detail.removeprefix("✓ ")

@@ -66,6 +66,14 @@ class Screen:
             self._shown = fraction
             self._write(f"{fraction:.0%}")
 
+    def fraction(self, text: str, share: float) -> None:
+        """Show each tenth of the way on a line that begins with `text`; `end` ends it."""
+        if not self._open:
+            self.start(text)
+        if self._open and share >= self._shown + FRACTION_STEP:
+            self._shown = share
+            self._write(f" {share:.0%}")
+
     def end(self, text: str) -> None:
         """Finish the line that `start` began."""
         if self._open:

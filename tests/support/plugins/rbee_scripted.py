@@ -35,6 +35,7 @@ from rbee_core.backend import (
     ModelSource,
     Progress,
     PromptDone,
+    PromptProgress,
     Token,
     hookimpl,
 )
@@ -68,6 +69,7 @@ class Knobs:
     ignore_cancel: bool = False
     ignore_shutdown: bool = False
     prefill_s: float = 0.0
+    prefill_progress: bool = False
     tokens: float = 20.0
     token_ms: float = 0.0
     text: str = ""
@@ -210,7 +212,8 @@ class ScriptedEngine(Engine):
         prompt_tokens = len(request.text().split())
         if prompt_tokens >= self._context:
             raise PromptTooLong(prompt_tokens=prompt_tokens, context_tokens=self._context)
-        if not self._pause(knobs.prefill_s, cancel):
+        yield from self._read_prompt(prompt_tokens, cancel)
+        if cancel.is_set() and not knobs.ignore_cancel:
             return
         yield PromptDone(prompt_tokens)
         if knobs.hold_gil:
@@ -226,6 +229,15 @@ class ScriptedEngine(Engine):
             index += 1
         if knobs.ignore_cancel or not cancel.is_set():
             yield Finished("stop")
+
+    def _read_prompt(self, tokens: int, cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Take the time that the script says, telling how far it is if it says so."""
+        parts = 20 if self._knobs.prefill_progress else 1
+        for part in range(parts):
+            if not self._pause(self._knobs.prefill_s / parts, cancel):
+                return
+            if self._knobs.prefill_progress:
+                yield PromptProgress(tokens * (part + 1) // parts, tokens)
 
     def _words(self, seed: int | None) -> Iterator[str]:
         if self._knobs.text:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rbee_core.backend import EngineEvent, Finished, GenerateRequest, PromptDone, Token
+from rbee_core.backend import EngineEvent, Finished, GenerateRequest, PromptDone, PromptProgress, Token
 from rbee_core.errors import InvalidRequest, PromptTooLong, RbeeError
 
 Chunk = Mapping[str, Any]
@@ -40,8 +40,8 @@ def events(chunks: Iterable[Chunk]) -> Iterator[EngineEvent]:
         if "error" in chunk:
             raise refusal(chunk["error"])
         if progress := chunk.get("prompt_progress"):
-            if progress["processed"] == progress["total"]:
-                yield PromptDone(progress["total"])
+            done, total = progress["processed"], progress["total"]
+            yield PromptDone(total) if done == total else PromptProgress(done, total)
             continue
         choice = chunk["choices"][0]
         if text := choice.get("text") or choice.get("delta", {}).get("content"):
