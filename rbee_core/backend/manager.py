@@ -7,7 +7,7 @@ metadata and imports plugin modules, which by the rules of the house import no e
 import logging
 import re
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import pluggy
 from rbee_core.backend import hookspecs
 from rbee_core.backend.base import CAPABILITIES, Backend, ModelSource
 from rbee_core.backend.choice import ACCELERATORS, Candidate, ask, choose, named, ranked
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import InvalidRequest, origin
 
 if TYPE_CHECKING:
     import click
@@ -42,6 +42,10 @@ class PluginReport:
     failure: str = ""
 
 
+class _RefusedError(ValueError):
+    """Raised by us for what a plugin registered; the place where it is raised tells its author nothing."""
+
+
 class PluginHost:
     """The loaded plugins of one process.
 
@@ -56,13 +60,15 @@ class PluginHost:
         limit_s: float = LIMIT_S,
     ) -> None:
         self._limit_s = limit_s
+        self._debug = environ.get("RBEE_DEBUG") == "1"
         self._manager = pluggy.PluginManager("rbee")
         self._manager.add_hookspecs(hookspecs)
         self._reports: dict[str, PluginReport] = {}
         self._backends: dict[str, Backend] | None = None
         self._sources: dict[str, ModelSource] | None = None
         only, never = _names(environ, "RBEE_LOAD_PLUGINS"), _names(environ, "RBEE_DISABLE_PLUGINS")
-        for entry in entry_points(group=GROUP) if found is None else found:
+        every = entry_points(group=GROUP) if found is None else found
+        for entry in sorted(every, key=lambda entry: not _is_own(entry)):  # nobody takes a name from rbee itself
             if entry.name not in never and (not only or entry.name in only):
                 self._load(entry)
 
@@ -105,9 +111,9 @@ class PluginHost:
         if self._manager.has_plugin(report.name):
             self._manager.unregister(name=report.name)
         self._manager.set_blocked(report.name)
-        report.failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        report.failure = str(error) if isinstance(error, _RefusedError) else _told(error)
         report.hooks = ()
-        log.warning("plugin %s is not used: %s", report.name, report.failure)
+        log.warning("plugin %s is not used: %s", report.name, report.failure, exc_info=error if self._debug else None)
 
     def _call_each(self, hook: str, argument: Callable[[], Any]) -> Iterator[tuple[PluginReport, Any]]:
         """Call `hook` plugin by plugin, each with an `argument` of its own, and yield those who took it.
@@ -136,13 +142,17 @@ class PluginHost:
         adopted: dict[str, Backend] = {}
         try:
             for candidate in new:
-                backend = _checked_backend(candidate, taken=into.keys() | adopted.keys())
+                backend = _checked_backend(candidate, self._takers() | dict.fromkeys(adopted, report.name))
                 adopted[backend.name] = backend
         except (AttributeError, TypeError, ValueError) as error:
             self._fail(report.name, error)
             return
         into.update(adopted)
         report.backends.extend(adopted)
+
+    def _takers(self) -> dict[str, str]:
+        """Return which plugin has which backend's name."""
+        return {name: report.name for report in self._reports.values() for name in report.backends}
 
     def sources(self) -> Mapping[str, ModelSource]:
         """Return every registered model source by scheme."""
@@ -158,7 +168,7 @@ class PluginHost:
         for source in new:
             schemes = getattr(source, "schemes", None)
             if not isinstance(source, ModelSource) or not isinstance(schemes, (set, frozenset)) or not schemes:
-                error = TypeError(
+                error = _RefusedError(
                     f"registered a {type(source).__name__}, which is no ModelSource with a set of schemes"
                 )
                 self._fail(report.name, error)
@@ -201,18 +211,28 @@ class PluginHost:
         return choose(self.candidates(), wanted, model_format).backend
 
 
-def _checked_backend(candidate: object, taken: Container[str]) -> Backend:
+def _is_own(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "rbee"
+
+
+def _checked_backend(candidate: object, takers: Mapping[str, str]) -> Backend:
     """Return `candidate` if it can be used; raise what is wrong with it, or what looking at it raised."""
     if not isinstance(candidate, Backend):
-        raise TypeError(f"registered a {type(candidate).__name__}, which is no Backend")
+        raise _RefusedError(f"registered a {type(candidate).__name__}, which is no Backend")
     name, formats = candidate.name, candidate.formats
     if not BACKEND_NAME.fullmatch(name) or not formats:
-        raise ValueError("a backend needs a name of lower-case letters, digits and dashes, and formats")
-    if name in taken or name in ACCELERATORS:
-        raise ValueError(f"the backend name {name} is taken")
+        raise _RefusedError("a backend needs a name of lower-case letters, digits and dashes, and formats")
+    if name in takers or name in ACCELERATORS:
+        taker = f" by plugin {takers[name]}" if name in takers else ", it is an accelerator's"
+        raise _RefusedError(f"the backend name {name} is taken{taker}")
     if wrong := sorted(candidate.capabilities - CAPABILITIES):
-        raise ValueError(f"unknown capabilities {', '.join(wrong)}")
+        raise _RefusedError(f"unknown capabilities {', '.join(wrong)}")
     return candidate
+
+
+def _told(error: BaseException) -> str:
+    what, place = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, origin(error)
+    return f"{what} ({place})" if place else what
 
 
 def _names(environ: Mapping[str, str], variable: str) -> set[str]:

@@ -46,7 +46,7 @@
 Classes take data, keyword-only, and build their own sentence.
 """
 
-from rbee_core.errors.base import RbeeError, RemoteError, error_classes, shorten
+from rbee_core.errors.base import RbeeError, RemoteError, error_classes, origin, shorten
 from rbee_core.errors.failures import (
     AddressUnusable,
     AllSlotsBusy,
@@ -132,5 +132,6 @@ __all__ = [
     "WorkerNotFound",
     "WorkerNotReady",
     "error_classes",
+    "origin",
     "shorten",
 ]

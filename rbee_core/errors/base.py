@@ -1,7 +1,11 @@
 """The root of the error tree, the error of the other side, and what all errors use."""
 
+import os
 from collections.abc import Iterator
 from typing import Any, Protocol, Self
+
+_OWN = __file__.removesuffix("errors/base.py")
+_LIBRARY = os.__file__.removesuffix("os.py")
 
 
 class ErrorData(Protocol):
@@ -90,6 +94,23 @@ def error_classes() -> Iterator[type[RbeeError]]:
 def escape(text: str) -> str:
     """Return `text` with every character escaped that is not one to print, such as ``\\x1b`` or a lone surrogate."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def origin(error: BaseException) -> str:
+    """Return ``FILE:LINE`` of the code that raised `error`, "" if that is not known.
+
+    That is the innermost place which is neither rbee's nor the standard library's.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    places: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith("<"):
+            places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    strangers = [p for p in places if not p.startswith(_OWN) and ("-packages" in p or not p.startswith(_LIBRARY))]
+    return (strangers or [""])[-1]
 
 
 def shorten(text: str, limit: int = 200) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from rbee_core.errors.base import RbeeError, shorten
+from rbee_core.errors.base import RbeeError, origin, shorten
 
 
 class WorkerCrashed(RbeeError):
@@ -115,8 +115,9 @@ class PluginFailed(RbeeError):
     http_status = 502
 
     def __init__(self, *, what: str, error: BaseException) -> None:
+        place = origin(error).rpartition("/")[2]  # the folders before it are nobody else's business
         super().__init__(
-            f"The {what} failed with {type(error).__name__}: {shorten(str(error))}",
+            f"The {what} failed with {type(error).__name__}: {shorten(str(error))}" + (f" ({place})" if place else ""),
             hint="this is for the plugin's author; `rbee plugins` names the package",
         )
 

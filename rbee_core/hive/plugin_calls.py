@@ -98,6 +98,7 @@ def _guarded(what: str, function: Callable[..., T], named: dict[str, Any], *args
     except RbeeError:
         raise
     except BaseException as error:  # it may leave, or end a generator: nothing of that is for our loop
+        log.exception("%s failed", what)
         raise PluginFailed(what=what, error=error) from error
 
 

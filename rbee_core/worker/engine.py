@@ -19,23 +19,24 @@ import msgspec
 from rbee_core import wire
 from rbee_core.backend import (
     Engine,
+    EngineEvent,
     EngineInfo,
     Finished,
     GenerateRequest,
     Message,
     Progress,
+    PromptDone,
     PromptProgress,
     Token,
 )
 from rbee_core.errors import (
     AllSlotsBusy,
     DeadlineExceeded,
-    ModelLoadFailed,
+    PluginFailed,
     RbeeError,
     RequestCanceled,
     ShuttingDown,
     WorkerNotReady,
-    shorten,
 )
 from rbee_core.worker.stops import StopFinder
 
@@ -123,7 +124,7 @@ class Generation:
             return error.body()
         except (Exception, SystemExit) as error:
             log.exception("the engine failed in request %s", self.request.request_id)
-            return RbeeError(f"The engine failed: {type(error).__name__}", hint="see the worker's log").body()
+            return PluginFailed(what="engine", error=error).body()
 
     def finish(self, event: Any) -> None:
         """Send the terminal event. Who reads it may ask again at once: the slot must be free by then."""
@@ -140,25 +141,27 @@ class Generation:
         stops, stopped, reason = StopFinder(self.request.stop), False, ""
         tokens = prompt_tokens = first_ms = 0
         events = engine.generate(generate_request(self.request), self.cancel)
-        for event in events:
-            if isinstance(event, Token):
-                text, stopped = stops.feed(event.text)
-                first_ms = first_ms or self._elapsed_ms()
-                if text:
-                    self._send(wire.TokenEvent(token=text, index=tokens))
-                tokens += 1
-                reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
-            elif isinstance(event, Finished):
-                reason = event.reason
-            elif isinstance(event, PromptProgress):
-                self._tell_prompt(event)
-            else:
-                prompt_tokens = event.prompt_tokens
-            if reason:
-                break
-        _close(events)
+        try:
+            for event in map(_checked, events):
+                if isinstance(event, Token):
+                    text, stopped = stops.feed(event.text)
+                    first_ms = first_ms or self._elapsed_ms()
+                    if text:
+                        self._send(wire.TokenEvent(token=text, index=tokens))
+                    tokens += 1
+                    reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
+                elif isinstance(event, Finished):
+                    reason = event.reason
+                elif isinstance(event, PromptProgress):
+                    self._tell_prompt(event)
+                else:
+                    prompt_tokens = event.prompt_tokens
+                if reason:
+                    break
+        finally:
+            _close(events)
         if not reason:
-            raise self._why if self.cancel.is_set() else RbeeError("The engine ended without a reason")
+            raise self._why if self.cancel.is_set() else TypeError("generate ended without Finished")
         if not stopped and (rest := stops.rest()):
             self._send(wire.TokenEvent(token=rest, index=tokens - 1))
         return wire.DoneEvent(
@@ -208,8 +211,7 @@ class EngineHost:
             self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(error)))
         except Exception as error:
             log.exception("the load failed")
-            why = shorten(f"{type(error).__name__}: {error}", 1000)  # a library may quote the whole file
-            failure = ModelLoadFailed(reference="the model", why=why)
+            failure = PluginFailed(what="loading by the backend", error=error)
             self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(failure)))
         else:
             info = self._info
@@ -232,7 +234,7 @@ class EngineHost:
         except StopIteration as error:  # a future cannot carry it: the load would never end
             raise RuntimeError("StopIteration") from error
         if info.slots < 1 or info.context_tokens < 1:
-            raise ModelLoadFailed(reference="the model", why=f"its engine says {info}")
+            raise ValueError(f"its engine says {info}")
         return engine, msgspec.structs.replace(info, slots=min(info.slots, self._limit))
 
     def _reporter(self, loop: asyncio.AbstractEventLoop) -> Progress:
@@ -333,6 +335,21 @@ def generate_request(request: wire.WorkerTask) -> GenerateRequest:
     fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
     fields["messages"] = tuple(Message(m.role, m.content) for m in request.messages or ())
     return GenerateRequest(**fields)
+
+
+def _checked(event: object) -> EngineEvent:
+    """Return what an engine yielded if it can be sent; raises what is wrong with it."""
+    match event:
+        case Token(text=str(text)):
+            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise TypeError(f"generate yielded {event!r}: half a character")
+        case PromptProgress(done_tokens=int(), total_tokens=int()) | PromptDone(prompt_tokens=int()):
+            pass
+        case Finished(reason="stop" | "length"):
+            pass
+        case _:
+            raise TypeError(f"generate yielded {event!r}")
+    return event
 
 
 def _close(events: Iterator[Any]) -> None:

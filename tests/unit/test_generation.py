@@ -95,6 +95,52 @@ def test_n1_reading_a_prompt_is_told_but_not_for_every_token(monkeypatch: pytest
     assert told() == []
 
 
+class Says(Pacer):
+    """Yields what it is given, then would go on for ever."""
+
+    said: object = None
+    closed = False
+
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        try:
+            yield self.said  # type: ignore[misc]
+            yield from super().generate(request, cancel)
+        finally:
+            type(self).closed = True
+
+
+@pytest.mark.parametrize("said", [Token(5), Token("\ud800"), Finished("banana"), PromptDone("1"), None, "text"])  # type: ignore[arg-type]
+def test_n13_what_is_no_event_ends_the_stream_at_once_as_the_plugins_fault(said: object) -> None:
+    Says.said, Says.closed = said, False
+    [[end]] = batches(0.01, Says)
+    assert end["error"]["code"] == "PLUGIN_FAILED"
+    assert "generate yielded" in end["error"]["message"]
+    assert Says.closed
+
+
+def test_n13_an_error_in_generate_is_the_plugins_with_its_place() -> None:
+    class Broken(Pacer):
+        def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+            raise KeyError("wax")
+
+    [[end]] = batches(0, Broken)
+    assert end["error"]["code"] == "PLUGIN_FAILED"
+    assert "KeyError" in end["error"]["message"]
+    assert "test_generation.py:" in end["error"]["message"]
+
+
+def test_n13_an_error_in_load_is_the_plugins_and_not_the_files(caplog: pytest.LogCaptureFixture) -> None:
+    def load(_progress: object) -> Engine:
+        raise ZeroDivisionError("division by zero")
+
+    host = engine.EngineHost(load, 1)
+    asyncio.run(host.load())
+    assert host.progress.error is not None
+    assert host.progress.error.code == "PLUGIN_FAILED"
+    assert "damaged" not in str(host.progress.error)
+    assert f'File "{__file__}", line ' in caplog.text
+
+
 class OneThread(Engine):
     """An engine with one slot, as native libraries are: it minds in which thread it is called."""
 

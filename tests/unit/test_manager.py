@@ -4,7 +4,8 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import click
 import pytest
@@ -170,6 +171,35 @@ def test_a_broken_plugin_is_named_and_others_work(
 def test_a_module_that_is_not_there_is_named() -> None:
     host = PluginHost({}, [EntryPoint("lost", "rbee_no_such_module", "rbee")])
     assert "rbee_no_such_module" in host.reports()[0].failure
+
+
+def written(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) -> EntryPoint:
+    (folder / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(folder)
+    return EntryPoint("broken", module, "rbee")
+
+
+def test_n14_an_import_error_names_file_and_line_and_on_demand_the_way_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = written(tmp_path, monkeypatch, "rbee_broken_import", "x = 1\nimport rbee_no_such_module\n")
+    assert "rbee_broken_import.py:2)" in PluginHost({}, [broken]).reports()[0].failure
+    assert "Traceback" not in caplog.text
+    PluginHost({"RBEE_DEBUG": "1"}, [broken])
+    assert "Traceback" in caplog.text
+
+
+def test_n14_a_syntax_error_names_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = written(tmp_path, monkeypatch, "rbee_broken_syntax", "x = 1\ndef\n")
+    assert "rbee_broken_syntax.py:2)" in PluginHost({}, [broken]).reports()[0].failure
+
+
+def test_n25_rbees_own_backends_keep_their_names_and_the_taker_is_told(install: Install) -> None:
+    thief = install("thief", backends(Fake("llamacpp-cpu")))
+    own = next(entry for entry in entry_points(group="rbee") if entry.name == "llamacpp")
+    reports = {r.name: r for r in PluginHost({}, [thief, own]).reports()}
+    assert "llamacpp-cpu" in reports["llamacpp"].backends
+    assert reports["thief"].failure == "the backend name llamacpp-cpu is taken by plugin llamacpp"
 
 
 def test_a_plugin_that_hangs_at_import_is_given_up(install: Install) -> None:

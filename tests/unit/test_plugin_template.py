@@ -30,6 +30,12 @@ def test_names_that_are_taken_are_refused(name: str) -> None:
         plugin_template.check_name(name, {"mine"})
 
 
+def test_n25_the_name_of_an_installed_plugin_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "new", "llamacpp", "--directory", str(tmp_path / "new")]) == 2
+    assert "The name llamacpp is taken" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_nothing_of_the_template_is_left_in_the_package(tmp_path: Path) -> None:
     written = plugin_template.write("loud-shout", tmp_path / "new")
     relative = sorted(str(path.relative_to(tmp_path / "new")) for path in written)

@@ -21,8 +21,9 @@ HEADERS = ("PLUGIN", "VERSION", "HOOKS", "BACKENDS", "SOURCES", "STATUS")
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool) -> None:
     """List the installed plugins and what they bring."""
-    # The table says what failed; Python's last-resort handler would print it a second time.
-    logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
+    if os.environ.get("RBEE_DEBUG") != "1":
+        # The table says what failed; Python's last-resort handler would print it a second time. With tracebacks it may.
+        logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
     if ctx.invoked_subcommand:
         return
     reports = PluginHost(os.environ).reports()
@@ -59,7 +60,8 @@ def _show_failures(reports: Sequence[PluginReport]) -> None:
 )
 def new(name: str, directory: Path | None) -> None:
     """Begin a plugin: a package with a small backend that works, and with the tests that it has to pass."""
-    plugin_template.check_name(name, PluginHost(os.environ).backends())
+    host = PluginHost(os.environ)
+    plugin_template.check_name(name, {*host.backends(), *(report.name for report in host.reports())})
     folder = directory or Path(plugin_template.distribution(name))
     for path in plugin_template.write(name, folder):
         click.echo(path)

@@ -28,6 +28,7 @@ class Screen:
         self._open = False
         self._dots = 0
         self._shown = 0.0
+        self._tenths = 0
 
     @property
     def silent(self) -> bool:
@@ -52,7 +53,7 @@ class Screen:
     def start(self, text: str) -> None:
         """Write the beginning of a line that `tick` and `end` continue."""
         if not self._silent:
-            self._open, self._dots, self._shown = True, 0, 0.0
+            self._open, self._dots, self._shown, self._tenths = True, 0, 0.0, 0
             self._write(text)
 
     def tick(self, fraction: float = 0.0) -> None:
@@ -70,9 +71,10 @@ class Screen:
         """Show each tenth of the way on a line that begins with `text`; `end` ends it."""
         if not self._open:
             self.start(text)
-        if self._open and share >= self._shown + FRACTION_STEP:
-            self._shown = share
-            self._write(f" {share:.0%}")
+        tenths = int(share * 10)
+        if self._open and tenths > self._tenths:
+            self._tenths = tenths
+            self._write(f" {tenths * 10}%")
 
     def end(self, text: str) -> None:
         """Finish the line that `start` began."""
