@@ -122,7 +122,7 @@ def _cached(cache: Path, reference: ModelRef, formats: Sequence[str]) -> LocalMo
     if not folder:
         return None
     names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
-    choice = choose(names, formats, path=reference.path, quant=reference.quant, exact=True)
+    choice = choose(names, formats, path=reference.path, quant=reference.quant)
     if not choice or (choice.format == "mlx" and on_disk.missing_from_folder(folder, names)):
         return None
     try:

@@ -51,18 +51,17 @@ def gguf_entries(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {parts[0]: parts for parts in groups if parts and present.issuperset(parts)}
 
 
-def choose(
-    names: Sequence[str], formats: Sequence[str], *, path: str = "", quant: str = "", exact: bool = False
-) -> Choice | None:
+def choose(names: Sequence[str], formats: Sequence[str], *, path: str = "", quant: str = "") -> Choice | None:
     """Return the files for the first of `formats` that `names` can serve, or None.
 
-    `path` asks for one file, `quant` for a quantisation; `exact` takes no other one in its place.
+    `path` asks for one file, `quant` for a quantisation; what is asked for is found or nothing is. Only who asks for
+    neither is given what is nearest to `DEFAULT_QUANT`.
     """
     if path:
         parts = split_parts(path)
         return Choice("gguf", tuple(parts), parts[0]) if parts and parts[0] in gguf_entries(names) else None
     for wanted in formats or ("gguf", "mlx"):
-        choice = _choose_gguf(names, quant, exact) if wanted == "gguf" else None
+        choice = _choose_gguf(names, quant) if wanted == "gguf" else None
         if wanted == "mlx" and not quant:
             choice = _choose_folder(names)
         if choice:
@@ -70,22 +69,28 @@ def choose(
     return None
 
 
-def _choose_gguf(names: Sequence[str], quant: str, exact: bool) -> Choice | None:
+def _choose_gguf(names: Sequence[str], quant: str) -> Choice | None:
     entries = gguf_entries(names)
     asked = (quant or DEFAULT_QUANT).upper()
-    if not entries or (quant and asked.removeprefix("UD-") not in _SIZE and asked not in map(quant_of, entries)):
+    best = min(entries, key=lambda name: (_distance(quant_of(name), asked), len(name), name), default=None)
+    if best is None or (quant and not _same(quant_of(best), asked)):
         return None
-    best = min(entries, key=lambda name: (_distance(quant_of(name), asked), len(name), name))
     found = quant_of(best)
-    if exact and quant and found != asked:
-        return None
-    note = "" if found == asked else f"no {asked} in this repository: using {found or best}"
+    note = "" if _same(found, asked) else f"no {asked} in this repository: using {found or best}"
     return Choice("gguf", entries[best], best, note)
+
+
+def _same(found: str, asked: str) -> bool:
+    """Return whether two names mean one quantisation: who made it is no part of it, and FP16 is F16."""
+    plain = [name.removeprefix("UD-").replace("FP", "F") for name in (found, asked)]
+    return plain[0] == plain[1]
 
 
 def _distance(found: str, asked: str) -> float:
     if found == asked:
         return 0
+    if _same(found, asked):
+        return 0.25
     places = [_SIZE.get(name.removeprefix("UD-")) for name in (found, asked)]
     if places[0] is None or places[1] is None:
         return len(_SIZE)

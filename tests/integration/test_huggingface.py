@@ -84,9 +84,12 @@ def test_a_model_is_found_chosen_pinned_and_fetched(hub: Hub, tmp_path: Path) ->
     assert "hf_secret" not in repr(model)
 
 
-def test_a_missing_quantisation_is_replaced_and_said(hub: Hub) -> None:
+def test_n9_a_quantisation_that_was_asked_for_is_found_or_refused(hub: Hub) -> None:
     hub.add("o/r/a.Q6_K.gguf", GGUF)
-    assert "Q6_K" in remote("hf:o/r:Q8_0").note
+    assert remote("o/r").note == "no Q4_K_M in this repository: using Q6_K"
+    assert remote("hf:o/r:q6_k").note == "Q6_K"
+    refused = fails(ModelNotFound, "hf:o/r:Q8_0").message
+    assert refused == "Model hf:o/r:Q8_0 not found: the repository has no Q8_0; it has a.Q6_K.gguf"
     assert "Q6_K" in fails(ModelNotFound, "hf:o/r:QUANTUM").message
 
 

@@ -214,7 +214,9 @@ CODE = ["pytorch_model.bin", "x.pt", "x.pth", "x.pkl", "modeling.py", "training_
     [
         (REPO, "", "a.Q4_K_M.gguf", ""),
         (REPO, "q8_0", "a.Q8_0.gguf", ""),
-        (REPO, "Q5_K_M", "a.Q5_K_S.gguf", "Q5_K_S"),
+        (["a.Q5_K_S.gguf", "a.Q2_K.gguf"], "", "a.Q5_K_S.gguf", "Q5_K_S"),
+        (["a-UD-Q2_K_XL.gguf", "a-Q8_0.gguf"], "Q2_K_XL", "a-UD-Q2_K_XL.gguf", ""),
+        (["a-F16.gguf", "a-Q8_0.gguf"], "fp16", "a-F16.gguf", ""),
         (["a-Q6_K.gguf", "a-IQ2_M.gguf"], "", "a-Q6_K.gguf", "Q6_K"),
         (["model.gguf"], "", "model.gguf", "model.gguf"),
         (["a-UD-Q4_K_XL.gguf", "a-Q4_K_S.gguf"], "UD-Q4_K_XL", "a-UD-Q4_K_XL.gguf", ""),
@@ -256,6 +258,9 @@ def test_formats_are_tried_in_their_order() -> None:
         (REPO, "b.gguf", ""),
         (REPO, "x.py", ""),
         (REPO, "", "QUANTUM"),
+        (REPO, "", "Q5_K_M"),
+        (["a-Q4_1.gguf"], "", "Q4_K_M"),
+        (["model.gguf"], "", "Q4_K_M"),
         (MLX, "", "Q4_K_M"),
     ],
 )
