@@ -72,6 +72,13 @@ class ModelRemoved(Struct, frozen=True):
     ticket: Ticket
 
 
+class ModelReplaced(Struct, frozen=True):
+    """Other files than this worker has loaded lie in their place, or none."""
+
+    at: float
+    worker_id: WorkerId
+
+
 class TicketDropped(Struct, frozen=True):
     """The holder of `ticket` has gone away, from the queue or from its slot. The worker stays, for others."""
 
@@ -207,6 +214,7 @@ Event = (
     | RequestEnded
     | ModelRemovalWanted
     | ModelRemoved
+    | ModelReplaced
     | WorkerEvent
     | PinWanted
     | DrainWanted

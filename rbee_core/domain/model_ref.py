@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from rbee_core.errors import InvalidRequest
 
 MAX_LENGTH = 1024
+OF_PLACES = frozenset({"file", "pkg", "hf"})
+"""Schemes whose references say where a model is and nothing else: two that lead to one file mean one model."""
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]*):(?!\\)")
 _REPO = re.compile(rf"({_PART})/({_PART})")

@@ -50,6 +50,10 @@ class Pool:
         """Return a live or remembered worker. Raises `WorkerNotFound`."""
         return self._workers.find(worker_id)
 
+    def holder(self, demand: Demand) -> Worker | None:
+        """Return the live worker that `demand` was last resolved to."""
+        return self._requests.holder(demand)
+
     def would_serve(self, demand: Demand) -> Worker | None:
         """Return the idle worker that a request for `demand` would get now, for display."""
         worker = self._requests.holder(demand)
@@ -80,6 +84,8 @@ class Pool:
                 return self._requests.want_removal(event)
             case ev.ModelRemoved():
                 return self._requests.removed(event.ticket)
+            case ev.ModelReplaced():
+                return self._requests.replaced(event)
             case ev.Tick():
                 return self._workers.tick(event.at)
             case ev.DrainWanted():

@@ -228,6 +228,8 @@ class Requests:
             self._told.pop(request.ticket, None)
             yield do.Grant(request.ticket, worker.id)
         yield from self._workers.settle(worker, at, client)
+        if worker.retired and worker.state is WorkerState.IDLE and not line:
+            yield from self._workers.stop(worker, WorkerState.EVICTED, Reason.REPLACED)
 
     def heard(self, change: do.Changed, at: float) -> Iterator[do.Instruction]:
         """Take in that a worker's state changed, for those who wait for it or for its end."""
@@ -256,11 +258,19 @@ class Requests:
         """Let those who wait for room in `memory` look again."""
         return self._pending.memory_changed(memory)
 
+    def replaced(self, event: ev.ModelReplaced) -> Iterator[do.Instruction]:
+        """Let nobody new come to a worker whose files are others now; who is there, or waits there, is served."""
+        worker = next((w for w in self._workers.live() if w.id == event.worker_id), None)
+        if worker is not None:
+            worker.retired = True
+            worker.demands.clear()
+            yield from self._serve(worker, worker.used_at)
+
     # Removing a model: nobody may begin to use what is being removed.
 
     def want_removal(self, event: ev.ModelRemovalWanted) -> Iterator[do.Instruction]:
         """Allow to remove a model's files, unless somebody holds it or waits for it."""
-        users: list[str] = [w.id for w in self._workers.live() if w.recipe.reference == event.reference]
+        users: list[str] = [w.id for w in self._workers.live() if event.reference in w.names]
         if any(p.demand.reference == event.reference for p in self._pending):
             users.append("a request that waits for it")
         if event.reference in self._removals.values():

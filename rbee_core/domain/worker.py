@@ -61,6 +61,8 @@ class Reason(StrEnum):
     """Its memory is needed for another model."""
     IDLE = "idle for too long"
     SHUTDOWN = "the hive is shutting down"
+    REPLACED = "its model was replaced"
+    """Other files lie where those were that it loaded."""
     NOT_LAUNCHED = "could not be launched"
     NOT_LOADED = "could not be loaded"
     STALLED = "made no progress"
@@ -99,16 +101,23 @@ class Demand:
     slots: int | None = None
 
 
+Identity = tuple[tuple[str, int, int, int, int], ...]
+"""Which version of which files a model is: of each its name, device, inode, size in bytes and mtime in nanoseconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A demand resolved: all that a worker is made from. Two equal ones are served by one worker.
 
+    A model is its files, `place` and `identity`, whatever name it was asked for by; `reference` is the first one's.
     `path` is on this node's disk. `memory` is `HOST` for every device that shares the host's, else the device's id.
     `device_index` is the number under which people know the device, `environment` what a worker on it is started with.
     """
 
-    reference: str
-    path: str
+    reference: str = field(compare=False)
+    path: str = field(compare=False)
+    place: str
+    identity: Identity = ()
     format: str
     size_bytes: int
     backend: str
@@ -127,7 +136,8 @@ class Worker:
 
     Times are monotonic seconds: `moved_at` is the last sign that its load goes on, `used_at` the last time that a
     request began or ended, or that its model was loaded. `requests` are those that hold one of its slots, `demands`
-    what was resolved to its recipe. `reason` says in words why it stops or ended, `error` where that is an error.
+    what was resolved to its recipe. A `retired` one goes when it has nobody. `reason` says in words why it stops or
+    ended, `error` where that is an error.
     """
 
     id: WorkerId
@@ -147,11 +157,17 @@ class Worker:
     detail: str = ""
     failed_probes: int = 0
     pinned: bool = False
+    retired: bool = False
     requests: dict[Ticket, RequestId] = field(default_factory=dict[Ticket, RequestId])
     demands: set[Demand] = field(default_factory=set[Demand])
     end_as: WorkerState | None = None
     reason: str = ""
     error: RbeeError | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """The references by which its model was asked for."""
+        return {self.recipe.reference, *(demand.reference for demand in self.demands)}
 
     @property
     def serving(self) -> bool:

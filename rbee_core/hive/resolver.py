@@ -1,18 +1,21 @@
 """From a demand to a recipe: files, backend, device, memory, variables. Asks plugins and sources, changes no worker."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rbee_core import aio, hardware, wire
 from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel
 from rbee_core.backend.choice import Candidate, choose, named, ranked
-from rbee_core.domain.worker import HOST, Demand, Need, Recipe
+from rbee_core.domain.model_ref import OF_PLACES, parse
+from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe
 from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.slices import LoadDefaults
 from rbee_core.inventory import describe_all
-from rbee_core.models.looks import Identity, identity_of
+from rbee_core.models.looks import identity_of
 from rbee_core.models.provision import Provisioner
 
 ESTIMATES_KEPT = 64
@@ -75,6 +78,10 @@ class Resolver:
             raise ModelNotFound(reference=model.reference, why="it is not on this node", hint=hint)
         return await self._resolve(demand, model, survey)
 
+    async def is_as_loaded(self, recipe: Recipe) -> bool:
+        """Whether the files that a worker was made from are still the same; looks, and reads nothing."""
+        return await aio.off_loop(identity_of, Path(recipe.path)) == recipe.identity
+
     async def backends(self) -> list[wire.BackendInfo]:
         """Return every registered backend, best first."""
         return describe_all(await self._calls.ask(self._backends))
@@ -102,10 +109,13 @@ class Resolver:
         candidate = await self._choose(survey, model.format)
         backend, device = candidate.backend, _pick(candidate.devices, demand.device)
         options = self._options(demand)
-        estimate = await self._estimate(backend, model, options)
+        identity = await aio.off_loop(identity_of, model.path)
+        estimate = await self._estimate(backend, model, identity, options)
         recipe = Recipe(
             reference=model.reference,
             path=str(model.path),
+            place=await aio.off_loop(_place, model) if identity else model.reference,
+            identity=identity,
             format=model.format,
             size_bytes=model.size_bytes,
             backend=backend.name,
@@ -119,9 +129,11 @@ class Resolver:
         )
         return Resolution(recipe, model, device, estimate, await _available_bytes(device))
 
-    async def _estimate(self, backend: Backend, model: LocalModel, options: LoadOptions) -> Estimate:
+    async def _estimate(
+        self, backend: Backend, model: LocalModel, identity: Identity, options: LoadOptions
+    ) -> Estimate:
         """Return what the model will need. Its header is read once: the same files need the same."""
-        key = (backend.name, model, await aio.off_loop(identity_of, model.path), options)
+        key = (backend.name, model, identity, options)
         if known := self._estimates.get(key):
             return known
         estimate = self._estimates[key] = await self._calls.estimate(backend, model, options)
@@ -156,6 +168,14 @@ def _pick(devices: Sequence[Device], index: int | None) -> Device:
     if (index or 0) >= len(devices):
         raise InvalidRequest.device_out_of_range(index or 0, list(range(len(devices))))
     return devices[index or 0]
+
+
+def _place(model: LocalModel) -> str:
+    """Return what makes two references one model, if their files are the same: where these really lie.
+
+    A reference of a scheme that is not ours may say more than that, and is itself the place.
+    """
+    return os.path.realpath(model.path) if parse(model.reference).scheme in OF_PLACES else model.reference
 
 
 async def _available_bytes(device: Device) -> int:

@@ -107,6 +107,8 @@ class Supervisor:
 
         `client` names who asks. With `queue` false, nobody waits for a slot: `AllSlotsBusy` comes at once.
         """
+        if isinstance(target, Demand):
+            await self.look_after(target)
         with self._ticket() as (ticket, caller):
             demand, worker_id = (target, None) if isinstance(target, Demand) else (None, target)
             wanted = ev.RequestWanted(
@@ -119,6 +121,13 @@ class Supervisor:
             finally:
                 over = ev.RequestEnded if caller.holds_slot else ev.TicketDropped
                 self.feed(over(self._now(), ticket))
+
+    async def look_after(self, demand: Demand) -> None:
+        """Retire the worker that holds `demand` if its model was replaced: it would answer from what lay there."""
+        worker = self.pool.holder(demand)
+        if worker is not None and not await self._resolver.is_as_loaded(worker.recipe):
+            log.info("%s: other files lie at %s now; it takes nobody new", worker.id, worker.recipe.path)
+            self.feed(ev.ModelReplaced(self._now(), worker.id))
 
     async def spawn(self, client: str, demand: Demand) -> Worker:
         """Return a worker that can be reached, starting one if none holds what is wanted."""

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rbee_core.backend import LocalModel
+from rbee_core.domain.model_ref import OF_PLACES, parse
 from rbee_core.errors import CatalogUnusable
 from rbee_core.models import store
 
@@ -59,6 +60,11 @@ class CatalogRow:
     def fetched(self) -> bool:
         """Whether rbee fetched the files: it checks them then, fetches them again when they are gone, removes them."""
         return self.revision != ""
+
+    @property
+    def place(self) -> str:
+        """Where its files really lie; two rows of one place are one model with two names."""
+        return os.path.realpath(self.local_path) if parse(self.reference).scheme in OF_PLACES else self.reference
 
     @property
     def model(self) -> LocalModel:

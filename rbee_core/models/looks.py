@@ -5,6 +5,7 @@ others take its word while the files are still the same. Not for longer: their o
 """
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -12,22 +13,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee_core.backend import LocalModel
+from rbee_core.domain.worker import Identity
+from rbee_core.models import store
 
+_PART = re.compile(r"(.*)-\d{5}-of-(\d{5}\.gguf)", re.IGNORECASE | re.DOTALL)
 FRESH_S = 10.0
 KEPT = 64
 
-Identity = tuple[tuple[str, int, int, int, int], ...]
-
 
 def identity_of(path: Path) -> Identity:
-    """Return which version of a file or of a folder's files lies at `path`, told without reading; empty for none."""
+    """Return which version of a file, of all parts of a split one, or of a folder's files lies at `path`.
+
+    Told without reading; empty for none.
+    """
     try:
-        if not stat.S_ISDIR(path.stat().st_mode):
-            return (_version(path.name, path.stat()),)
-        with os.scandir(path) as entries:
-            return tuple(sorted(_version(entry.name, entry.stat()) for entry in entries))
+        info = path.stat()
+        part = _PART.fullmatch(path.name)
+        if not stat.S_ISDIR(info.st_mode) and part is None:
+            return (_version("", info),)  # a link to it may have any name
+        with os.scandir(path.parent if part else path) as entries:
+            mine = [e for e in entries if _belongs(e.name, part)]
+            return tuple(sorted(_version(entry.name, entry.stat()) for entry in mine))
     except OSError:
         return ()
+
+
+def _belongs(name: str, part: re.Match[str] | None) -> bool:
+    """Whether a file beside or in a model is one of it: another part, or not a note of ours."""
+    if part is None:
+        return not name.endswith((store.SUFFIX, ".new", ".part", ".part.json"))
+    other = _PART.fullmatch(name)
+    return other is not None and other.group(1, 2) == part.group(1, 2)
 
 
 def _version(name: str, info: os.stat_result) -> tuple[str, int, int, int, int]:

@@ -7,6 +7,7 @@ fetch. What was used is entered in the catalog, and a model that was fetched onc
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,14 @@ ASKED_AT_ONCE = 8
 """So many models may be looked up with one source at a time; a hub that is slow to answer holds nobody else up."""
 ANSWER_S = 50.0
 """So long a source may take; the client waits a little longer, and so hears why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal freed, and the other names for which the files stay."""
+
+    freed_bytes: int
+    kept_for: list[str]
 
 
 class Provisioner:
@@ -104,8 +113,8 @@ class Provisioner:
         found = await self.begin(reference, formats)
         return found if isinstance(found, LocalModel) else (await found.result()).model
 
-    async def remove(self, reference: str) -> int:
-        """Forget a model and remove the files that rbee fetched for it; return the bytes freed.
+    async def remove(self, reference: str) -> "Removed":
+        """Forget a model's name, and remove the files that rbee fetched for it unless another name means them too.
 
         Files that others own (a path, a package, a shared cache) stay. Who calls it makes sure that no worker holds the
         model. Raises `ModelInUse` while it is looked up or fetched, `ModelNotFound`.
@@ -115,14 +124,15 @@ class Provisioner:
         with self._claims.removing(reference):
             return await aio.off_loop(self._remove, reference)
 
-    def _remove(self, name: str) -> int:
+    def _remove(self, name: str) -> "Removed":
         row = self._catalog.find(name)
         fetched = [found for found in store.manifests(self._models_dir) if found[1].reference == name]
         if row is None and not fetched:
             raise ModelNotFound(reference=name, why="it is not in the catalog", hint="`rbee models list` shows all")
         freed = sum(store.remove(self._models_dir, *found) for found in fetched)
+        others = [] if row is None else [r.reference for r in self._catalog.rows() if r.place == row.place]
         self._catalog.remove(name)
-        return freed
+        return Removed(freed, [other for other in others if other != name])
 
     def _row(self, reference: str) -> CatalogRow | None:
         """Return the model's row; of one that rbee fetched only while its files are all there."""

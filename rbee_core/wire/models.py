@@ -8,7 +8,7 @@ from rbee_core.wire.base import ErrorObject, Lenient, ModelText, Strict
 
 
 class ModelInfo(Lenient):
-    """A row of the catalog, as `GET /v1/models/list` shows it."""
+    """A model in the catalog, as `GET /v1/models/list` shows it. `names` are other references that mean its files."""
 
     reference: str
     provider: str
@@ -17,6 +17,7 @@ class ModelInfo(Lenient):
     downloaded_at_unix: int
     format: str = ""
     status: str = "ok"
+    names: list[str] = []
 
 
 class DownloadRequest(Strict):
@@ -77,10 +78,14 @@ class ModelDetails(Lenient):
 
 
 class RemovedModel(Lenient):
-    """`DELETE /v1/models/{ref}`. `freed_bytes` is 0 for files that are not rbee's own."""
+    """`DELETE /v1/models/{ref}`. `freed_bytes` is 0 for files that are not rbee's own.
+
+    `kept_for` are the other names of the model, for which its files stay.
+    """
 
     reference: str
     freed_bytes: int
+    kept_for: list[str] = []
 
 
 class ModelList(Lenient):

@@ -66,6 +66,18 @@ def test_pull_list_verify_rm(hub: Hub, home: Home) -> None:
     assert home.processes() == []
 
 
+def test_n15_one_of_several_names_is_forgotten_and_the_model_stays(hub: Hub, home: Home) -> None:
+    home.rbee("models", "pull", "org/repo")
+    home.rbee("models", "pull", "hf:org/repo:Q4_K_M")
+    [model] = json.loads(home.rbee("models", "list", "--json").stdout)["models"]
+    assert (model["reference"], model["names"]) == (REFERENCE, [f"{REFERENCE}:Q4_K_M"])
+    assert len(hub.gets()) == 1
+
+    first = home.rbee("models", "rm", "org/repo").stdout
+    assert first == f"Forgot the name {REFERENCE}; the model stays for {REFERENCE}:Q4_K_M\n"
+    assert home.rbee("models", "rm", f"{REFERENCE}:Q4_K_M").stdout == f"Removed {REFERENCE}:Q4_K_M: 8 MB freed\n"
+
+
 def test_test_model_is_had_with_one_command(home: Home) -> None:
     pulled = home.rbee("models", "pull")
 

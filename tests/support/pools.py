@@ -30,8 +30,8 @@ def recipe(model: str = "a", device: int | None = None, need: Need = NEED, slots
     """Device 0 (or none) is the host's, every other one is a card with a memory of its own."""
     name, memory = ("cpu", HOST) if not device else (f"cuda:{device}", f"cuda:{device}")
     return Recipe(
-        reference=f"file:/{model}", path=f"/{model}", format="gguf", size_bytes=60, backend="scripted", device=name,
-        memory=memory, need=need, slots=slots,
+        reference=f"file:/{model}", path=f"/{model}", place=f"/{model}", format="gguf", size_bytes=60,
+        backend="scripted", device=name, memory=memory, need=need, slots=slots,
     )  # fmt: skip
 
 

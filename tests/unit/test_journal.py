@@ -175,7 +175,14 @@ def test_the_story_tells_what_led_to_what_and_no_secret() -> None:
     secret = "s3cr3t"
     demand = Demand(f"hf:{secret}")
     recipe = Recipe(
-        reference=secret, path=secret, format="gguf", size_bytes=1, backend="b", device="cpu", need=Need(1, 1)
+        reference=secret,
+        path=secret,
+        place=secret,
+        format="gguf",
+        size_bytes=1,
+        backend="b",
+        device="cpu",
+        need=Need(1, 1),
     )
     journal.record(
         ev.RequestWanted(at=1, ticket=Ticket(3), client=secret, demand=demand, request_id=RequestId(secret)),

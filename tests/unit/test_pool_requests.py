@@ -57,6 +57,26 @@ def busy_pool(**options: int) -> Pool:
     return pool_after(*idle(**options), wants(1))
 
 
+# A model is its files.
+
+
+def test_a5_an_idle_worker_whose_files_were_replaced_goes_at_once_and_the_next_request_is_resolved_anew() -> None:
+    pool = pool_after(*idle(), wants(1), ended(1))
+    assert plain(pool.handle(ev.ModelReplaced(3, WorkerId("w1")))) == [
+        changed("idle", "stopping", Reason.REPLACED), STOP,
+    ]  # fmt: skip
+    assert RESOLVE_A in pool.handle(wants(2, at=4))
+
+
+def test_a5_a_busy_one_serves_who_came_before_and_then_goes() -> None:
+    pool = busy_pool()
+    feed(pool, [wants(2)])
+    assert STOP not in pool.handle(ev.ModelReplaced(3, WorkerId("w1")))
+    assert RESOLVE_A in pool.handle(wants(3, at=4))
+    assert grant(2) in pool.handle(ended(1))
+    assert STOP in pool.handle(ended(2))
+
+
 # One worker, however many ask.
 
 

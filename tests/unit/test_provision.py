@@ -207,7 +207,7 @@ def test_model_that_is_being_looked_up_is_not_removed(tmp_path: Path) -> None:
                     await here.provisioner.remove(REF)
 
                 here.hub.open.set()
-            assert await here.provisioner.remove(REF) == 0
+            assert (await here.provisioner.remove(REF)).freed_bytes == 0
             with pytest.raises(ModelNotFound):
                 await here.provisioner.remove(REF)
 
@@ -239,7 +239,7 @@ def test_who_comes_while_a_model_is_removed_waits_and_finds_it_gone(
                 assert here.hub.asked == []
                 go_on.set()
 
-            assert removal.result() == 4
+            assert removal.result().freed_bytes == 4
             assert spawn.result().path == here.hub.path
 
     within(work)

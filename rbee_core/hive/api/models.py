@@ -1,5 +1,7 @@
 """The hive's routes about models: listing, showing, downloading with progress, removing."""
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from rbee_core import aio, wire
@@ -49,7 +51,10 @@ class ModelRoutes:
         return json_response(wire.ModelList(models=await aio.off_loop(self._describe_all)))
 
     def _describe_all(self) -> list[wire.ModelInfo]:
-        return [_describe(row, missing=self._catalog.is_missing(row)) for row in self._catalog.rows()]
+        models: dict[str, list[CatalogRow]] = {}
+        for row in self._catalog.rows():
+            models.setdefault(row.place, []).append(row)
+        return [_describe(row, others, missing=self._catalog.is_missing(row)) for row, *others in models.values()]
 
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
@@ -99,11 +104,13 @@ class ModelRoutes:
         """Forget a model, and remove its files if rbee fetched them."""
         name = self.canonical(request.match_info["reference"])
         async with self._supervisor.removal(name):
-            freed = await self._provisioner.remove(name)
-        return json_response(wire.RemovedModel(reference=name, freed_bytes=freed))
+            removed = await self._provisioner.remove(name)
+        return json_response(
+            wire.RemovedModel(reference=name, freed_bytes=removed.freed_bytes, kept_for=removed.kept_for)
+        )
 
 
-def _describe(row: CatalogRow, *, missing: bool) -> wire.ModelInfo:
+def _describe(row: CatalogRow, others: Sequence[CatalogRow], *, missing: bool) -> wire.ModelInfo:
     return wire.ModelInfo(
         reference=row.reference,
         provider=row.provider,
@@ -112,4 +119,5 @@ def _describe(row: CatalogRow, *, missing: bool) -> wire.ModelInfo:
         downloaded_at_unix=row.downloaded_at_unix,
         format=row.format,
         status="missing" if missing else "ok",
+        names=[other.reference for other in others],
     )

@@ -58,7 +58,7 @@ class WorkerRoutes:
     def _fits(self, worker: Worker, filters: dict[str, str]) -> bool:
         recipe = worker.recipe
         facts = {
-            "model": {recipe.reference},
+            "model": worker.names,
             "backend": {recipe.backend, self._plugins.backends()[recipe.backend].accelerator},
             "device": {recipe.device, str(recipe.device_index)},
             "state": {_state(worker)},
@@ -83,6 +83,7 @@ class WorkerRoutes:
     async def find_worker(self, request: web.Request) -> web.Response:
         """Show the idle worker that would serve such a request now, if there is one; changes nothing."""
         demand = self._resolver.demand(await read_body(request, wire.SpawnRequest))
+        await self._supervisor.look_after(demand)
         worker = self._supervisor.pool.would_serve(demand) or await self._idle_twin(demand)
         return json_response(wire.FoundWorker(worker=self._describe(worker) if worker else None))
 

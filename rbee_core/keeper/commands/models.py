@@ -70,7 +70,7 @@ def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool)
 
 
 def _path_of(client: "HiveClient", reference: str) -> str:
-    return next((row.local_path for row in client.models() if row.reference == reference), "")
+    return next((row.local_path for row in client.models() if reference in (row.reference, *row.names)), "")
 
 
 @models.command("list")
@@ -153,7 +153,14 @@ def remove(references: tuple[str, ...], node: str, as_json: bool) -> None:
 
 def _remove(client: "HiveClient", reference: str, *, quiet: bool) -> wire.RemovedModel:
     removed = client.remove_model(reference)
-    freed = f"Removed {removed.reference}: {size_words(removed.freed_bytes)} freed"
     if not quiet:
-        click.echo(freed if removed.freed_bytes else f"Forgot {removed.reference}; its files are not rbee's and stay")
+        click.echo(_removal_words(removed))
     return removed
+
+
+def _removal_words(removed: wire.RemovedModel) -> str:
+    if removed.freed_bytes:
+        return f"Removed {removed.reference}: {size_words(removed.freed_bytes)} freed"
+    if removed.kept_for:
+        return f"Forgot the name {removed.reference}; the model stays for {', '.join(removed.kept_for)}"
+    return f"Forgot {removed.reference}; its files are not rbee's and stay"
