@@ -16,11 +16,13 @@ from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
-AT_LEAST_ONE = frozenset({"slots_per_worker", "body_limit_bytes", "log_limit_bytes", "downloads_at_once"})
+AT_LEAST_ONE = frozenset(
+    {"slots_per_worker", "body_limit_bytes", "log_limit_bytes", "downloads_at_once", "connections_at_once"}
+)
 MOST: Mapping[str, int] = {"port": 65_535, "threads": 512}  # more threads than llama.cpp is built for crash it
 LONGEST_S = 1_000_000_000  # of seconds: 30 years, which every clock and every wait can still count
 LARGEST = 1 << 53
-NEVER_ZERO = frozenset({"connect_timeout_s", "request_timeout_s", "worker_start_timeout_s"})
+NEVER_ZERO = frozenset({"connect_timeout_s", "request_timeout_s", "worker_start_timeout_s", "read_timeout_s"})
 """What nothing could work with: 0 chooses the default."""
 OTHERS = 0o077
 CORRECT = "correct the value, or leave it out for the default"
@@ -51,7 +53,9 @@ class Settings:
     idle_timeout_s: float = 300.0
     probe_interval_s: float = 30.0
     plugin_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
     write_timeout_s: float = 30.0
+    connections_at_once: int = 512
     body_limit_bytes: int = 2 << 20
     log_limit_bytes: int = 10_000_000
     log_files_kept: int = 50

@@ -25,6 +25,7 @@
     ├── ChecksumMismatch          CHECKSUM_MISMATCH    502
     ├── BackendNotAvailable       BACKEND_NOT_AVAILABLE 503
     ├── AllSlotsBusy              ALL_SLOTS_BUSY       503  exit 75
+    ├── Overloaded                OVERLOADED           503  exit 75
     ├── ShuttingDown              SHUTTING_DOWN        503
     ├── WorkerNotReady            WORKER_NOT_READY     503
     ├── PluginFailed              PLUGIN_FAILED        502
@@ -62,6 +63,7 @@ from rbee_core.errors.failures import (
     InsufficientDisk,
     InsufficientRam,
     LoadingTimeout,
+    Overloaded,
     PluginFailed,
     PluginTimeout,
     ShuttingDown,
@@ -114,6 +116,7 @@ __all__ = [
     "ModelInUse",
     "ModelLoadFailed",
     "ModelNotFound",
+    "Overloaded",
     "PayloadTooLarge",
     "PluginFailed",
     "PluginTimeout",

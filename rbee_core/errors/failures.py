@@ -86,6 +86,21 @@ class AllSlotsBusy(RbeeError):
         )
 
 
+class Overloaded(RbeeError):
+    """Raised when the program has as many connections as it serves, or the system no descriptor or memory left."""
+
+    code = "OVERLOADED"
+    http_status = 503
+    exit_code = 75
+
+    @classmethod
+    def by_system(cls, error: BaseException) -> "Overloaded":
+        """Return what a shortage of the system's means for whoever asked."""
+        why = shorten(getattr(error, "strerror", "") or str(error))
+        hint = "try again when less runs here, or raise the limits that `ulimit -a` shows"
+        return cls(f"The system refused: {why}", hint=hint)
+
+
 class ShuttingDown(RbeeError):
     """Raised when hive or worker takes no new work because it is stopping."""
 

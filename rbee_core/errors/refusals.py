@@ -174,13 +174,20 @@ class PayloadTooLarge(RbeeError):
 
 
 class UnsupportedMediaType(RbeeError):
-    """Raised when a body is not declared as JSON: what a web page can send without asking is refused."""
+    """Raised when a body is not declared as JSON, or is compressed: what a page can send without asking is refused."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
     http_status = 415
 
-    def __init__(self) -> None:
-        super().__init__("The body must be sent as application/json", hint="set Content-Type")
+    def __init__(
+        self, message: str = "The body must be sent as application/json", *, hint: str = "set Content-Type"
+    ) -> None:
+        super().__init__(message, hint=hint)
+
+    @classmethod
+    def encoded(cls, encoding: str) -> "UnsupportedMediaType":
+        """Return the refusal of a body that is compressed: a small one could become any size."""
+        return cls(f"The body must not be encoded, and is: {shorten(encoding, 40)}", hint="send it as it is")
 
 
 class PromptTooLong(RbeeError):

@@ -194,8 +194,9 @@ async def _build(
     workers = WorkerRoutes(settings, supervisor, plugins, resolver, models.canonical)
     inference = InferenceRoutes(settings, supervisor, answers, resolver)
     routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted)
-    app = application(Door.of(settings), routes, workers, inference, models, journal.story)
-    await stack.enter_async_context(serving(app, sock))
+    door = Door.of(settings)
+    app = application(door, routes, workers, inference, models, journal.story)
+    await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from rbee_core import __version__, edge, settings
+from rbee_core.descriptors import raise_limit
 from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
 from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
@@ -99,6 +100,7 @@ def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
     os.umask(0o077)  # whatever the caller's: all that is written here is the user's own
     if scripted:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it has no terminal; that of whoever started it is not its own
+    raise_limit()
     home = Home(in_force.home)
     home.prepare()
     try:

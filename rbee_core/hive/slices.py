@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, field
 
+from rbee_core.http.listen import Limits
 from rbee_core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Who may come in, under which names, and with how much."""
+    """Who may come in, under which names, how many, with how much, and how slowly."""
 
     names: tuple[str, ...]
     api_key: str = field(repr=False)
     body_limit_bytes: int
+    limits: Limits
 
     @classmethod
     def of(cls, settings: Settings) -> "Door":
@@ -21,6 +23,11 @@ class Door:
             names=tuple(name.strip() for name in names if name.strip()),
             api_key=settings.api_key,
             body_limit_bytes=settings.body_limit_bytes,
+            limits=Limits(
+                connections=settings.connections_at_once,
+                read_timeout_s=settings.read_timeout_s,
+                write_timeout_s=settings.write_timeout_s,
+            ),
         )
 
 

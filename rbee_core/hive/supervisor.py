@@ -155,12 +155,17 @@ class Supervisor:
             del self._callers[ticket]
             caller.close()
 
-    def bound(self, ready: wire.WorkerReady, key: str) -> None:
-        """Take a worker's ready callback. Raises `WorkerNotFound`, or `InvalidApiKey` if it is not that worker."""
-        worker = self.pool.find(ready.worker_id)
-        if not secrets.compare_digest(key.encode("utf-8", "surrogateescape"), worker.secret.encode()):
-            raise InvalidApiKey
-        self.feed(ev.WorkerBound(self._now(), worker.id, ready.url))
+    def worker_with(self, secret: str) -> Worker:
+        """Return the live worker that was started with `secret`. Raises `InvalidApiKey`, which tells of no worker."""
+        said = secret.encode("utf-8", "surrogateescape")
+        for worker in self.pool.live():
+            if secrets.compare_digest(said, worker.secret.encode()):
+                return worker
+        raise InvalidApiKey
+
+    def bound(self, worker: Worker, url: str) -> None:
+        """Take a worker's callback: it listens at `url`."""
+        self.feed(ev.WorkerBound(self._now(), worker.id, url))
 
     async def stop(self, worker_id: str, reason: str) -> None:
         """Stop one worker and wait until it is gone. Raises `WorkerNotFound`."""

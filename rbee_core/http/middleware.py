@@ -3,7 +3,6 @@
 Each is built from plain values by the composition root; neither knows the application behind it.
 """
 
-import errno
 import hashlib
 import hmac
 import ipaddress
@@ -16,11 +15,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from rbee_core import wire
+from rbee_core.descriptors import is_shortage
 from rbee_core.errors import (
     AccessDenied,
     InvalidApiKey,
     InvalidRequest,
     MethodNotAllowed,
+    Overloaded,
     PayloadTooLarge,
     RbeeError,
     RequestCanceled,
@@ -33,7 +34,6 @@ from rbee_core.http.stream import ReaderGoneError
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 ADMITTED = web.RequestKey("admitted", bool)  # whether a request has the server's key, or needs none
 STORY_LINES = 20
-SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def envelope(body_limit_bytes: int, story: Callable[[], Sequence[str]] = tuple) 
         except web.HTTPRequestEntityTooLarge:
             return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes))
         except web.HTTPException as error:
-            return _http_error(request, error)
+            return http_error(request, error)
         except Exception as error:  # noqa: BLE001  # the edge: whatever is left is told and logged
             told = bool(request.get(ADMITTED))
             return error_response(unforeseen(f"{request.method} {request.path}", error, story(), told=told))
@@ -80,10 +80,9 @@ def unforeseen(where: str, error: Exception, story: Sequence[str] = (), *, told:
 
     The end of the `story` is said too, if it is to be `told`.
     """
-    if isinstance(error, OSError) and error.errno in SHORTAGES:
+    if is_shortage(error):
         log.warning("%s: %s", where, error)
-        hint = "try again when less runs here, or raise the limits that `ulimit -a` shows"
-        return RbeeError(f"The system refused: {error.strerror}", hint=hint)
+        return Overloaded.by_system(error)
     error_id = secrets.token_hex(6)
     log.error("error %s in %s", error_id, where, exc_info=error)
     if story:
@@ -93,8 +92,8 @@ def unforeseen(where: str, error: Exception, story: Sequence[str] = (), *, told:
     return RbeeError("rbee has a bug", hint=hint, error_id=error_id, **details)
 
 
-def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
-    """Answer what aiohttp refused before a handler of ours was reached."""
+def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
+    """Return the answer to what aiohttp refused before a handler of ours was reached, in the envelope."""
     if isinstance(error, web.HTTPNotFound):
         return error_response(RouteNotFound(f"There is no {request.method} {request.path}"))
     if isinstance(error, web.HTTPMethodNotAllowed):
@@ -128,11 +127,22 @@ def access(*, names: Iterable[str] = (), key: str = "") -> Any:
         admitted = request[ADMITTED] = not wanted or _key_fits(request, wanted)
         if not admitted and (row is None or row.scope not in KEYLESS):
             raise InvalidApiKey
-        if request.body_exists and request.method in ("POST", "PUT") and request.content_type != "application/json":
-            raise UnsupportedMediaType
+        if request.body_exists:
+            _check_body(request)
         return await handler(request)
 
     return middleware
+
+
+def _check_body(request: web.Request) -> None:
+    """Refuse a body by what its headers say, before any of it is read."""
+    if request.method in ("POST", "PUT") and request.content_type != "application/json":
+        raise UnsupportedMediaType
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType.encoded(encoding)
+    if (request.content_length or 0) > request.client_max_size:
+        raise PayloadTooLarge(limit_bytes=request.client_max_size)
 
 
 def _configured(name: str) -> str:

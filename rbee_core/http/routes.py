@@ -74,23 +74,33 @@ class Route(Struct, frozen=True, kw_only=True):
         return tuple(PARAMETER.findall(self.path))
 
 
+READ_TIMEOUT_S: web.AppKey[float] = web.AppKey("read_timeout_s", float)
 TABLE: web.AppKey[tuple[Route, ...]] = web.AppKey("table", tuple)
 SERVED: web.AppKey[dict[web.AbstractRoute, Route]] = web.AppKey("served", dict)
 
 
 def application(
-    rows: Sequence[Route], owners: Iterable[object], *, middlewares: Sequence[Any], body_limit_bytes: int
+    rows: Sequence[Route],
+    owners: Iterable[object],
+    *,
+    middlewares: Sequence[Any],
+    body_limit_bytes: int,
+    read_timeout_s: float = 30.0,
 ) -> web.Application:
-    """Return an application that serves `rows`, each by the owner whose class has its handler."""
+    """Return an application that serves `rows`, each by the owner whose class has its handler.
+
+    `read_timeout_s` is for a whole body.
+    """
     by_class = {type(owner): owner for owner in owners}
     app = web.Application(middlewares=middlewares, client_max_size=body_limit_bytes)
     app[TABLE] = tuple(rows)
+    app[READ_TIMEOUT_S] = read_timeout_s
     served = app[SERVED] = {}
     for row in rows:
         handler = _bind(row, by_class)
         # HTTP wants HEAD wherever there is GET; a stream has no length to tell.
         for method in ("GET", "HEAD") if row.method == "GET" and not row.events else (row.method,):
-            served[app.router.add_route(method, row.path, handler)] = row
+            served[app.router.add_route(method, row.path, handler, expect_handler=_expected)] = row
     return app
 
 
@@ -109,6 +119,12 @@ def read_query(request: web.Request, shape: type[T]) -> T:
         return msgspec.convert(values, shape, strict=False)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise InvalidRequest(f"Invalid request: {error}") from None
+
+
+async def _expected(request: web.Request) -> None:
+    """Refuse what a client expects beyond "100-continue", which it gets when its body is read."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
 
 
 def _bind(row: Route, owners: Mapping[type, object]) -> Handler:

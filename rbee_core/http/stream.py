@@ -1,26 +1,17 @@
-"""Server-sent events with a deadline on every write, and reading a body as a struct."""
+"""Server-sent events with a deadline on every write."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
 
 from rbee_core import wire
-from rbee_core.errors import InvalidRequest
 
-T = TypeVar("T")
 END = b"data: [DONE]\n\n"
 STILL_HERE = b": nothing new\n\n"
 _NEVER_BLOCKS_BYTES = 16 * 1024  # asyncio lets a writer wait from 64 KiB of unsent bytes on
-
-
-async def read_body(request: web.Request, shape: type[T]) -> T:
-    """Return the request's JSON body as `shape`. Raises `InvalidRequest` whatever is wrong with it."""
-    if request.content_length is None and not request.body_exists:
-        raise InvalidRequest("The request has no body", hint="send JSON")
-    return wire.decode(await request.read(), shape)
 
 
 def event_bytes(event: Any, mark: str = "") -> bytes:

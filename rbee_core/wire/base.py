@@ -1,12 +1,13 @@
 """What shapes are made of: two bases, common types, the one error, and turning bytes into a struct and back."""
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from rbee_core.errors import InvalidRequest, RbeeError
+from rbee_core.errors import InvalidRequest, RbeeError, shorten
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])")]  # `$` alone would let a line break follow
@@ -50,9 +51,19 @@ T = TypeVar("T")
 def decode(data: bytes, shape: type[T]) -> T:
     """Decode a request body. Raises `InvalidRequest` whatever is wrong with it."""
     try:
-        return msgspec.json.decode(data, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        decoded = msgspec.json.decode(data, type=shape)
+        json.loads(data, object_pairs_hook=_once_each)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"Invalid request: {error}") from None
+    return decoded
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse an object that says a name twice: which one counts, two readers may see differently."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"`{shorten(twice, 40)}` stands twice in one object")
 
 
 def check(text: str, shape: Any) -> str:
@@ -101,5 +112,25 @@ def _misfit(value: Any, kind: Any) -> str:
     return ""
 
 
-encode = msgspec.json.encode
+def encode(value: Any) -> bytes:
+    """Return a struct or plain value as JSON. What is no Unicode text, as names of files may be, is escaped."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_escaped(msgspec.to_builtins(value)))
+
+
+def _escaped(value: Any) -> Any:
+    """Return a plain value with lone surrogates written as escapes: the byte that one stands for stays legible."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_escaped(k): _escaped(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        case list() | tuple():
+            return [_escaped(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value
+
+
 to_builtins = msgspec.to_builtins

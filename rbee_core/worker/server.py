@@ -8,9 +8,10 @@ from aiohttp import web
 
 from rbee_core import API_VERSION, __version__, wire
 from rbee_core.errors import AllSlotsBusy, PromptTooLong, RequestCanceled, ShuttingDown, WorkerNotReady
+from rbee_core.http.body import read_body
 from rbee_core.http.middleware import access, envelope, json_response
 from rbee_core.http.routes import Route, Scope, application
-from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes, read_body, send_events
+from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes, send_events
 from rbee_core.worker.engine import EngineHost, Generation
 
 

@@ -196,6 +196,21 @@ def test_a_body_that_never_comes_does_not_hold_up_the_end(home: Home) -> None:
         assert time.monotonic() - started < 10  # a third of the grace
 
 
+@pytest.mark.parametrize("named", ["its own", "nobody's"])
+def test_a4_c15_a_callback_without_its_secret_is_refused_unread(named: str, home: Home) -> None:
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=1") if named == "its own" else "worker-000000"
+    head = (
+        "POST /v1/workers/ready HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        "Authorization: Bearer guessed\r\nContent-Length: 2000000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", hive.port), timeout=20) as sock:
+        sock.sendall(head.encode() + json.dumps({"worker_id": worker_id}).encode())  # the rest never comes
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert worker_id.encode() not in answer
+
+
 def test_one_large_write_to_a_client_that_never_reads_has_a_deadline() -> None:
     async def write() -> float:
         gave_up: asyncio.Future[float] = asyncio.get_running_loop().create_future()

@@ -255,6 +255,7 @@ def test_a_second_hive_on_one_home_is_refused_with_pid_and_port(home: Home, hive
 
 JSON = {"Content-Type": "application/json"}
 INFERENCE = "/v1/workers/{id}/inference"
+BODIES = ("/v1/workers/spawn", "/v1/workers/find", "/v1/inference", "/v1/models/download", INFERENCE)
 DEEP = b"[" * 100_000
 
 REFUSED: list[Case] = [
@@ -292,10 +293,10 @@ REFUSED: list[Case] = [
     ("POST", "/v1/workers/spawn", b'{"model_ref": "/no/such/file.gguf"}', {}, 404),
     ("POST", "/v1/workers/spawn", b'{"model_ref": "/dev/zero"}', {}, 400),
     ("POST", "/v1/workers/spawn", b'{"model_ref": "x", "extra_args": ["--log-file=/x"]}', {}, 400),
-    ("POST", "/v1/workers/ready", b"{}", {}, 400),
+    ("POST", "/v1/workers/ready", b"{}", {}, 401),
     (
         "POST", "/v1/workers/ready",
-        b'{"worker_id": "worker-none", "url": "u", "model_ref": "m", "backend": "b", "device": "d"}', {}, 404,
+        b'{"worker_id": "worker-none", "url": "u", "model_ref": "m", "backend": "b", "device": "d"}', {}, 401,
     ),
     (
         "POST", "/v1/workers/ready",
@@ -310,6 +311,12 @@ REFUSED: list[Case] = [
     ("POST", INFERENCE, b'{"prompt": "\\ud800"}', {}, 400),
     ("POST", INFERENCE, b'{"prompt": "x", "n_discard": -1}', {}, 400),
     ("POST", INFERENCE, b'{"prompt": "x"} trailing', {}, 400),
+    *(("POST", path, b"garbage", {"Content-Encoding": "gzip"}, 415) for path in BODIES),  # B5, C4
+    *(("POST", path, b'{"a": 1, "a": 2}', {}, 400) for path in BODIES),  # C3
+    ("GET", "/v1/models/show?model=smollm2&context_tokens=000000000001" + "9" * 5000, None, {}, 400),  # B5
+    ("GET", "/v1/models/show?model=smollm2&context_tokens=0000000000019999999999", None, {}, 400),
+    ("GET", "/v1/models/show?model=%FF", None, {}, 400),
+    ("DELETE", "/v1/models/%FF", None, {}, 400),
     ("GET", "/v1/health", None, {"Host": "evil.example"}, 403),
     ("GET", "/v1/health", None, {"Origin": "http://evil.example"}, 403),
     ("GET", "/v1/health", None, {"Origin": "http://["}, 403),

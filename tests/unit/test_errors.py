@@ -73,6 +73,7 @@ def test_exit_codes() -> None:
         "REQUEST_CANCELED": 130,
         "ALL_SLOTS_BUSY": 75,
         "TOO_MANY_DOWNLOADS": 75,
+        "OVERLOADED": 75,
     }
 
 

@@ -13,10 +13,10 @@ from aiohttp import web
 from rbee_core import wire
 from rbee_core.errors import AllSlotsBusy
 from rbee_core.http.bind import bind
+from rbee_core.http.body import read_body
 from rbee_core.http.listen import serving
 from rbee_core.http.middleware import access, envelope
 from rbee_core.http.routes import Route, Scope, application
-from rbee_core.http.stream import read_body
 
 KEY = "k" * 32
 BODY = b'{"prompt": "hi"}'

@@ -50,8 +50,23 @@ def test_hostile_bodies(body: bytes, shape: type[object]) -> None:
     assert len(wire.encode(caught.value.body())) < 2000
 
 
-def test_a_repeated_key_counts_once() -> None:
-    assert wire.decode(b'{"prompt": "a", "prompt": "b"}', wire.InferenceRequest).prompt == "b"
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": "a", "prompt": "b"}',
+        b'{"prompt": "a", "pro\\u006dpt": "a"}',
+        b'{"messages": [{"role": "user", "content": "a", "role": "user"}]}',
+    ],
+)
+def test_c3_a_name_that_stands_twice_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="stands twice"):
+        wire.decode(body, wire.InferenceRequest)
+
+
+def test_b5_what_is_no_unicode_text_is_escaped() -> None:
+    path = b"/home/\xff/worker.log".decode("utf-8", "surrogateescape")
+    ready = wire.DownloadProgress(id="", reference="é", state="done", done_bytes=1, total_bytes=1, file=path)
+    assert wire.decode(wire.encode(ready), wire.DownloadProgress).file == "/home/\\udcff/worker.log"
 
 
 # Ranges: (field, refused values, accepted values).

@@ -13,7 +13,8 @@ from rbee_core.errors import RbeeError
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving, last_word
 from rbee_core.hive.supervisor import Supervisor
-from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes, read_body
+from rbee_core.http.body import read_body
+from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
 from rbee_core.settings import Settings
 
 CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"

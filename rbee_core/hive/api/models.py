@@ -10,9 +10,10 @@ from rbee_core.domain.worker import Demand
 from rbee_core.errors import RouteNotFound
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
+from rbee_core.http.body import read_body
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
-from rbee_core.http.stream import read_body, send_events
+from rbee_core.http.stream import send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
 from rbee_core.models.provision import Provisioner

@@ -131,7 +131,7 @@ WORKERS = (
         summary="a worker's callback: it listens",
         body=wire.WorkerReady,
         answers={200: wire.WorkerRegistered},
-        errors=(WorkerNotFound, InvalidApiKey),
+        errors=(InvalidApiKey,),
     ),
     Route(
         method="GET",
@@ -264,4 +264,10 @@ def application(
     """Build the hive's application. A bug is told with the last lines of `story`."""
     doors = [envelope(door.body_limit_bytes, story), access(names=door.names, key=door.api_key)]
     owners = [hive, workers, inference, models]
-    return serve(TABLE, owners, middlewares=doors, body_limit_bytes=door.body_limit_bytes)
+    return serve(
+        TABLE,
+        owners,
+        middlewares=doors,
+        body_limit_bytes=door.body_limit_bytes,
+        read_timeout_s=door.limits.read_timeout_s,
+    )

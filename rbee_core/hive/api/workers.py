@@ -9,15 +9,15 @@ from aiohttp import web
 from rbee_core import aio, wire
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import ENDED, Demand, Worker, WorkerState
-from rbee_core.errors import RbeeError
+from rbee_core.errors import InvalidApiKey, RbeeError
 from rbee_core.hive.api.inference import client_of
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.start import worker_log
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
+from rbee_core.http.body import read_body
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
-from rbee_core.http.stream import read_body
 from rbee_core.settings import Settings
 
 
@@ -101,10 +101,12 @@ class WorkerRoutes:
         return self._supervisor.pool.live()
 
     async def worker_ready(self, request: web.Request) -> web.Response:
-        """Register a worker that listens. The worker proves itself with the secret it was given."""
+        """Register a worker that listens. It proves itself with the secret it was given before anything is read."""
+        worker = self._supervisor.worker_with(request.headers.get("Authorization", "").removeprefix("Bearer "))
         ready = await read_body(request, wire.WorkerReady)
-        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        self._supervisor.bound(ready, key)
+        if ready.worker_id != worker.id:
+            raise InvalidApiKey
+        self._supervisor.bound(worker, ready.url)
         return json_response(wire.WorkerRegistered(worker_id=ready.worker_id, state="loading"))
 
     async def show_worker(self, request: web.Request) -> web.Response:

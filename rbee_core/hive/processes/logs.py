@@ -8,20 +8,21 @@ import contextlib
 import logging
 import logging.handlers
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from rbee_core.home import Home
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = (*range(9), *range(10, 32), *range(0x7F, 0xA0), 0x2028, 0x2029)
+# Made now: the codec is imported at its first use, which a process that is short of descriptors cannot do.
+_VISIBLE = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROL}
 READ_LIMIT = 1 << 20
 
 
 def escape(text: str) -> str:
     """Return one line of text with its control characters made visible."""
-    return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+    return text.translate(_VISIBLE)
 
 
 class EscapingFormatter(logging.Formatter):
@@ -48,6 +49,7 @@ def start_logging(path: Path, limit_bytes: int, *, to_stderr: bool) -> None:
         handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a log that cannot be written must not write tracebacks to stderr instead
 
 
 def bound(path: Path, limit_bytes: int) -> None:
