@@ -5,13 +5,13 @@ told otherwise; with another backend, only the part of the specification that ev
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from rbee_kit import oracle
+from rbee_kit import oracle, program
 from rbee_kit.gherkin import FeatureFile, part_of
 from rbee_kit.program import Home
 from rbee_report.behaviours import BEHAVIOURS, GROUPS
@@ -86,6 +86,22 @@ def home(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Iterator
     home.environment["RBEE_TEST_BLOCKED"] = str(blocked)
     yield home
     assert not blocked.exists(), f"on an event loop:\n{blocked.read_text()}"
+
+
+@pytest.fixture
+def low_fds(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have the programs that are started from now on open so many files at most, and never more."""
+    scripts, real = tmp_path / "limited", program.SCRIPTS
+
+    def limit(descriptors: int) -> None:
+        scripts.mkdir()
+        for name in ("rbee", "rbee-hive"):
+            (scripts / name).write_text(f'#!/bin/sh\nulimit -n {descriptors}\nexec "{real / name}" "$@"\n')
+            (scripts / name).chmod(0o755)
+        monkeypatch.setattr(program, "SCRIPTS", scripts)
+
+    del home
+    return limit
 
 
 @pytest.fixture

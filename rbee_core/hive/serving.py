@@ -13,9 +13,10 @@ import aiohttp
 import msgspec
 
 from rbee_core import sse, wire
+from rbee_core.descriptors import is_shortage
 from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand, Worker, WorkerId
-from rbee_core.errors import DeadlineExceeded, RbeeError, RemoteError, StreamBroken, WorkerCrashed
+from rbee_core.errors import DeadlineExceeded, Overloaded, RbeeError, RemoteError, StreamBroken, WorkerCrashed, shorten
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.http.stream import END, event_bytes
@@ -150,9 +151,15 @@ class Serving:
         """Return what a break means, waiting a moment for the worker's exit to be seen."""
         if isinstance(error, TimeoutError):
             return sse.stalled(self._settings.token_stall_timeout_s, f"Worker {worker.id} gave no sign of life")
+        if error is not None and is_shortage(error):
+            return Overloaded.by_system(error)
         ended = await self._supervisor.gone(worker.id, CRASH_SETTLE_S)
-        if ended is None or not ended.error:
-            return WorkerCrashed(worker_id=worker.id, exit=ended.reason if ended else "its connection broke")
+        if ended is None:
+            why = shorten(str(error) or type(error).__name__) if error else "the stream has no end"
+            hint = "it still runs: try again in a moment"
+            return Overloaded(f"The connection to worker {worker.id} broke: {why}", hint=hint)
+        if not ended.error:
+            return WorkerCrashed(worker_id=worker.id, exit=ended.reason)
         return copy(ended.error)
 
 

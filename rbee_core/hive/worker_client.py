@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from rbee_core import wire
+from rbee_core.descriptors import is_shortage
 from rbee_core.domain.worker import Worker
 from rbee_core.hive.slices import Waits
 
@@ -60,12 +61,12 @@ class WorkerClient:
             log.info("%s: the load progress broke off: %s", worker.id, error)
 
     async def is_alive(self, worker: Worker) -> bool:
-        """Return whether the worker answers its health route in time."""
+        """Return whether the worker answers its health route in time; it is believed to, if the hive cannot ask."""
         try:
             async with self.session.get(f"{worker.url}/v1/health", headers=self.headers(worker)) as response:
                 return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return is_shortage(error)
 
     async def ask_to_stop(self, worker: Worker, within_s: float) -> None:
         """Ask the worker to stop; whether it does is seen by its exit."""

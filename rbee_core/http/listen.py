@@ -25,6 +25,7 @@ from rbee_core.http.connection import Connection, Refusal
 SEND_BUFFER_BYTES = 64 << 10  # else megabytes fit between us and a client that never reads
 ACCEPTED_AT_ONCE = 64
 RETRY_S = 0.5
+QUIET_S = 60.0
 LINGERING_S = 2.0  # for the rest of a body that nobody wants: else its sender would lose the answer
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class _Door:
         self._afford = affordable(limits.connections)
         self._arriving: set[asyncio.Task[None]] = set()
         self._refused = 0
-        self._in_trouble = False
+        self._quiet_until = 0.0
         self._closed = False
 
     def open(self) -> None:
@@ -116,7 +117,6 @@ class _Door:
     def _admit(self, connection: socket.socket) -> None:
         served = self._afford.connections
         if len(self._server.connections) + len(self._arriving) < served:
-            self._in_trouble = False
             self._take(connection, self._served)
             return
         self._trouble(f"{served} connections are open, further ones are refused")
@@ -124,10 +124,11 @@ class _Door:
         self._take(connection, partial(Refusal, too_many(served, self._limits.connections), self._refusal_over))
 
     def _trouble(self, what: str) -> None:
-        """Say it once, until a connection is served again: whoever has no descriptor has no log to fill either."""
-        if not self._in_trouble:
+        """Say it, once a minute: as many as want in at such a time, so many lines would it be."""
+        now = self._loop.time()
+        if now >= self._quiet_until:
             log.warning("%s", what)
-        self._in_trouble = True
+            self._quiet_until = now + QUIET_S
 
     def _refusal_over(self) -> None:
         self._refused -= 1

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -194,6 +196,70 @@ def test_a_body_that_never_comes_does_not_hold_up_the_end(home: Home) -> None:
         started = time.monotonic()
         assert hive.stop().exit_code == 0
         assert time.monotonic() - started < 10  # a third of the grace
+
+
+def lets_in_again(hive: Hive) -> None:
+    def let_in() -> bool:
+        try:
+            return hive.client.health().status == "alive"
+        except RemoteError as error:
+            assert error.code == "OVERLOADED"  # noqa: PT017  # it was not raised before
+            return False
+
+    eventually(let_in, 20, what="the hive has seen the others leave")
+
+
+def test_a3_more_connections_than_descriptors_are_one_line_and_no_traceback(
+    home: Home, low_fds: Callable[[int], None]
+) -> None:
+    low_fds(256)
+    hive = home.start_hive()
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", hive.port), timeout=20))
+        eventually(lambda: "further ones are refused" in home.log("hive"), what="the hive says so")
+    lets_in_again(hive)
+    assert hive.stop().exit_code == 0
+    said = home.log("hive")
+    assert "Traceback" not in said + hive.program.stderr
+    assert said.count("further ones are refused") == 1
+
+
+def test_a3_a_worker_is_not_called_crashed_when_the_hive_is_short_of_descriptors(
+    home: Home, low_fds: Callable[[int], None]
+) -> None:
+    low_fds(128)
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=inf;token_ms=50")
+    own = f"/v1/workers/{worker_id}/inference"
+    body = b'{"prompt": "hello", "queue": false}'
+    head = f"POST {own} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with contextlib.ExitStack() as stack:
+        socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", hive.port), timeout=60)) for _ in range(100)
+        ]
+        for sock in socks:
+            sock.sendall(request)
+        statuses = Counter(sock.recv(12).decode() for sock in socks)
+    assert statuses == {"HTTP/1.1 200": 1, "HTTP/1.1 503": 99}
+    lets_in_again(hive)
+    is_free(hive, worker_id)
+    assert hive.client.worker(worker_id).state == "idle"
+    said = home.log("hive") + hive.program.stderr
+    assert "Traceback" not in said
+    assert "WORKER_CRASHED" not in said
+
+
+def test_a3_a_hive_takes_as_many_descriptors_as_it_may(home: Home) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
+    try:
+        hive = home.start_hive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    soft, hard = resource.prlimit(hive.pid, resource.RLIMIT_NOFILE)
+    assert soft == min(hard, 65_536)
 
 
 @pytest.mark.parametrize("named", ["its own", "nobody's"])
