@@ -30,5 +30,6 @@ class References:
         source = self._sources.get(ref.scheme)
         if source is None:
             known = ", ".join(f"{s}:" for s in sorted(self._sources))
-            raise InvalidRequest.bad_reference(text, f"no plugin knows {ref.scheme}: (known are {known})")
+            others = f"known are {known}" if known else "none that knows models could be loaded: see `rbee plugins`"
+            raise InvalidRequest.bad_reference(text, f"no plugin knows {ref.scheme}: ({others})")
         return source, ref

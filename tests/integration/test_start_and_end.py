@@ -127,3 +127,9 @@ def test_b6_ctrl_c_ends_the_wait_for_stdin(home: Home) -> None:
         _, said = waiting.communicate(timeout=30)
 
     assert (waiting.returncode, b"Traceback" in said) == (130, False)
+
+
+def test_c18_verifying_a_home_that_is_a_file_is_refused(home: Home) -> None:
+    home.path.write_text("")
+    ended = home.rbee("models", "verify")
+    assert (ended.exit_code, "is no folder" in ended.stderr) == (1, True)

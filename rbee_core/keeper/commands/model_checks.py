@@ -65,9 +65,9 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
     from rbee_core.models import maintenance
     from rbee_core.models.catalog import Catalog
 
+    Home(settings.home).check()
     if not settings.models_dir.is_dir():
         return []
-    Home(settings.home).check()
     total, done = maintenance.bytes_to_verify(settings.models_dir, wanted), 0
     catalog = Catalog(settings.catalog_path, settings.models_dir)
     try:
