@@ -197,9 +197,11 @@ class PromptTooLong(RbeeError):
     http_status = 400
     exit_code = 2
 
-    def __init__(self, *, prompt_tokens: int, context_tokens: int) -> None:
+    def __init__(self, *, prompt_tokens: int, context_tokens: int, at_least: bool = False) -> None:
+        """With `at_least`, nobody counted: so long a text cannot have fewer."""
+        has = f"at least {prompt_tokens}" if at_least else f"{prompt_tokens}"
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens, the context holds {context_tokens}",
+            f"The prompt has {has} tokens, the context holds {context_tokens}",
             hint="shorten the prompt, or start the worker with a larger context",
             prompt_tokens=prompt_tokens,
             context_tokens=context_tokens,

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from copy import copy
+from typing import Any
 
 from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Worker
@@ -17,13 +18,17 @@ REMIND_S = 10.0
 
 
 class Caller:
-    """The holder of one ticket. All methods belong to the event loop's thread."""
+    """The holder of one ticket. All methods belong to the event loop's thread.
+
+    `afterwards` is what has to be done before its slot is free, once it has left.
+    """
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[Worker | None] = asyncio.get_running_loop().create_future()
         self._news: Waiting | None = None
         self._moved = asyncio.Event()
         self.holds_slot = False
+        self.afterwards: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def tell(self, waiting: Waiting) -> None:
         """Say what it waits for now."""

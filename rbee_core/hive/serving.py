@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -35,6 +36,7 @@ class Answer:
 
     def __init__(self, worker: Worker, response: aiohttp.ClientResponse, explain: Explain) -> None:
         self.worker = worker
+        self.over = False
         self._response = response
         self._explain = explain
 
@@ -72,7 +74,7 @@ class Answer:
                 cut = data.rfind(_EVENT_END) + len(_EVENT_END)
                 whole, rest = (data[:cut], data[cut:]) if cut >= len(_EVENT_END) else (b"", data)
                 if whole:
-                    ended = whole.endswith(END)
+                    ended = self.over = whole.endswith(END)
                     yield whole
                 elif len(rest) > sse.EVENT_LIMIT_BYTES:
                     break
@@ -119,8 +121,11 @@ class Serving:
                 raise DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed") from error
             if deadline is not None:
                 request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))
+            caller.afterwards = partial(self._let_go, worker, name)
             async with self._ask(worker, request) as answer:
                 yield answer
+                if answer.over:
+                    caller.afterwards = None
 
     @asynccontextmanager
     async def _ask(self, worker: Worker, request: wire.WorkerTask) -> AsyncGenerator[Answer]:
@@ -135,6 +140,15 @@ class Serving:
             if response.status != 200:
                 raise await _refusal(response)
             yield Answer(worker, response, explain)
+
+    async def _let_go(self, worker: Worker, request_id: str) -> None:
+        """See to it that the worker ends what nobody reads any more: until then its slot is not free.
+
+        One that does not do so in the time in which it would have to give a sign of life is stopped.
+        """
+        stall_s = self._settings.token_stall_timeout_s
+        if not await self._link.cancel(worker, request_id, stall_s):
+            await self._supervisor.stop(worker.id, f"did not end a request within {stall_s:g} s")
 
     async def cancel(self, worker: Worker, request_id: str) -> None:
         """Tell the worker that nobody wants this request any more."""

@@ -119,8 +119,20 @@ class Supervisor:
                 self.feed(wanted)
                 yield caller
             finally:
-                over = ev.RequestEnded if caller.holds_slot else ev.TicketDropped
-                self.feed(over(self._now(), ticket))
+                self._leave(ticket, caller)
+
+    def _leave(self, ticket: Ticket, caller: Caller) -> None:
+        if caller.afterwards and self.pool.live():
+            self._start(self._end_after(ticket, caller.afterwards()))
+        else:
+            over = ev.RequestEnded if caller.holds_slot else ev.TicketDropped
+            self.feed(over(self._now(), ticket))
+
+    async def _end_after(self, ticket: Ticket, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self.feed(ev.RequestEnded(self._now(), ticket))
 
     async def look_after(self, demand: Demand) -> None:
         """Retire the worker that holds `demand` if its model was replaced: it would answer from what lay there."""

@@ -78,11 +78,16 @@ class WorkerClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             log.info("%s did not take the request to stop: %s", worker.id, error or type(error).__name__)
 
-    async def cancel(self, worker: Worker, request_id: str) -> None:
-        """Tell the worker that nobody wants this request any more."""
+    async def cancel(self, worker: Worker, request_id: str, within_s: float | None = None) -> bool:
+        """Tell the worker that nobody wants this request any more; return False if its slot is not free in time."""
+        timeout = aiohttp.ClientTimeout(total=self._waits.request_s if within_s is None else within_s)
         try:
             url = f"{worker.url}/v1/inference/{quote(request_id, safe='')}"
-            async with self.session.delete(url, headers=self.headers(worker)) as response:
+            async with self.session.delete(url, headers=self.headers(worker), timeout=timeout) as response:
                 await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            log.info("%s did not take the cancellation: %s", worker.id, error or type(error).__name__)
+        except TimeoutError:
+            log.info("%s has not ended request %s yet", worker.id, request_id)
+            return False
+        except aiohttp.ClientError as error:  # its exit will tell
+            log.info("%s did not take the cancellation: %s", worker.id, error)
+        return True

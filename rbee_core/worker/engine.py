@@ -88,8 +88,10 @@ class Generation:
             if self._events:
                 yield self._take()
         except TimeoutError:
-            passed = DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed").body()
-            yield self._take() if self._ended else [*self._take(), passed]
+            passed = DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed")
+            yield self._take() if self._ended else [*self._take(), passed.body()]
+            self.stop(passed)
+            await self._over()
         finally:
             self.stop(RequestCanceled())
 
@@ -104,6 +106,12 @@ class Generation:
             async with asyncio.timeout_at(deadline):
                 await self._moved.wait()
         self._reader_waits = False
+
+    async def _over(self) -> None:
+        """Wait until the slot is free: a stream that has ended says so."""
+        while not self._ended:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _pause(self) -> None:
         """Give the engine time for more events, but none after the last."""
@@ -316,6 +324,12 @@ class EngineHost:
         for generation in self._running:
             if generation.request.request_id == request_id:
                 generation.stop(RequestCanceled())
+
+    async def over(self, request_id: str) -> None:
+        """Wait until no request of that name holds a slot."""
+        while any(g.request.request_id == request_id for g in self._running):
+            self._ended.clear()
+            await self._ended.wait()
 
     def close(self) -> None:
         """Take no more requests, end those that run, and let go of those who watch the load."""

@@ -62,8 +62,9 @@ class WorkerServer:
         return stream.response
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """End a request. Idempotent: an unknown one is as good as ended."""
+        """End a request, and answer once its slot is free. Idempotent: an unknown one is as good as ended."""
         self._host.cancel(request.match_info["request_id"])
+        await self._host.over(request.match_info["request_id"])
         return web.Response(status=204)
 
     async def shutdown(self, request: web.Request) -> web.Response:
@@ -120,7 +121,7 @@ TABLE = (
         path="/v1/inference/{request_id}",
         handler=WorkerServer.cancel,
         scope=Scope.INFER,
-        summary="ends a request, whether or not it still runs",
+        summary="ends a request, whether or not it still runs; answers once its slot is free",
         parameters={"request_id": wire.RequestId},
         answers={204: None},
     ),

@@ -27,6 +27,7 @@ from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, sho
 from rbee_plugins.llamacpp import native, sampling
 from rbee_plugins.llamacpp.chat import ChatTemplate
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS
+from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
 _SLOW_STEP_S = 0.1  # a model this slow is asked to abort within a token, not only between tokens
@@ -62,7 +63,9 @@ class LlamaCppEngine(Engine):
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield the answer to `request` token by token."""
-        prompt = self._prompt_tokens(request)
+        prompt = self._prompt_tokens(request, cancel)
+        if cancel.is_set():
+            return
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
         sampler = self._model.sampler(sampling.chain(request, self._model.vocabulary_size))
@@ -75,11 +78,12 @@ class LlamaCppEngine(Engine):
             self._model.abort_when(None)
             sampler.close()
 
-    def _prompt_tokens(self, request: GenerateRequest) -> list[int]:
-        if request.prompt is not None:
-            tokens = self._model.tokenize(request.prompt, add_special=True)
-        else:
-            tokens = self._chat_tokens(request)
+    def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
+        """Return the prompt's tokens; only some of them once cancelled."""
+        text, add_special = self._text(request)
+        tokens = self._tokens(text.encode(errors="replace"), cancel, add_special=add_special)
+        if cancel.is_set():
+            return tokens
         if not tokens:
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
         context = self._info.context_tokens
@@ -87,12 +91,31 @@ class LlamaCppEngine(Engine):
             raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
         return tokens
 
-    def _chat_tokens(self, request: GenerateRequest) -> list[int]:
-        """Templates differ in whether they write BOS themselves; a second one harms the answer."""
+    def _tokens(self, text: bytes, cancel: CancelToken, *, add_special: bool) -> list[int]:
+        """Refuse what cannot fit before it takes time, and look between pieces whether anybody still waits."""
+        if len(text) <= PIECE_BYTES:
+            return self._model.tokenize(text, add_special=add_special)
+        vocabulary, context = self._model.vocabulary, self._info.context_tokens
+        if (fewest := vocabulary.fewest_tokens(text)) > context:
+            raise PromptTooLong(prompt_tokens=fewest, context_tokens=context, at_least=True)
+        tokens: list[int] = []
+        for number, piece in enumerate(pieces(text, vocabulary.specials)):
+            if cancel.is_set():
+                break
+            tokens += self._model.tokenize(piece, add_special=add_special and number == 0)
+        return tokens
+
+    def _text(self, request: GenerateRequest) -> tuple[str, bool]:
+        """Return the prompt's text, and whether BOS is to be put in front of it.
+
+        Templates differ in whether they write BOS themselves; a second one harms the answer.
+        """
+        if request.prompt is not None:
+            return request.prompt, True
         text = self._chat.render(request.messages)
         bos, _eos = self._model.special_texts()
         written = bool(bos) and text.startswith(bos)
-        return self._model.tokenize(text, add_special=self._model.adds_bos() and not written)
+        return text, self._model.adds_bos() and not written
 
     def _prefill(self, prompt: list[int], cancel: CancelToken, *, reuse: bool) -> Generator[PromptProgress, None, bool]:
         """Compute the prompt, telling between its chunks how far it is; return False if that was cancelled.

@@ -10,6 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -45,6 +47,10 @@ _INFO_LEVEL = 2
 _info_log = logging.getLogger(f"{__name__}.info")
 _BUFFER = re.compile(r"(\S+) model buffer size")
 _PIECE_BYTES = 256
+
+# llama.cpp's numbers: kinds of vocabularies (SPM, BPE, RWKV), and attributes of tokens.
+_COUNTABLE: Final = frozenset({1, 2, 5})
+_SPECIAL, _LSTRIP, _RSTRIP = 1 | 8 | 16, 128, 256
 
 
 @_lib.llama_log_callback
@@ -160,15 +166,20 @@ class NativeModel:
         """The context's real size, which llama.cpp may have rounded up."""
         return int(_lib.llama_n_ctx(self._context))
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+    def tokenize(self, text: str | bytes, *, add_special: bool) -> list[int]:
         """Return the tokens of `text`; `add_special` puts those in front that the model wants (often BOS)."""
-        raw = text.encode(errors="replace")
+        raw = text.encode(errors="replace") if isinstance(text, str) else text
         room = len(raw) + 16
         tokens = (_lib.llama_token * room)()
         count = _lib.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, add_special, True)
         if count < 0:
             raise NativeError(f"llama.cpp cannot split a text of {len(raw)} bytes into tokens")
         return tokens[:count]
+
+    @cached_property
+    def vocabulary(self) -> "Vocabulary":
+        """What is known of all tokens. Takes a moment when first asked for."""
+        return Vocabulary.of(self._vocabulary, self.vocabulary_size)
 
     def special_texts(self) -> tuple[str, str]:
         """Return how the vocabulary spells BOS and EOS, "" for one it does not have."""
@@ -242,6 +253,34 @@ class NativeModel:
         if self._model:
             _lib.llama_model_free(self._model)
         self._context = self._model = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Facts about all tokens: how many bytes of a text the longest one stands for, and which a text may be cut before.
+
+    `strips` says that some tokens swallow the blanks beside them; `longest_bytes` is 0 for a vocabulary of a kind in
+    which text disappears in other ways.
+    """
+
+    longest_bytes: int
+    strips: bool
+    specials: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, vocabulary: int, size: int) -> Self:
+        """Look at every token."""
+        texts = [_lib.llama_vocab_get_text(vocabulary, token) or b"" for token in range(size)]
+        attributes = [int(_lib.llama_vocab_get_attr(vocabulary, token)) for token in range(size)]
+        countable = _lib.llama_vocab_type(vocabulary) in _COUNTABLE and not _lib.llama_vocab_get_add_eos(vocabulary)
+        strips = any(attribute & (_LSTRIP | _RSTRIP) for attribute in attributes)
+        marked = [t for t, a in zip(texts, attributes, strict=True) if t and a & _SPECIAL and not a & _LSTRIP]
+        return cls(max(map(len, texts)) if countable else 0, strips, tuple(marked) if countable else ())
+
+    def fewest_tokens(self, text: bytes) -> int:
+        """Return how many tokens `text` has at least; 0 where that is not known."""
+        counted = text.translate(None, b" \t\r\n\v\f") if self.strips else text
+        return len(counted) // self.longest_bytes if self.longest_bytes else 0
 
 
 class Sampler:

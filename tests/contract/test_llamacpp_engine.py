@@ -20,9 +20,10 @@ from rbee_core.backend import (
     PromptProgress,
     Token,
 )
-from rbee_core.errors import InvalidRequest, ModelLoadFailed
+from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong
 from rbee_plugins.llamacpp import memory
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
+from rbee_plugins.llamacpp.splitting import PIECE_BYTES
 from tests.contract.conftest import CONTEXT
 from tests.support.gguf_files import Gguf
 
@@ -139,6 +140,29 @@ def test_n1_a_large_model_on_a_processor_gives_a_sign_of_life_after_fewer_tokens
     header = SimpleNamespace(tensor_bytes=weights_bytes)
     assert memory.chunk_tokens(header, on_cpu=True) == tokens
     assert memory.chunk_tokens(header, on_cpu=False) == 512
+
+
+def test_a2_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(engine, monkeypatch):
+    monkeypatch.setattr(engine._model, "tokenize", None)
+    with pytest.raises(PromptTooLong) as caught:
+        events(engine, GenerateRequest(prompt="<|im_start|>a " * 130_000, max_tokens=1))
+    assert caught.value.details["context_tokens"] == CONTEXT
+    assert CONTEXT < caught.value.details["prompt_tokens"] <= 130_000 * 3
+    assert "at least" in caught.value.message
+
+
+def test_a2_the_tokens_of_a_long_prompt_are_those_of_the_whole(engine):
+    text = b"<|im_start|>user\nThe  bees, \xf0\x9f\x90\x9d\n<|im_end|>\n " * 900
+    assert len(text) > 2 * PIECE_BYTES
+    whole = engine._model.tokenize(text, add_special=True)
+    assert engine._tokens(text, threading.Event(), add_special=True) == whole
+
+
+def test_a2_cancel_ends_the_tokenising_of_a_long_prompt(engine, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine._model, "tokenize", lambda piece, **_options: asked.append(piece) or [1])
+    assert events(engine, GenerateRequest(prompt="<|im_start|>a " * 9_000), CancelAtCall(3)) == []
+    assert len(asked) == 2
 
 
 def test_cancel_ends_a_long_prompt_within_its_first_chunk(engine):

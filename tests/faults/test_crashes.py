@@ -173,6 +173,24 @@ def test_n1_a_prompt_that_is_being_read_is_no_silence(home: Home) -> None:
     assert read == sorted(read)
 
 
+@pytest.mark.parametrize("how", ["leaves", "waits for a second"])
+def test_a2_a_worker_is_not_idle_while_its_engine_is_inside_a_request_that_nobody_reads(how: str, home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "tokens=12;token_ms=400;ignore_cancel=1")
+    in_state(client, worker_id, "idle")
+    wanted = wire.InferenceRequest(prompt="hello", timeout_s=1.0 if how == "waits for a second" else None)
+    stream = client.infer(worker_id, wanted)
+    next(stream)
+    if how == "leaves":
+        stream.close()
+    else:
+        with pytest.raises(RemoteError):
+            list(stream)
+    in_state(client, worker_id, "idle", within_s=60)
+    at_once = wire.WorkerInference(prompt="hello", max_tokens=1, queue=False)
+    assert list(client.infer(worker_id, at_once))[-1].done
+
+
 def test_a_request_s_own_deadline(home: Home) -> None:
     client = home.start_hive().client
     worker_id = spawn(client, "tokens=inf;token_ms=20")
