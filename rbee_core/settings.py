@@ -65,26 +65,6 @@ class Settings:
     threads: int = 0
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))
 
-    @property
-    def catalog_path(self) -> Path:
-        """Where the model catalog lives."""
-        return self.home / "models.db"
-
-    @property
-    def models_dir(self) -> Path:
-        """Where downloaded models live."""
-        return self.home / "models"
-
-    @property
-    def logs_dir(self) -> Path:
-        """Where hive and workers log."""
-        return self.home / "logs"
-
-    @property
-    def run_dir(self) -> Path:
-        """Where running processes are noted; empty or gone when nothing runs."""
-        return self.home / "run"
-
 
 def load(environ: Mapping[str, str], **flags: Any) -> Settings:
     """Return the settings in force. Flags that are None count as not given.

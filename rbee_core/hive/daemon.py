@@ -28,9 +28,8 @@ from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.processes.start import Spare, environment_for, new_instance, start_spare
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving
-from rbee_core.hive.slices import Door, LoadDefaults, Waits, WorkerTerms
 from rbee_core.hive.supervisor import Supervisor
-from rbee_core.hive.tenure import Tenure
+from rbee_core.hive.terms import Care, Door, LoadDefaults, Tenure, Waits, WorkerTerms
 from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.home import HiveNote, Home, identify, write_note
 from rbee_core.http.bind import authority, bind, is_loopback, reached
@@ -122,7 +121,7 @@ async def open_hive(
         guard, launcher = await _processes(
             stack, settings, place, note, spare or (start_spare(place) if tenure.spare else None)
         )
-        supervisor = await _build(stack, settings, hive, launcher, sock)
+        supervisor = await _build(stack, settings, place, hive, launcher, sock)
         if tenure.note:
             await stack.enter_async_context(_noted(place, note))
         await stack.enter_async_context(_running(hive, supervisor, guard))
@@ -167,33 +166,41 @@ async def _processes(
 
 
 async def _build(
-    stack: contextlib.AsyncExitStack, settings: Settings, hive: Hive, launcher: Launcher, sock: socket.socket
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    place: Home,
+    hive: Hive,
+    launcher: Launcher,
+    sock: socket.socket,
 ) -> Supervisor:
     """Build what serves, from the catalog up to the routes, and serve."""
-    catalog = await aio.off_loop(Catalog, settings.catalog_path, settings.models_dir)
+    catalog = await aio.off_loop(Catalog, place.catalog_path, place.models_dir)
     stack.push_async_callback(aio.off_loop, catalog.close)
     log.info("Worker registry: in-memory (ephemeral)")
-    log.info("Model catalog: SQLite (persistent) at %s", settings.catalog_path)
+    log.info("Model catalog: SQLite (persistent) at %s", place.catalog_path)
     plugins = await aio.off_loop(_load_plugins)
     calls = PluginCalls(plugins, settings.plugin_timeout_s)
     options = TransferOptions(
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )  # fmt: skip
-    link = await stack.enter_async_context(WorkerClient(Waits.of(settings)))
+    waits = Waits.of(settings)
+    link = await stack.enter_async_context(WorkerClient(waits))
     fetching = await stack.enter_async_context(
-        downloads.running(catalog, settings.models_dir, options, settings.downloads_at_once)
+        downloads.running(catalog, place.models_dir, options, settings.downloads_at_once)
     )
     references = References(plugins.sources(), settings.models)
-    provisioner = Provisioner(catalog, references, fetching, settings.models_dir)
+    provisioner = Provisioner(catalog, references, fetching, place.models_dir)
     resolver = Resolver(LoadDefaults.of(settings), [*plugins.backends().values()], calls, provisioner)
-    journal = Journal(partial(describe, logs_dir=settings.logs_dir))
+    journal = Journal(partial(describe, home=place))
     journal.listen(log_change)
-    supervisor = Supervisor(settings, plugins, calls, resolver, launcher, link, journal)
-    answers = Serving(settings, supervisor, link)
+    supervisor = Supervisor(Care.of(settings), place, plugins, calls, resolver, launcher, link, journal)
+    answers = Serving(waits, supervisor, link)
     models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, provisioner, resolver, fetching)
-    workers = WorkerRoutes(settings, supervisor, plugins, resolver, models.canonical)
-    inference = InferenceRoutes(settings, supervisor, answers, resolver)
-    routes = HiveRoutes(settings, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted)
+    workers = WorkerRoutes(place, supervisor, plugins, resolver, models.canonical)
+    inference = InferenceRoutes(settings.write_timeout_s, supervisor, answers, resolver)
+    routes = HiveRoutes(
+        settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted
+    )  # fmt: skip
     door = Door.of(settings)
     app = application(door, routes, workers, inference, models, journal.story)
     await stack.enter_async_context(serving(app, sock, door.limits))

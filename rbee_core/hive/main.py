@@ -16,7 +16,7 @@ from rbee_core import __version__, edge, settings
 from rbee_core.descriptors import raise_limit
 from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
-from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
+from rbee_core.hive.terms import EPHEMERAL, PERSISTENT, Tenure
 from rbee_core.home import HiveNote, Home, as_text
 from rbee_core.imports import import_aiohttp, quick_imports
 from rbee_core.streams import CannotWrite

@@ -13,7 +13,7 @@ from rbee_core.domain.model_ref import OF_PLACES, parse
 from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe
 from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
 from rbee_core.hive.plugin_calls import PluginCalls
-from rbee_core.hive.slices import LoadDefaults
+from rbee_core.hive.terms import LoadDefaults
 from rbee_core.inventory import describe_all
 from rbee_core.models.looks import identity_of
 from rbee_core.models.provision import Provisioner

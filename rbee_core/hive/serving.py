@@ -19,9 +19,9 @@ from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand, Worker, WorkerId
 from rbee_core.errors import DeadlineExceeded, Overloaded, RbeeError, RemoteError, StreamBroken, WorkerCrashed, shorten
 from rbee_core.hive.supervisor import Supervisor
+from rbee_core.hive.terms import Waits
 from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.http.stream import END, event_bytes
-from rbee_core.settings import Settings
 
 CRASH_SETTLE_S = 2.0
 _EVENT_END = b"\n\n"
@@ -88,8 +88,8 @@ class Answer:
 class Serving:
     """Opens answers for one hive."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor, link: WorkerClient) -> None:
-        self._settings = settings
+    def __init__(self, waits: Waits, supervisor: Supervisor, link: WorkerClient) -> None:
+        self._waits = waits
         self._supervisor = supervisor
         self._link = link
 
@@ -155,16 +155,14 @@ class Serving:
         await self._link.cancel(worker, request_id)
 
     async def _send(self, worker: Worker, request: wire.WorkerTask) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=self._settings.connect_timeout_s, sock_read=self._settings.token_stall_timeout_s
-        )
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._waits.connect_s, sock_read=self._waits.token_stall_s)
         url, headers = f"{worker.url}/v1/inference", self._link.headers(worker)
         return await self._link.session.post(url, data=wire.encode(request), headers=headers, timeout=timeout)
 
     async def _why_it_broke(self, worker: Worker, error: Exception | None) -> RbeeError:
         """Return what a break means, waiting a moment for the worker's exit to be seen."""
         if isinstance(error, TimeoutError):
-            return sse.stalled(self._settings.token_stall_timeout_s, f"Worker {worker.id} gave no sign of life")
+            return sse.stalled(self._waits.token_stall_s, f"Worker {worker.id} gave no sign of life")
         if error is not None and is_shortage(error):
             return Overloaded.by_system(error)
         ended = await self._supervisor.gone(worker.id, CRASH_SETTLE_S)

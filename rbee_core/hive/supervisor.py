@@ -18,7 +18,7 @@ from rbee_core.backend import Backend, StopPolicy
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
-from rbee_core.domain.pool import Limits, Pool
+from rbee_core.domain.pool import Pool
 from rbee_core.domain.worker import Demand, RequestId, Secret, Ticket, Worker, WorkerId
 from rbee_core.errors import InvalidApiKey, ModelLoadFailed, RbeeError, RemoteError
 from rbee_core.hive.callers import Caller
@@ -27,11 +27,11 @@ from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
 from rbee_core.hive.processes.child import Child, describe_exit
 from rbee_core.hive.processes.launcher import Launcher
-from rbee_core.hive.processes.start import worker_log
 from rbee_core.hive.resolver import Resolver
+from rbee_core.hive.terms import Care
 from rbee_core.hive.worker_client import WorkerClient
+from rbee_core.home import Home
 from rbee_core.http.middleware import unforeseen
-from rbee_core.settings import Settings
 
 TICK_S = 0.5
 
@@ -43,7 +43,8 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: Settings,
+        care: Care,
+        home: Home,
         plugins: PluginHost,
         calls: PluginCalls,
         resolver: Resolver,
@@ -51,7 +52,8 @@ class Supervisor:
         link: WorkerClient,
         journal: Journal,
     ) -> None:
-        self._settings = settings
+        self._care = care
+        self._home = home
         self._plugins = plugins
         self._calls = calls
         self._resolver = resolver
@@ -65,15 +67,7 @@ class Supervisor:
         self._tickets = itertools.count(1)
         self._tasks = asyncio.TaskGroup()
         self._quiet = asyncio.Event()
-        self.pool = Pool(
-            Limits(
-                worker_start_s=settings.worker_start_timeout_s,
-                load_stall_s=settings.load_stall_timeout_s,
-                idle_s=settings.idle_timeout_s,
-                probe_every_s=settings.probe_interval_s,
-                queue=settings.queue_limit,
-            )
-        )
+        self.pool = Pool(care.limits)
 
     async def run(self, stop_wanted: asyncio.Event, force: asyncio.Event) -> list[str]:
         """Supervise until `stop_wanted`; then drain, stop every worker and return their ids.
@@ -287,7 +281,7 @@ class Supervisor:
     async def _await_exit(self, worker: Worker, child: Child) -> None:
         await self._launcher.follow(worker.id, child)
         log.info("%s: its process ended with %s", worker.id, describe_exit(child.exit))
-        tail = await aio.off_loop(logs.tail, worker_log(self._settings.logs_dir, worker.id))
+        tail = await aio.off_loop(logs.tail, self._home.worker_log(worker.id))
         del self._children[worker.id]
         self.feed(ev.ChildExited(self._now(), worker.id, describe_exit(child.exit), tail))
         self._gone.pop(worker.id).set()
@@ -329,7 +323,7 @@ class Supervisor:
         async def choose(usual: StopPolicy) -> StopPolicy:
             return await self._calls.stop_policy(self._backend(worker), usual)
 
-        usual = stop.AT_ONCE if force else stop.recommended(self._settings.shutdown_grace_s)
+        usual = stop.AT_ONCE if force else stop.recommended(self._care.grace_s)
         await stop.stop(child, usual, None if force else choose, ask if worker.url and not force else None)
 
     async def _force(self, force: asyncio.Event) -> None:
@@ -345,7 +339,7 @@ class Supervisor:
         if not active:
             return
         log.info("waiting for %d running requests; press Ctrl+C again to stop now", active)
-        deadline = self._now() + self._settings.shutdown_grace_s * stop.DRAIN_SHARE
+        deadline = self._now() + self._care.grace_s * stop.DRAIN_SHARE
         while any(w.requests for w in self.pool.live()) and self._now() < deadline and not force.is_set():
             await aio.sleep(0.02)
 
@@ -353,8 +347,8 @@ class Supervisor:
         while True:
             await aio.sleep(TICK_S)
             self.feed(ev.Tick(self._now()))
-            written = [worker_log(self._settings.logs_dir, worker.id) for worker in self.pool.live()]
-            await aio.off_loop(logs.bound_all, written, self._settings.log_limit_bytes)
+            written = [self._home.worker_log(worker.id) for worker in self.pool.live()]
+            await aio.off_loop(logs.bound_all, written, self._care.log_limit_bytes)
 
     def _backend(self, worker: Worker) -> Backend:
         return self._plugins.backends()[worker.recipe.backend]

@@ -12,7 +12,7 @@ import msgspec
 from rbee_core import wire
 from rbee_core.descriptors import is_shortage
 from rbee_core.domain.worker import Worker
-from rbee_core.hive.slices import Waits
+from rbee_core.hive.terms import Waits
 
 log = logging.getLogger(__name__)
 

@@ -160,6 +160,22 @@ def test_secrets_are_compared_in_constant_time() -> None:
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_FILES = 400, 60, 12
 
 
+SEES_ALL_SETTINGS = ("keeper", "client", "hive/main.py", "hive/daemon.py", "hive/terms.py")
+
+
+def imports_settings(path: Path) -> bool:
+    nodes = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
+    named = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+    return "rbee_core.settings" in named or any(node.module == "rbee_core.settings" for node in nodes)
+
+
+def test_only_who_composes_a_program_sees_its_settings() -> None:
+    """Every other part gets what it needs and no more: a slice from hive/terms.py, or single numbers."""
+    core = ROOT / "rbee_core"
+    seers = {str(path.relative_to(core)) for path in core.rglob("*.py") if imports_settings(path)}
+    assert {name for name in seers if not name.startswith(SEES_ALL_SETTINGS)} == set()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_sizes(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from rbee_core.errors import HiveAlreadyRunning, InvalidRequest
 from rbee_core.hive import daemon
 from rbee_core.hive.daemon import open_hive
 from rbee_core.hive.processes.guard import Guard
-from rbee_core.hive.tenure import EPHEMERAL, PERSISTENT, Tenure
+from rbee_core.hive.terms import EPHEMERAL, PERSISTENT, Tenure
 from rbee_core.home import HiveNote, Home, read_note, write_note
 from rbee_core.settings import Settings
 

@@ -15,7 +15,7 @@ from rbee_core.errors import BackendNotAvailable, InvalidRequest, PluginTimeout
 from rbee_core.hive import resolver
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.resolver import Resolution, Resolver
-from rbee_core.hive.slices import LoadDefaults
+from rbee_core.hive.terms import LoadDefaults
 from rbee_core.settings import Settings
 from rbee_plugins import nvml
 from rbee_plugins.llamacpp import backend as llamacpp

@@ -49,13 +49,6 @@ def test_home_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert load({"RBEE_HOME": "here"}).home == tmp_path / "here"
 
 
-def test_everything_lies_under_home(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    paths = (settings.catalog_path, settings.models_dir, settings.logs_dir, settings.run_dir)
-    assert [p.name for p in paths] == ["models.db", "models", "logs", "run"]
-    assert {p.parent for p in paths} == {tmp_path}
-
-
 def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
     assert load({"RBEE_HOME": str(tmp_path), "RBEE_PORT": "", "RBEE_API_KEY": ""}) == Settings(home=tmp_path)
 

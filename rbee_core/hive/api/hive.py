@@ -12,11 +12,11 @@ from rbee_core.domain.pool import Pool
 from rbee_core.hive.api.workers import describe
 from rbee_core.hive.journal import Journal
 from rbee_core.hive.resolver import Resolver
+from rbee_core.home import Home
 from rbee_core.http import openapi
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import TABLE
 from rbee_core.http.stream import END, STILL_HERE, EventStream, ReaderGoneError, event_bytes
-from rbee_core.settings import Settings
 
 INTRODUCTION = "The pool manager of one machine. Streams are server-sent events that end with `data: [DONE]`."
 
@@ -30,14 +30,16 @@ class HiveRoutes:
 
     def __init__(
         self,
-        settings: Settings,
+        write_timeout_s: float,
+        home: Home,
         pool: Pool,
         journal: Journal,
         resolver: Resolver,
         check_catalog: Callable[[], Awaitable[None]],
         stop_wanted: asyncio.Event,
     ) -> None:
-        self._settings = settings
+        self._write_timeout_s = write_timeout_s
+        self._home = home
         self._pool = pool
         self._journal = journal
         self._resolver = resolver
@@ -63,7 +65,7 @@ class HiveRoutes:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream what happens to the workers, from a snapshot or from the reader's last event on."""
-        stream = EventStream(request, self._settings.write_timeout_s)
+        stream = EventStream(request, self._write_timeout_s)
         mark = request.headers.get("Last-Event-ID", "")
         with contextlib.suppress(ReaderGoneError):
             await stream.start()
@@ -75,7 +77,7 @@ class HiveRoutes:
         return stream.response
 
     def _live(self) -> list[wire.WorkerInfo]:
-        return [describe(worker, self._settings.logs_dir) for worker in self._pool.live()]
+        return [describe(worker, self._home) for worker in self._pool.live()]
 
     async def list_backends(self, request: web.Request) -> web.Response:
         """List every backend, and why it cannot be used if it cannot."""

@@ -15,7 +15,6 @@ from rbee_core.hive.serving import Serving, last_word
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
 from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
-from rbee_core.settings import Settings
 
 CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"
 CLIENT_LIMIT = 64
@@ -24,8 +23,8 @@ CLIENT_LIMIT = 64
 class InferenceRoutes:
     """One hive's routes that generate."""
 
-    def __init__(self, settings: Settings, supervisor: Supervisor, serving: Serving, resolver: Resolver) -> None:
-        self._settings = settings
+    def __init__(self, write_timeout_s: float, supervisor: Supervisor, serving: Serving, resolver: Resolver) -> None:
+        self._write_timeout_s = write_timeout_s
         self._supervisor = supervisor
         self._serving = serving
         self._resolver = resolver
@@ -53,7 +52,7 @@ class InferenceRoutes:
     ) -> web.StreamResponse:
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
         task = msgspec.convert(wanted, wire.WorkerTask, from_attributes=True)
-        stream = EventStream(request, self._settings.write_timeout_s)
+        stream = EventStream(request, self._write_timeout_s)
 
         async def tell(waiting: Waiting) -> None:
             told = wire.Waiting(position=waiting.position, for_what=waiting.for_what, progress=waiting.progress)

@@ -32,7 +32,7 @@ from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.workers import WorkerRoutes
-from rbee_core.hive.slices import Door
+from rbee_core.hive.terms import Door
 from rbee_core.http.middleware import access, envelope
 from rbee_core.http.routes import Route, Scope
 from rbee_core.http.routes import application as serve

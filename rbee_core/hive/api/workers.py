@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from aiohttp import web
 
@@ -12,13 +11,12 @@ from rbee_core.domain.worker import ENDED, Demand, Worker, WorkerState
 from rbee_core.errors import InvalidApiKey, RbeeError
 from rbee_core.hive.api.inference import client_of
 from rbee_core.hive.processes import logs
-from rbee_core.hive.processes.start import worker_log
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
+from rbee_core.home import Home
 from rbee_core.http.body import read_body
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
-from rbee_core.settings import Settings
 
 
 class WorkerRoutes:
@@ -26,20 +24,20 @@ class WorkerRoutes:
 
     def __init__(
         self,
-        settings: Settings,
+        home: Home,
         supervisor: Supervisor,
         plugins: PluginHost,
         resolver: Resolver,
         canonical: Callable[[str], str],
     ) -> None:
-        self._settings = settings
+        self._home = home
         self._supervisor = supervisor
         self._plugins = plugins
         self._resolver = resolver
         self._canonical = canonical
 
     def _describe(self, worker: Worker) -> wire.WorkerInfo:
-        return describe(worker, self._settings.logs_dir)
+        return describe(worker, self._home)
 
     async def list_workers(self, request: web.Request) -> web.Response:
         """List the registry; the query may narrow it by model, backend, device and state.
@@ -122,12 +120,12 @@ class WorkerRoutes:
     async def worker_logs(self, request: web.Request) -> web.Response:
         """Return a worker's log from `offset` on."""
         worker = self._supervisor.pool.find(request.match_info["worker_id"])
-        path = worker_log(self._settings.logs_dir, worker.id)
+        path = self._home.worker_log(worker.id)
         lines, position = await aio.off_loop(logs.read, path, read_query(request, wire.LogQuery).offset)
         return json_response(wire.WorkerLog(worker_id=worker.id, lines=lines, offset=position))
 
 
-def describe(worker: Worker, logs_dir: Path) -> wire.WorkerInfo:
+def describe(worker: Worker, home: Home) -> wire.WorkerInfo:
     """Return a worker as the wire shows it."""
     idle = worker.state is WorkerState.IDLE
     return wire.WorkerInfo(
@@ -147,7 +145,7 @@ def describe(worker: Worker, logs_dir: Path) -> wire.WorkerInfo:
         idle_s=round(asyncio.get_running_loop().time() - worker.used_at, 3) if idle else 0.0,
         reason=worker.reason,
         error=wire.ErrorObject.of(worker.error) if worker.error else None,
-        log_path=str(worker_log(logs_dir, worker.id)),
+        log_path=str(home.worker_log(worker.id)),
     )
 
 

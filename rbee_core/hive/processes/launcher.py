@@ -12,7 +12,7 @@ from rbee_core.domain.worker import Worker, WorkerId
 from rbee_core.hive.processes import start
 from rbee_core.hive.processes.child import Child
 from rbee_core.hive.processes.guard import Guard
-from rbee_core.hive.slices import WorkerTerms
+from rbee_core.hive.terms import WorkerTerms
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Launcher:
         specification = self._specification(worker)
         child = self._take_spare(worker.id)
         if child is None:
-            process = start.start_worker(worker.id, instance=self._instance, logs_dir=self._home.logs_dir)
+            process = start.start_worker(worker.id, instance=self._instance, home=self._home)
             child = self._adopt(Child(process))
         with contextlib.suppress(BrokenPipeError):
             child.write(wire.encode(specification) + b"\n")

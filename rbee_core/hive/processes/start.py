@@ -37,11 +37,6 @@ def new_worker_id() -> str:
     return f"worker-{secrets.token_hex(3)}"
 
 
-def worker_log(folder: Path, worker_id: str) -> Path:
-    """Where a worker logs."""
-    return folder / f"{worker_id}.log"
-
-
 def environment_for(environ: Mapping[str, str], instance: str) -> dict[str, str]:
     """Return the environment of the hive's children: ours without secrets, tagged with the hive's instance.
 
@@ -55,17 +50,17 @@ def start_spare(home: Home) -> Spare | None:
     """Start the process; None if it cannot be, which a real launch will then say."""
     worker_id, instance = new_worker_id(), new_instance()
     try:
-        process = start_worker(worker_id, "--spare", instance=instance, logs_dir=home.logs_dir)
+        process = start_worker(worker_id, "--spare", instance=instance, home=home)
         return Spare(worker_id, instance, process)
     except OSError:
         return None
 
 
-def start_worker(worker_id: str, *options: str, instance: str, logs_dir: Path) -> "subprocess.Popen[bytes]":
+def start_worker(worker_id: str, *options: str, instance: str, home: Home) -> "subprocess.Popen[bytes]":
     """Start a worker process that waits for its specification. Raises `OSError`."""
     # -P keeps the working directory off sys.path: nothing is ever imported from where the user happens to stand.
     argv = [sys.executable, "-P", "-m", "rbee_core.worker", "--worker-id", worker_id, *options]
-    return start_process(argv, environment_for(os.environ, instance), worker_log(logs_dir, worker_id))
+    return start_process(argv, environment_for(os.environ, instance), home.worker_log(worker_id))
 
 
 def start_process(argv: list[str], environment: Mapping[str, str], log_path: Path) -> "subprocess.Popen[bytes]":

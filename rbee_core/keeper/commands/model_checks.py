@@ -65,11 +65,12 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
     from rbee_core.models import maintenance
     from rbee_core.models.catalog import Catalog
 
-    Home(settings.home).check()
-    if not settings.models_dir.is_dir():
+    home = Home(settings.home)
+    home.check()
+    if not home.models_dir.is_dir():
         return []
-    total, done = maintenance.bytes_to_verify(settings.models_dir, wanted), 0
-    catalog = Catalog(settings.catalog_path, settings.models_dir)
+    total, done = maintenance.bytes_to_verify(home.models_dir, wanted), 0
+    catalog = Catalog(home.catalog_path, home.models_dir)
     try:
         with showing(screen_for(json=json, quiet=quiet), "Verifying: ") as show:
 
@@ -78,7 +79,7 @@ def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet:
                 done += read_bytes
                 show(done, total)
 
-            return list(maintenance.verify(catalog, settings.models_dir, progress, wanted))
+            return list(maintenance.verify(catalog, home.models_dir, progress, wanted))
     finally:
         catalog.close()
 
@@ -109,7 +110,7 @@ def prune(older_than_days: float, as_json: bool) -> None:
     """Remove what interrupted downloads left; models stay, and so does what is being fetched now."""
     from rbee_core.models import maintenance
 
-    folder = load(os.environ).models_dir
+    folder = Home(load(os.environ).home).models_dir
     removed = maintenance.prune(folder, older_than_s=older_than_days * DAY_S, now_unix=time.time())
     freed = sum(size_bytes for _, size_bytes in removed)
     if as_json:

@@ -128,7 +128,7 @@ def _catalog(settings: Settings) -> dict[str, Any]:
     from rbee_core.models.catalog import inspect
 
     try:
-        return {"catalog_models": inspect(settings.catalog_path), "catalog_error": ""}
+        return {"catalog_models": inspect(Home(settings.home).catalog_path), "catalog_error": ""}
     except RbeeError as error:
         return {"catalog_models": None, "catalog_error": error.message}
 

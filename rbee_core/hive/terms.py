@@ -1,9 +1,36 @@
-"""What each part of a hive needs of its settings. Cut in `daemon`, the one room that sees them all."""
+"""On what terms a hive lives on its RBEE_HOME, and what each part of it needs of the settings.
+
+Cut in `daemon`, the one room of a hive that sees all settings.
+"""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rbee_core.http.listen import Limits
 from rbee_core.settings import Settings
+
+if TYPE_CHECKING:  # a hive starts its spare worker before it imports an HTTP server
+    from rbee_core.domain import pool
+    from rbee_core.http import listen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenure:
+    """The terms of one hive; each stands for itself, and any combination works."""
+
+    lock: bool
+    """It holds RBEE_HOME: a second hive with this term is refused."""
+    note: bool
+    """It says in RBEE_HOME where it listens, so that it can be found."""
+    lifeline: bool
+    """It belongs to the process at the other end of its stdin, and stops when that ends."""
+    private_port: bool
+    """It listens on a free port of the loopback, whatever the settings say."""
+    spare: bool
+    """It prepares a worker process before anybody asks, because the first request is near."""
+
+
+PERSISTENT = Tenure(lock=True, note=True, lifeline=False, private_port=False, spare=False)
+EPHEMERAL = Tenure(lock=False, note=False, lifeline=True, private_port=True, spare=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,11 +40,13 @@ class Door:
     names: tuple[str, ...]
     api_key: str = field(repr=False)
     body_limit_bytes: int
-    limits: Limits
+    limits: "listen.Limits"
 
     @classmethod
     def of(cls, settings: Settings) -> "Door":
         """Cut it; `allowed_hosts` is text with commas."""
+        from rbee_core.http.listen import Limits
+
         names = (settings.host, *settings.allowed_hosts.split(","))
         return cls(
             names=tuple(name.strip() for name in names if name.strip()),
@@ -85,3 +114,26 @@ class Waits:
             request_s=settings.request_timeout_s,
             token_stall_s=settings.token_stall_timeout_s,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Care:
+    """How the supervisor looks after workers: the pool's limits, the time to stop in, the size of a log."""
+
+    limits: "pool.Limits"
+    grace_s: float
+    log_limit_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Care":
+        """Cut it."""
+        from rbee_core.domain.pool import Limits
+
+        limits = Limits(
+            worker_start_s=settings.worker_start_timeout_s,
+            load_stall_s=settings.load_stall_timeout_s,
+            idle_s=settings.idle_timeout_s,
+            probe_every_s=settings.probe_interval_s,
+            queue=settings.queue_limit,
+        )
+        return cls(limits=limits, grace_s=settings.shutdown_grace_s, log_limit_bytes=settings.log_limit_bytes)
