@@ -146,7 +146,7 @@ class Serving:
 
         One that does not do so in the time in which it would have to give a sign of life is stopped.
         """
-        stall_s = self._settings.token_stall_timeout_s
+        stall_s = self._waits.token_stall_s
         if not await self._link.cancel(worker, request_id, stall_s):
             await self._supervisor.stop(worker.id, f"did not end a request within {stall_s:g} s")
 
