@@ -105,6 +105,17 @@ def download_progress(download_id: str) -> Call[wire.DownloadProgress]:
     return Call("GET", "/v1/models/download/progress", wire.DownloadProgress, _query(id=download_id))
 
 
+def downloads() -> Call[wire.DownloadList]:
+    """The downloads that run or wait."""
+    return Call("GET", "/v1/models/downloads", wire.DownloadList)
+
+
+def cancel_download(model: str) -> Call[wire.DownloadProgress]:
+    """End a download."""
+    request = wire.DownloadCancel(model_ref=model)
+    return _change("POST", "/v1/models/download/cancel", wire.DownloadProgress, request)
+
+
 def remove_model(reference: str) -> Call[wire.RemovedModel]:
     """Forget a model and remove its files, if rbee fetched them."""
     return _change("DELETE", f"/v1/models/{quote(reference, safe='')}", wire.RemovedModel, patience=Patience.HUB)

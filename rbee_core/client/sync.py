@@ -113,6 +113,14 @@ class HiveClient:
         """Have a model on the node: done if it is there, else running, and `follow` tells how it goes on."""
         return self.call(calls.download(request))
 
+    def downloads(self) -> list[wire.DownloadProgress]:
+        """Return the downloads that run or wait their turn."""
+        return self.call(calls.downloads()).downloads
+
+    def cancel_download(self, model: str) -> wire.DownloadProgress:
+        """End the download of a model, whoever asked for it; what was fetched is kept."""
+        return self.call(calls.cancel_download(model))
+
     def follow(self, download_id: str) -> Generator[wire.DownloadProgress]:
         """Yield a download's progress up to done or failed; in a silence, the last one again and again.
 

@@ -26,14 +26,22 @@ class Provisioned:
     summary: str = ""
 
 
-def provision(client: "HiveClient", request: wire.DownloadRequest, screen: Screen, prefix: str = "") -> Provisioned:
+def provision(
+    client: "HiveClient", request: wire.DownloadRequest, screen: Screen, prefix: str = "", *, goes_on: bool = False
+) -> Provisioned:
     """Return once the model is on the node; lines about a download begin with `prefix`.
+
+    `goes_on` tells that the hive stays when this command ends, and its downloads with it.
 
     Raises what the hive refused it with, or what the download failed with.
     """
     progress = client.download(request)
     if progress.state == "running":
-        return _fetch(client, progress, screen, prefix)
+        try:
+            return _fetch(client, progress, screen, prefix)
+        except Interrupted:
+            screen.line(f"{prefix}{_interrupted(progress.reference, goes_on=goes_on)}")
+            raise
     _raise_if_failed(progress)
     return Provisioned(progress.reference, progress.total_bytes, note=progress.note)
 
@@ -44,18 +52,29 @@ def _fetch(client: "HiveClient", first: wire.DownloadProgress, screen: Screen, p
     screen.line(f"{prefix}Downloading {name}, {size_words(first.total_bytes)}")
     if first.queue_position:
         screen.line(f"{prefix}Waiting for its turn: place {first.queue_position} in the node's queue")
-    try:
-        with showing(screen, prefix) as show:
-            for last in client.follow(first.id):
-                show(last.done_bytes, last.total_bytes)
-    except Interrupted:
-        screen.line(f"{prefix}Interrupted; what was fetched is kept for the next time")
-        raise
+    with showing(screen, prefix) as show:
+        for last in client.follow(first.id):
+            show(last.done_bytes, last.total_bytes, last.fetched_bytes, shorten(last.trouble))
     _raise_if_failed(last)
     took = time_words(time.monotonic() - started)
-    summary = f"Downloaded {name}: {size_words(last.total_bytes)} in {took}"
+    earlier = f", {size_words(last.total_bytes - last.fetched_bytes)} of it earlier" if resumed(last) else ""
+    summary = f"Downloaded {name}: {size_words(last.total_bytes)} in {took}{earlier}"
     screen.line(f"{prefix}✓ {summary}")
     return Provisioned(last.reference, last.total_bytes, fetched=True, note=note, summary=summary)
+
+
+def resumed(last: wire.DownloadProgress) -> bool:
+    """Whether an earlier run had fetched a part; a hive that does not say is not asked."""
+    return 0 < last.fetched_bytes < last.total_bytes
+
+
+def _interrupted(reference: str, *, goes_on: bool) -> str:
+    name = shorten(reference)
+    if goes_on:
+        return (
+            f"The hive goes on fetching: `rbee models downloads` shows it, `rbee models pull --cancel {name}` ends it"
+        )
+    return "Interrupted; what was fetched is kept for the next time"
 
 
 def _raise_if_failed(progress: wire.DownloadProgress) -> None:

@@ -145,7 +145,8 @@ class Flow:
         wanted = self._spawn_request
         with self._phases.phase("3") as phase:
             request = wire.DownloadRequest(model_ref=wanted.model_ref, backend=wanted.backend)
-            found = provision(client, request, self._phases.screen, "[Phase 3] ")
+            stays = self.outcome.mode == "persistent"
+            found = provision(client, request, self._phases.screen, "[Phase 3] ", goes_on=stays)
             phase.detail = found.summary
         if not found.fetched:
             self._phases.forget(phase)

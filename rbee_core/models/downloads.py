@@ -14,11 +14,20 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 from pathlib import Path
 
 from rbee_core import aio, wire
-from rbee_core.backend import RemoteModel
-from rbee_core.errors import InsufficientDisk, RbeeError, RequestCanceled, ShuttingDown, TooManyDownloads
+from rbee_core.backend import RemoteFile, RemoteModel
+from rbee_core.errors import (
+    DownloadFailed,
+    InsufficientDisk,
+    ModelNotFound,
+    RbeeError,
+    RequestCanceled,
+    ShuttingDown,
+    TooManyDownloads,
+)
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.partial import disk_errors
@@ -45,6 +54,8 @@ class Download:
         self.row: CatalogRow | None = None
         self.queue_position = 0
         self.current = ""
+        self.trouble = ""
+        self._here = dict.fromkeys((f.name for f in model.files), 0)
         self._done = dict.fromkeys((f.name for f in model.files), 0)
         self._moved = asyncio.Event()
 
@@ -53,11 +64,28 @@ class Download:
         """Whether it is over, well or not."""
         return self.row is not None or self.error is not None
 
-    def note(self, name: str, done_bytes: int) -> None:
-        """Take in how far a file is, and wake who watches."""
-        self.current = name
+    def note(self, name: str, done_bytes: int, *, here: bool = False) -> None:
+        """Take in how far a file is, and wake who watches; `here` for bytes that this download need not fetch."""
+        self.current, self.trouble = name, ""
         self._done[name] = done_bytes
+        if here:
+            self._here[name] = done_bytes
         self.wake()
+
+    def note_whole(self, name: str, size_bytes: int) -> None:
+        """Take in that a file is all there."""
+        self.note(name, size_bytes, here=not self._done[name])
+
+    def note_trouble(self, why: str) -> None:
+        """Take in that an attempt failed, and wake who watches."""
+        log.warning("download of %s: %s", self.model.reference, why)
+        self.trouble = why
+        self.wake()
+
+    def stop(self) -> None:
+        """Have it end; what was fetched is kept for the next time."""
+        self.cancel.set()
+        self.turn.set()
 
     def wake(self) -> None:
         """Tell watchers to look again."""
@@ -71,6 +99,8 @@ class Download:
             reference=self.model.reference,
             state="failed" if self.error else "done" if self.row else "running",
             done_bytes=sum(self._done.values()),
+            fetched_bytes=max(0, sum(self._done.values()) - sum(self._here.values())),
+            trouble=self.trouble,
             total_bytes=self.model.size_bytes,
             file=self.current,
             note=self.model.note,
@@ -114,6 +144,7 @@ class Downloads:
         self._catalog = catalog
         self._models_dir = models_dir
         self._options = options
+        self._closing = False
         self._running: set[str] = set()
         self._waiting: list[Download] = []
         self._known: dict[str, Download] = {}
@@ -139,25 +170,40 @@ class Downloads:
         """Return a running, waiting or remembered download."""
         return self._known.get(download_id)
 
+    def running(self) -> list[Download]:
+        """Return those that run or wait, oldest first."""
+        return [download for download in self._known.values() if not download.ended]
+
+    def cancel(self, reference: str) -> Download:
+        """Stop the download of a model; what was fetched is kept. Raises `ModelNotFound` if there is none."""
+        download = next((d for d in self.running() if d.model.reference == reference), None)
+        if download is None:
+            why = "it is not being fetched"
+            raise ModelNotFound(reference=reference, why=why, hint="`rbee models downloads` shows what is")
+        if download in self._waiting:
+            self._waiting.remove(download)
+        download.stop()
+        return download
+
     def runs(self, reference: str) -> bool:
         """Whether that model is on its way."""
         return any(d.model.reference == reference and not d.ended for d in self._known.values())
 
     def cancel_all(self) -> None:
         """End every download; what was fetched is kept for the next time."""
+        self._closing = True
         self._waiting.clear()
         for download in self._known.values():
-            download.cancel.set()
-            download.turn.set()
+            download.stop()
 
     async def _run(self, download: Download) -> None:
         try:
             await download.turn.wait()
             if download.cancel.is_set():
                 raise RequestCanceled  # noqa: TRY301  # it ends as one does that was cancelled on its way
-            download.row = await self._lane.call(None, self._bring, download, _on_loop(download))
+            download.row = await self._lane.call(None, self._bring, download, _OnLoop(download))
         except RequestCanceled:
-            download.error = ShuttingDown(who="hive")  # nobody else cancels: askers come and go
+            download.error = ShuttingDown(who="hive") if self._closing else _canceled(download)
         except RbeeError as error:
             download.error = error
         except Exception as error:
@@ -195,20 +241,22 @@ class Downloads:
         for download_id in ended[:-REMEMBERED]:
             del self._known[download_id]
 
-    def _bring(self, download: Download, moved: Callable[[str, int], None]) -> CatalogRow:
-        """Fetch every file, then enter the model; blocks for as long as that takes. `moved` gets a name and bytes."""
+    def _bring(self, download: Download, note: "_OnLoop") -> CatalogRow:
+        """Fetch every file, then enter the model; blocks for as long as that takes."""
         from rbee_core.models import transfer  # brings an HTTP client, for which most hives have no use
 
         _check_space(download)
         for file in download.model.files:
-
-            def progress(done: int, total: int, name: str = file.name) -> None:
-                del total
-                moved(name, done)
-
-            destination = download.folder / file.name
-            transfer.fetch(file, destination, cancel=download.cancel, progress=progress, options=self._options)
-            moved(file.name, file.size_bytes)
+            transfer.fetch(
+                file,
+                download.folder / file.name,
+                cancel=download.cancel,
+                progress=note.fetched(file.name),
+                here=note.here(file.name),
+                trouble=note.trouble,
+                options=self._options,
+            )
+            note.whole(file)
         if download.cancel.is_set():
             raise RequestCanceled
         return self._enter(download)
@@ -229,14 +277,36 @@ class Downloads:
         return row
 
 
-def _on_loop(download: Download) -> Callable[[str, int], None]:
-    """Return `download.note` as another thread may call it."""
-    loop = asyncio.get_running_loop()
+class _OnLoop:
+    """Tells a download how it goes, from another thread than the event loop's."""
 
-    def moved(name: str, done_bytes: int) -> None:
-        loop.call_soon_threadsafe(download.note, name, done_bytes)
+    def __init__(self, download: Download) -> None:
+        self._download = download
+        self._loop = asyncio.get_running_loop()
 
-    return moved
+    def fetched(self, name: str) -> Callable[[int, int], None]:
+        """Return what takes how far a file is."""
+        return lambda done, _: self._tell(partial(self._download.note, name, done))
+
+    def here(self, name: str) -> Callable[[int, int], None]:
+        """Return what takes how much of a file was here before."""
+        return lambda done, _: self._tell(partial(self._download.note, name, done, here=True))
+
+    def trouble(self, why: str) -> None:
+        """Tell that an attempt failed."""
+        self._tell(partial(self._download.note_trouble, why))
+
+    def whole(self, file: RemoteFile) -> None:
+        """Tell that a file is all there; if nobody said that it came, it was here."""
+        self._tell(partial(self._download.note_whole, file.name, file.size_bytes))
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(what)
+
+
+def _canceled(download: Download) -> RbeeError:
+    why = f"The download of {download.model.reference} was cancelled"
+    return DownloadFailed(why, hint="what was fetched is kept; ask for the model again to go on")
 
 
 def _check_space(download: Download) -> None:

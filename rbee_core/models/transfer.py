@@ -12,6 +12,7 @@ import random
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ from rbee_core.models.transfer_rules import (
 )
 
 _PROGRESS_INTERVAL_S = 0.1
+Tell = Callable[[str], None]
+"""Takes what goes on besides fetching, for people."""
 
 
 class _TryAgainError(Exception):
@@ -58,6 +61,7 @@ class _Job:
     file: RemoteFile
     cancel: threading.Event
     progress: ReportBytes
+    trouble: Tell
     options: TransferOptions
     reported_at: float = 0.0
     lanes_pay: bool = True
@@ -76,27 +80,30 @@ def fetch(
     *,
     cancel: threading.Event | None = None,
     progress: ReportBytes | None = None,
+    here: ReportBytes | None = None,
+    trouble: Tell | None = None,
     options: TransferOptions | None = None,
 ) -> None:
     """Make `destination` the announced file; return at once when it already is.
 
-    `progress(bytes_done, bytes_total)` is called in this thread, at most ten times a second; setting `cancel` from
-    another thread ends the call within a second and keeps what was fetched. Safe to call in several threads and
-    processes at once: one fetches, the others wait and find the file there.
+    `progress(bytes_done, bytes_total)` is called in this thread, at most ten times a second, and `here` in its place
+    for bytes of an earlier run that are read again. `trouble` is told of every attempt that failed: why, and when the
+    next one is. Setting `cancel` from another thread ends the call within a second and keeps what was fetched. Safe to
+    call in several threads and processes at once: one fetches, the others wait and find the file there.
 
     Raises `DownloadFailed`, `ChecksumMismatch`, `InsufficientDisk`, `HomeUnusable`, `AccessDenied`, `ModelNotFound`
     or, after `cancel`, `RequestCanceled`.
     """
     if not checksum_of(file):
         raise DownloadFailed(f"The source names no checksum for {file.name}", hint="rbee fetches nothing unverified")
-    job = _Job(file, cancel or threading.Event(), progress or _silent, options or TransferOptions())
+    job = _Job(file, cancel or threading.Event(), progress or _silent, trouble or _mute, options or TransferOptions())
     if is_right(destination, file, job.cancel):
         return
     with lock_partial(file, destination, job.cancel, job.report) as partial:
         if is_right(destination, file, job.cancel):  # another process finished it while this one waited
             partial.discard()
             return
-        partial.load(job.cancel, lambda done, _: job.report(done))
+        partial.load(job.cancel, here or _silent)
         _check_space(job, partial, destination)
         try:
             _fill(job, partial)
@@ -108,6 +115,10 @@ def fetch(
 
 def _silent(done_bytes: int, total_bytes: int) -> None:
     """Stand in for a progress callback that nobody gave."""
+
+
+def _mute(text: str) -> None:
+    """Stand in for somebody to tell."""
 
 
 def _check_space(job: _Job, partial: Partial, destination: Path) -> None:
@@ -153,15 +164,17 @@ def _fetch_rest(job: _Job, partial: Partial) -> None:
                     f"Cannot fetch {job.file.name}: {error} (after {failures} attempts)",
                     hint="what has arrived is kept; run the command again to go on from there",
                 ) from error
-            _pause(job, failures, error.retry_after)
+            _pause(job, failures, error)
         else:
             failures = 0  # it brought all that was left, or enough to try more connections
 
 
-def _pause(job: _Job, failures: int, retry_after: str) -> None:
-    wanted = retry_after_s(retry_after, datetime.now(UTC)) if retry_after else None
+def _pause(job: _Job, failures: int, error: _TryAgainError) -> None:
+    wanted = retry_after_s(error.retry_after, datetime.now(UTC)) if error.retry_after else None
     jitter = random.uniform(0.5, 1.5)  # noqa: S311  # spreads load, keeps no secret
-    if job.cancel.wait(delay_s(failures, job.options, jitter=jitter, retry_after_s=wanted)):
+    wait_s = delay_s(failures, job.options, jitter=jitter, retry_after_s=wanted)
+    job.trouble(f"{error}; attempt {failures + 1} of {job.options.attempts} in {wait_s:.1f} s")
+    if job.cancel.wait(wait_s):
         raise RequestCanceled
 
 

@@ -26,6 +26,8 @@ from rbee_core.wire.base import (
     to_builtins,
 )
 from rbee_core.wire.models import (
+    DownloadCancel,
+    DownloadList,
     DownloadProgress,
     DownloadQuery,
     DownloadRequest,

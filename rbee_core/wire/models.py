@@ -37,7 +37,9 @@ class DownloadProgress(Lenient):
     """Its answer, and each event of `GET /v1/models/download/progress?id=`; the last one is done or failed.
 
     `id` is "" for a model that was there already. `note` says what was chosen where the reference left a choice.
-    `queue_position` is 0 for a download that runs, else its place among those that wait their turn.
+    `queue_position` is 0 for a download that runs, else its place among those that wait their turn. `fetched_bytes` are
+    those of `done_bytes` that came now and were not here before; `trouble` says why an attempt failed and when the
+    next one is, until something comes again.
     """
 
     id: str
@@ -48,7 +50,21 @@ class DownloadProgress(Lenient):
     file: str = ""
     note: str = ""
     queue_position: int = 0
+    fetched_bytes: int = 0
+    trouble: str = ""
     error: ErrorObject | None = None
+
+
+class DownloadCancel(Strict):
+    """`POST /v1/models/download/cancel`: end the download of a model; what was fetched is kept."""
+
+    model_ref: ModelText
+
+
+class DownloadList(Lenient):
+    """`GET /v1/models/downloads`: those that run or wait their turn, oldest first."""
+
+    downloads: list[DownloadProgress]
 
 
 class ModelQuery(Strict):

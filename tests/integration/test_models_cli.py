@@ -78,6 +78,53 @@ def test_n15_one_of_several_names_is_forgotten_and_the_model_stays(hub: Hub, hom
     assert home.rbee("models", "rm", f"{REFERENCE}:Q4_K_M").stdout == f"Removed {REFERENCE}:Q4_K_M: 8 MB freed\n"
 
 
+def test_n3_a_download_is_seen_and_stopped_and_ctrl_c_says_what_goes_on(hub: Hub, home: Home) -> None:
+    hub.add("org/repo/m-Q4_K_M.gguf", DATA, bytes_per_s=200_000)
+    hive = home.start_hive()
+    pull = home.start("rbee", "models", "pull", "org/repo")
+    eventually(lambda: hive.client.downloads() != [] or not pull.running(), 60, what="the download has begun")
+    assert hive.client.downloads() != [], pull.stderr
+
+    pull.signal(signal.SIGINT)
+    ended = pull.finish()
+    assert ended.exit_code == 130
+    assert ended.stderr.splitlines()[-1] == (
+        f"The hive goes on fetching: `rbee models downloads` shows it, `rbee models pull --cancel {REFERENCE}` ends it"
+    )
+    assert REFERENCE in home.rbee("models", "downloads").stdout
+    [running] = json.loads(home.rbee("models", "downloads", "--json").stdout)["downloads"]
+    assert (running["reference"], running["state"], running["total_bytes"]) == (REFERENCE, "running", len(DATA))
+
+    stopped = home.rbee("models", "pull", "--cancel", "org/repo")
+    assert (stopped.exit_code, stopped.stdout[:35]) == (0, f"The download of {REFERENCE} is ended"[:35])
+    eventually(lambda: hive.client.downloads() == [], 60, what="nothing is fetched any more")
+    assert home.rbee("models", "downloads").stdout == "Nothing is being fetched\n"
+    again = home.rbee("models", "pull", "--cancel", "org/repo")
+    assert (again.exit_code, "it is not being fetched" in again.stderr) == (1, True)
+
+
+def test_m8_retries_are_told_and_n23_so_is_what_was_here(hub: Hub, home: Home) -> None:
+    hub.add("org/repo/m-Q4_K_M.gguf", DATA, cut_at=4_000_000, cut_times=1)
+
+    pulled = home.rbee("models", "pull", "org/repo")
+
+    assert pulled.exit_code == 0
+    assert "the connection ended at 4000000 of 8000004 bytes; attempt 2 of 6 in 0." in pulled.stderr
+    assert "download of hf:org/repo: the connection ended" in home.log("hive")
+
+
+def test_n23_what_an_earlier_run_fetched_is_told_apart(hub: Hub, home: Home) -> None:
+    hub.add("org/repo/m-Q4_K_M.gguf", DATA, stall_at=4_000_000, stall_times=1)
+    pull = home.start("rbee", "models", "pull", "org/repo")
+    eventually(lambda: hub.served_bytes >= 4_000_000, 60, what="half of it is sent")
+    part = model_file(home).with_name("m-Q4_K_M.gguf.part")
+    eventually(lambda: part.exists() and part.stat().st_size >= 4_000_000, 60, what="half of it is here")
+    pull.signal(signal.SIGINT)
+    assert pull.finish().stderr.splitlines()[-1] == "Interrupted; what was fetched is kept for the next time"
+
+    assert ", 4 MB of it earlier" in home.rbee("models", "pull", "org/repo").stderr
+
+
 def test_test_model_is_had_with_one_command(home: Home) -> None:
     pulled = home.rbee("models", "pull")
 

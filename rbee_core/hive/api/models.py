@@ -94,6 +94,16 @@ class ModelRoutes:
             return json_response(there)
         return json_response(found.progress(), status=202)
 
+    async def downloads(self, request: web.Request) -> web.Response:
+        """List the downloads that run or wait."""
+        del request
+        return json_response(wire.DownloadList(downloads=[d.progress() for d in self._downloads.running()]))
+
+    async def cancel_download(self, request: web.Request) -> web.Response:
+        """Have a download end."""
+        wanted = await read_body(request, wire.DownloadCancel)
+        return json_response(self._downloads.cancel(self.canonical(wanted.model_ref)).progress())
+
     async def progress(self, request: web.Request) -> web.StreamResponse:
         """Stream a download's progress up to its end."""
         download = self._downloads.find(read_query(request, wire.DownloadQuery).id)

@@ -9,16 +9,19 @@ import click
 from rbee_core import wire
 from rbee_core.keeper.commands import model_checks
 from rbee_core.keeper.fetching import provision
-from rbee_core.keeper.hives.open import hive_of
+from rbee_core.keeper.hives.local import NoHive
+from rbee_core.keeper.hives.open import Mode, connect, hive_of, open_hive
 from rbee_core.keeper.infer_options import model_for, proper_text
+from rbee_core.keeper.interrupt import interrupts
 from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.keeper.screen.show import date_words, show_json, show_table, size_words
-from rbee_core.settings import DEFAULT_MODEL, load
+from rbee_core.settings import DEFAULT_MODEL, Settings, load
 
 if TYPE_CHECKING:
     from rbee_core.client import HiveClient
 
+DOWNLOAD_HEADERS = ("REFERENCE", "DONE", "SIZE", "STATE")
 HEADERS = ("REFERENCE", "FORMAT", "SIZE", "PROVIDER", "SINCE", "STATUS", "PATH")
 
 whose_option = node_option("Whose models.")
@@ -45,17 +48,22 @@ models.add_command(model_checks.prune)
 @whose_option
 @json_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool) -> None:
+@click.option("--cancel", is_flag=True, help="End the download of MODEL, whoever asked for it.")
+def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool, cancel: bool) -> None:
     """Have a model on the node; without MODEL, the test model.
 
     One that is there already is not fetched again. What an interrupted pull fetched is kept, and the next one goes
-    on from there; a hive that runs in the background goes on by itself.
+    on from there; a hive that runs in the background goes on by itself, until --cancel or its end.
     """
     settings = load(os.environ)
+    if cancel:
+        _cancel(model_for(model, node, settings), node, settings, as_json=as_json)
+        return
     request = wire.build(wire.DownloadRequest, model_ref=model_for(model, node, settings), backend=backend)
     started = time.monotonic()
-    with hive_of(node, settings) as client:
-        provided = provision(client, request, screen_for(json=as_json, quiet=quiet))
+    with interrupts() as signals, open_hive(node, settings, signals, worker=False) as hive:
+        client, stays = hive.connect(), hive.mode is Mode.PERSISTENT
+        provided = provision(client, request, screen_for(json=as_json, quiet=quiet), goes_on=stays)
         path = _path_of(client, provided.reference)
     if as_json:
         facts = {"reference": provided.reference, "size_bytes": provided.size_bytes, "local_path": path}
@@ -67,6 +75,40 @@ def pull(model: str, backend: str | None, node: str, as_json: bool, quiet: bool)
         show_json(facts | took)
     else:
         click.echo(f"{provided.reference} is {'here now' if provided.fetched else 'here'}: {path}")
+
+
+def _cancel(model: str, node: str, settings: Settings, *, as_json: bool) -> None:
+    with connect(node, settings) as client:
+        ended = client.cancel_download(model)
+    if as_json:
+        show_json(ended)
+    else:
+        click.echo(f"The download of {ended.reference} is ended; the {size_words(ended.done_bytes)} of it are kept")
+
+
+@models.command("downloads")
+@whose_option
+@json_option
+def downloads(node: str, as_json: bool) -> None:
+    """List what the node is fetching, and what waits its turn."""
+    try:
+        with connect(node, load(os.environ)) as client:
+            found = client.downloads()
+    except NoHive:  # who fetches nothing
+        found = []
+    if as_json:
+        show_json({"downloads": found})
+    elif not found:
+        click.echo("Nothing is being fetched")
+    else:
+        show_table(DOWNLOAD_HEADERS, [_download_row(download) for download in found])
+
+
+def _download_row(download: wire.DownloadProgress) -> list[str]:
+    share = download.done_bytes / download.total_bytes if download.total_bytes else 1.0
+    waits = f"place {download.queue_position} in the queue" if download.queue_position else "fetching"
+    size = f"{size_words(download.done_bytes)} of {size_words(download.total_bytes)}"
+    return [download.reference, f"{share:.0%}", size, download.trouble or waits]
 
 
 def _path_of(client: "HiveClient", reference: str) -> str:

@@ -3,14 +3,23 @@
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rbee_core.keeper.screen.render import Screen
 from rbee_core.keeper.screen.show import size_words
 
 LINE_EVERY_S, LINE_GAP_S = 5.0, 0.5
 
-# Takes bytes done and bytes in all.
-Show = Callable[[int, int], None]
+
+class Show(Protocol):
+    """Takes bytes done and in all, those of the first that came now, and what keeps more from coming.
+
+    Without `fetched` all of `done` but what the first call says came now.
+    """
+
+    def __call__(self, done: int, total: int, fetched: int | None = None, trouble: str = "") -> None:
+        """Show it."""
+        ...
 
 
 @contextmanager
@@ -25,9 +34,9 @@ def showing(screen: Screen, prefix: str) -> Generator[Show]:
         yield Lines(screen, prefix).show
 
 
-def _nothing(done: int, total: int) -> None:
+def _nothing(done: int, total: int, fetched: int | None = None, trouble: str = "") -> None:
     """Show nothing."""
-    del done, total
+    del done, total, fetched, trouble
 
 
 class Lines:
@@ -40,12 +49,17 @@ class Lines:
         self._started = self._shown_at = clock()
         self._first: int | None = None
         self._tenths = 0
+        self._trouble = ""
 
-    def show(self, done: int, total: int) -> None:
-        """Write a line if it is time for one."""
-        if self._first is None:
-            self._first = done
+    def show(self, done: int, total: int, fetched: int | None = None, trouble: str = "") -> None:
+        """Write a line if it is time for one, and whenever there is other trouble."""
         tenths, now = done * 10 // total if total else 10, self._clock()
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                self._screen.line(f"{self._prefix}{trouble}")
+        if self._first is None or fetched == 0:  # what is read again from the disk says nothing of the line
+            self._first, self._started = done, now
         if now - self._shown_at < (LINE_GAP_S if tenths > self._tenths else LINE_EVERY_S):
             return
         self._tenths, self._shown_at = tenths, now
@@ -81,5 +95,17 @@ def _bar(screen: Screen, prefix: str) -> Generator[Show]:
         rich.TimeRemainingColumn(),
     )
     with rich.Progress(*columns, console=Console(file=screen.stream), transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task, came = bar.add_task(""), False
+
+        def show(done: int, total: int, fetched: int | None = None, trouble: str = "") -> None:
+            nonlocal came
+            if not came:  # what is read again from the disk says nothing of the line
+                bar.reset(task, completed=done, total=total)
+                came = fetched != 0
+            bar.update(task, completed=done, total=total)
+            if trouble != bar.tasks[0].description:
+                bar.update(task, description=trouble)
+                if trouble:
+                    bar.console.print(f"{prefix}{trouble}", markup=False, highlight=False)
+
+        yield show
