@@ -16,14 +16,24 @@ import msgspec
 from rbee_core import sse, wire
 from rbee_core.descriptors import is_shortage
 from rbee_core.domain.instructions import Waiting
-from rbee_core.domain.worker import Demand, Worker, WorkerId
-from rbee_core.errors import DeadlineExceeded, Overloaded, RbeeError, RemoteError, StreamBroken, WorkerCrashed, shorten
+from rbee_core.domain.worker import Demand, Worker, WorkerId, WorkerState
+from rbee_core.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    RbeeError,
+    RemoteError,
+    ShuttingDown,
+    StreamBroken,
+    WorkerCrashed,
+    shorten,
+)
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.terms import Waits
 from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.http.stream import END, event_bytes
 
 CRASH_SETTLE_S = 2.0
+STOPPED = (WorkerState.UNLOADED, WorkerState.EVICTED)
 _EVENT_END = b"\n\n"
 
 # Takes what was raised while reading, None if the stream just ended; returns what that means.
@@ -166,13 +176,15 @@ class Serving:
         if error is not None and is_shortage(error):
             return Overloaded.by_system(error)
         ended = await self._supervisor.gone(worker.id, CRASH_SETTLE_S)
+        if worker.error:
+            return copy(worker.error)
+        if worker.end_as in STOPPED:
+            return ShuttingDown(who=f"worker ({worker.reason})")
         if ended is None:
             why = shorten(str(error) or type(error).__name__) if error else "the stream has no end"
             hint = "it still runs: try again in a moment"
             return Overloaded(f"The connection to worker {worker.id} broke: {why}", hint=hint)
-        if not ended.error:
-            return WorkerCrashed(worker_id=worker.id, exit=ended.reason)
-        return copy(ended.error)
+        return WorkerCrashed(worker_id=worker.id, exit=ended.reason)
 
 
 def last_word(error: RbeeError) -> bytes:

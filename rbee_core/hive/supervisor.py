@@ -25,7 +25,7 @@ from rbee_core.hive.callers import Caller
 from rbee_core.hive.journal import Journal
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
-from rbee_core.hive.processes.child import Child, describe_exit
+from rbee_core.hive.processes.child import Child
 from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.terms import Care
@@ -280,10 +280,10 @@ class Supervisor:
 
     async def _await_exit(self, worker: Worker, child: Child) -> None:
         await self._launcher.follow(worker.id, child)
-        log.info("%s: its process ended with %s", worker.id, describe_exit(child.exit))
+        log.info("%s: its process %d ended with %s", worker.id, child.pid, child.how())
         tail = await aio.off_loop(logs.tail, self._home.worker_log(worker.id))
         del self._children[worker.id]
-        self.feed(ev.ChildExited(self._now(), worker.id, describe_exit(child.exit), tail))
+        self.feed(ev.ChildExited(self._now(), worker.id, child.how(), tail))
         self._gone.pop(worker.id).set()
 
     async def _watch_load(self, worker: Worker) -> None:
@@ -324,11 +324,14 @@ class Supervisor:
             return await self._calls.stop_policy(self._backend(worker), usual)
 
         usual = stop.AT_ONCE if force else stop.recommended(self._care.grace_s)
+        if child.asked_at is None and not force:
+            child.asked_at = self._now()
         await stop.stop(child, usual, None if force else choose, ask if worker.url and not force else None)
 
     async def _force(self, force: asyncio.Event) -> None:
         """Once `force` is set, kill: somebody pressed Ctrl+C again."""
         await force.wait()
+        self.feed(ev.ShutdownWanted(self._now()))  # before they are gone: nobody may be told that they crashed
         for child in list(self._children.values()):
             child.kill()
 

@@ -226,7 +226,7 @@ def test_a_child_that_outlives_its_worker_holds_nothing_up(home: Home) -> None:
     eventually(lambda: not any("sleep(" in " ".join(p.cmdline()) for p in home.processes()), what="the child is gone")
 
 
-def test_a_worker_that_ignores_every_request_to_end_is_killed(home: Home) -> None:
+def test_n18_a_worker_that_ignores_every_request_to_end_is_killed_by_us(home: Home) -> None:
     home.environment["RBEE_SHUTDOWN_GRACE_S"] = "1"
     client = home.start_hive().client
     worker_id = spawn(client, "ignore_term=1;ignore_shutdown=1")
@@ -236,6 +236,22 @@ def test_a_worker_that_ignores_every_request_to_end_is_killed(home: Home) -> Non
     assert time.monotonic() - started < 10  # and not after the usual grace
     assert not process.is_running()
     assert client.worker(worker_id).state == "unloaded"
+    assert f"process {process.pid} ended with SIGKILL, by the hive after" in home.log("hive")
+    assert "out of memory" not in home.log("hive")
+
+
+def test_c1_a_client_of_a_worker_that_is_stopped_is_told_so(home: Home) -> None:
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "1"
+    client = home.start_hive().client
+    worker_id = spawn(client, "tokens=9;hang_at_token=1")
+    in_state(client, worker_id, "idle")
+    stream = client.infer(worker_id, wire.InferenceRequest(prompt="hello"))
+    next(stream)
+    client.stop_worker(worker_id)
+    with pytest.raises(RemoteError) as caught:
+        list(stream)
+    assert caught.value.code == "SHUTTING_DOWN"
+    assert "asked to stop" in caught.value.message
 
 
 def test_many_workers_come_and_go_without_a_trace_in_the_hive(home: Home) -> None:

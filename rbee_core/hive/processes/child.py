@@ -19,6 +19,8 @@ import threading
 class Child:
     """A process group that we started. `exit` is None until it is gone and reaped.
 
+    `asked_at` is when it was first asked to stop, in the loop's time; whoever asks writes it.
+
     Raises `OSError` if it cannot be watched; then it is gone.
     """
 
@@ -26,6 +28,8 @@ class Child:
         self._process = process
         self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._killed_at: float | None = None
+        self.asked_at: float | None = None
         self.pid = process.pid
         try:
             self._watch()
@@ -60,9 +64,19 @@ class Child:
                 await self._gone.wait()
         return self._gone.is_set()
 
+    def how(self) -> str:
+        """Return how it ended, as a person reads it; a kill that was ours says so."""
+        if self._killed_at is None or self.exit != -signal.SIGKILL:
+            return describe_exit(self.exit)
+        if self.asked_at is None:
+            return "SIGKILL, by the hive"
+        return f"SIGKILL, by the hive after {self._killed_at - self.asked_at:.0f} s: it did not stop when asked"
+
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group; nothing happens if it is gone."""
         if not self._gone.is_set():
+            if number == signal.SIGKILL and self._killed_at is None:
+                self._killed_at = self._loop.time()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
