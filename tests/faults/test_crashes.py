@@ -164,7 +164,9 @@ def test_a_token_that_never_comes_has_a_deadline(home: Home) -> None:
 
 def test_n1_a_prompt_that_is_being_read_is_no_silence(home: Home) -> None:
     home.environment["RBEE_TOKEN_STALL_TIMEOUT_S"] = "2"
-    client = home.start_hive().client
+    hive = home.start_hive()
+    home.environment["RBEE_TOKEN_STALL_TIMEOUT_S"] = "30"
+    client = hive.connect()
     wanted = wire.PoolInference(model_ref="scripted:prefill_s=5;prefill_progress=1;tokens=3", prompt="hello")
     events = [event for group in client.infer_with_model(wanted) for event in group]
     assert events[-1].done
