@@ -55,6 +55,8 @@ class Settings:
     plugin_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
     write_timeout_s: float = 30.0
+    keep_alive_s: float = 1.0
+    line_timeout_s: float = 5.0
     connections_at_once: int = 512
     body_limit_bytes: int = 2 << 20
     log_limit_bytes: int = 10_000_000

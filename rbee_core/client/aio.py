@@ -3,7 +3,8 @@
 Why not httpx here too: docs/adr/0014.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -39,6 +40,7 @@ class AsyncHiveClient:
 
     def __init__(self, host: str, port: int, settings: Settings, *, https: bool = False) -> None:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = host
         self._settings = settings
         self._https = https
         self._session: aiohttp.ClientSession | None = None
@@ -116,12 +118,12 @@ class AsyncHiveClient:
         return self._infer(calls.inference_with_model(request))
 
     async def _infer(self, call: Call[wire.StreamEvent]) -> AsyncGenerator[list[wire.StreamEvent]]:
-        reader = InferenceReader(self._settings)
+        reader = InferenceReader(self._settings, self._host)
         async with self._stream(call, call.patience.seconds(self._settings)) as response:
             if named := reader.opened(response.headers):
                 yield named
             try:
-                async for group in self._groups(response, call):
+                async for group in self._groups(response, call, reader.silence_s):
                     if good := reader.take(group):
                         yield good
                     if reader.error:
@@ -130,8 +132,12 @@ class AsyncHiveClient:
                 reader.failed(error, silent=isinstance(error, TimeoutError))
         reader.ended()
 
-    def _groups(self, response: aiohttp.ClientResponse, call: Call[T]) -> AsyncIterable[list[T]]:
-        return sse.groups_as_they_come(response.content.iter_any(), call.answer, call.patience.seconds(self._settings))
+    def _groups(
+        self, response: aiohttp.ClientResponse, call: Call[T], silence_s: float | None = None
+    ) -> AsyncIterable[list[T]]:
+        chunks = response.content.iter_any()
+        heard = chunks if silence_s is None else _heard(aiter(chunks), silence_s)
+        return sse.groups_as_they_come(heard, call.answer, call.patience.seconds(self._settings))
 
     @asynccontextmanager
     async def _stream(self, call: Call[T], silence_s: float) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -159,6 +165,16 @@ class AsyncHiveClient:
         return await self._session.request(
             call.method, url, data=call.body, headers=headers, timeout=limits, allow_redirects=False
         )
+
+
+async def _heard(chunks: AsyncIterator[bytes], silence_s: float) -> AsyncGenerator[bytes]:
+    """Yield the chunks. Raises `TimeoutError` when none comes for so long."""
+    while True:
+        async with asyncio.timeout(silence_s):
+            chunk = await anext(chunks, b"")
+        if not chunk:
+            return
+        yield chunk
 
 
 class _FailedError(Exception):

@@ -1,5 +1,7 @@
 """What an answer, a failure and a stream's end mean, and when to try again: the same for every transport."""
 
+import ipaddress
+import math
 import os
 import random
 from collections.abc import Mapping
@@ -54,15 +56,23 @@ class Attempts:
 class InferenceReader:
     """One inference's stream, as far as it was read."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, host: str) -> None:
         self._stall_s = settings.token_stall_timeout_s
+        self._line_s = settings.line_timeout_s if _is_elsewhere(host) else None
+        self._host = host
+        self.silence_s: float | None = None
         self._tokens = 0
         self._finished = False
         self.error: wire.ErrorObject | None = None
 
-    @staticmethod
-    def opened(headers: Mapping[str, str]) -> list[wire.StreamEvent]:
-        """Return the event that the headers of an answer stand for: who answers."""
+    def opened(self, headers: Mapping[str, str]) -> list[wire.StreamEvent]:
+        """Return the event that the headers of an answer stand for: who answers.
+
+        `silence_s` is then for how long nothing may come: from another machine, whose hive keeps its streams alive.
+        """
+        beat_s = _seconds(headers.get("X-Rbee-Keep-Alive", ""))
+        if beat_s and self._line_s:
+            self.silence_s = max(self._line_s, 3 * beat_s)
         worker_id = headers.get("X-Rbee-Worker", "")
         return [wire.StreamEvent(worker_id=worker_id)] if worker_id else []
 
@@ -79,6 +89,9 @@ class InferenceReader:
         """Raise what a failure while reading means; nothing, behind the stream's last word."""
         if self._finished:
             return
+        if silent and self.silence_s is not None:
+            why = f"nothing came from {self._host} for {self.silence_s:g} s"
+            raise StreamBroken(tokens=self._tokens, why=why) from None
         if silent:
             raise sse.stalled(self._stall_s) from None
         raise StreamBroken(tokens=self._tokens, why=sentence(error)) from error
@@ -93,6 +106,22 @@ def headers(settings: Settings) -> dict[str, str]:
     """Return what every request says: who asks, so that users of one machine take turns, and the key."""
     key = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
     return {"X-Rbee-Client": f"user-{os.getuid()}", **key}
+
+
+def _is_elsewhere(host: str) -> bool:
+    """Return whether a line leads there that can be cut without a word."""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
 
 
 def jittered(delay_s: float) -> float:

@@ -42,6 +42,7 @@ class HiveClient:
 
     def __init__(self, host: str, port: int, settings: Settings, *, https: bool = False) -> None:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = host
         self._settings = settings
         self._http = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{self.address}",
@@ -177,9 +178,12 @@ class HiveClient:
         return self._infer(calls.inference_with_model(request))
 
     def _infer(self, call: Call[wire.StreamEvent]) -> Generator[list[wire.StreamEvent]]:
-        reader, stall_s = InferenceReader(self._settings), call.patience.seconds(self._settings)
+        reader, stall_s = InferenceReader(self._settings, self._host), call.patience.seconds(self._settings)
         with self._stream(call, stall_s) as response:
-            if named := reader.opened(response.headers):
+            named = reader.opened(response.headers)
+            if reader.silence_s is not None:  # httpx looks here for each part of a request anew
+                response.request.extensions["timeout"]["read"] = min(stall_s, reader.silence_s)
+            if named:
                 yield named
             try:
                 for group in sse.groups(response.iter_raw(), call.answer, stall_s):

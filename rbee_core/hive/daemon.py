@@ -197,7 +197,7 @@ async def _build(
     answers = Serving(waits, supervisor, link)
     models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, provisioner, resolver, fetching)
     workers = WorkerRoutes(place, supervisor, plugins, resolver, models.canonical)
-    inference = InferenceRoutes(settings.write_timeout_s, supervisor, answers, resolver)
+    inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, resolver)
     routes = HiveRoutes(
         settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted
     )  # fmt: skip

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
 from rbee_core import wire
 
 END = b"data: [DONE]\n\n"
+KEEP_ALIVE = "X-Rbee-Keep-Alive"
 STILL_HERE = b": nothing new\n\n"
 _NEVER_BLOCKS_BYTES = 16 * 1024  # asyncio lets a writer wait from 64 KiB of unsent bytes on
 
@@ -28,11 +29,19 @@ class ReaderGoneError(Exception):
 
 
 class EventStream:
-    """An SSE response being written. `start` and `write` raise `ReaderGoneError` when nobody reads."""
+    """An SSE response being written. `start` and `write` raise `ReaderGoneError` when nobody reads.
 
-    def __init__(self, request: web.Request, write_timeout_s: float) -> None:
+    With `keep_alive_s`, a stream that is silent for so long says so in a comment, and its headers announce that: a
+    reader then knows a cut line from a long thought. Such a stream is a context, whose end ends that.
+    """
+
+    def __init__(self, request: web.Request, write_timeout_s: float, keep_alive_s: float = 0.0) -> None:
         self._request = request
         self._write_timeout_s = write_timeout_s
+        self._keep_alive_s = keep_alive_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._remark: asyncio.Task[None] | None = None
+        self._wrote_at = 0.0
         self.response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
@@ -42,12 +51,39 @@ class EventStream:
         if self.response.prepared:
             return
         try:
+            if self._keep_alive_s:
+                self.response.headers[KEEP_ALIVE] = f"{self._keep_alive_s:g}"
             await self.response.prepare(self._request)
         except ConnectionError as error:
             raise ReaderGoneError from error
+        if self._keep_alive_s:
+            self._look_again(self._keep_alive_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._remark is not None:
+            self._remark.cancel()
+
+    def _look_again(self, every_s: float) -> None:
+        """Send a comment if nothing was written for so long, and is not on its way either; then again."""
+        loop, transport = asyncio.get_running_loop(), self._request.transport
+        if transport is None:
+            return
+        if loop.time() - self._wrote_at >= every_s and transport.get_write_buffer_size() == 0:
+            self._remark = loop.create_task(self._still_here())
+        self._timer = loop.call_later(every_s, self._look_again, every_s)
+
+    async def _still_here(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the next write meets it too
+            await self.response.write(STILL_HERE)
 
     async def write(self, data: bytes) -> None:
         """Send `data` now."""
+        self._wrote_at = asyncio.get_running_loop().time()
         transport = self._request.transport
         try:
             if transport is None or (transport.get_write_buffer_size() == 0 and len(data) <= _NEVER_BLOCKS_BYTES):

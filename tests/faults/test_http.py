@@ -198,6 +198,17 @@ def test_a_body_that_never_comes_does_not_hold_up_the_end(home: Home) -> None:
         assert time.monotonic() - started < 10  # a third of the grace
 
 
+def test_m7_a_silent_stream_says_that_it_lives(home: Home) -> None:
+    home.environment["RBEE_KEEP_ALIVE_S"] = "0.1"
+    hive = home.start_hive()
+    worker_id = spawn(hive, "prefill_s=600")
+    with raw_request(hive, worker_id) as sock:
+        data = b""
+        while data.count(b": nothing new\n\n") < 3:
+            data += sock.recv(4096)
+    assert b"X-Rbee-Keep-Alive: 0.1\r\n" in data
+
+
 def lets_in_again(hive: Hive) -> None:
     def let_in() -> bool:
         try:

@@ -232,6 +232,44 @@ def test_keep_alive_is_no_sign_of_progress() -> None:
         text_of(client)
 
 
+ELSEWHERE = "0.0.0.0"  # leads to this machine, and does not look like it
+KEPT_ALIVE = replace(SETTINGS, token_stall_timeout_s=60, line_timeout_s=0.2)
+
+
+def kept_alive(*, comments: int) -> Handler:
+    """Announce a comment every 50 ms, send so many of them between the tokens and the end, and no end without any."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"X-Rbee-Keep-Alive": "0.05"})
+        await response.prepare(request)
+        await response.write(TOKENS.encode())
+        for _ in range(comments):
+            await asyncio.sleep(0.05)  # noqa: TID251
+            await response.write(b": nothing new\n\n")
+        if not comments:
+            await asyncio.sleep(60)  # noqa: TID251
+        await response.write((DONE + "data: [DONE]\n\n").encode())
+        return response
+
+    return handler
+
+
+def test_m7_a_line_that_was_cut_is_noticed_by_the_missing_comments() -> None:
+    with (
+        served(kept_alive(comments=0)) as port,
+        transport(ELSEWHERE, port, KEPT_ALIVE) as client,
+        pytest.raises(StreamBroken, match=r"nothing came from 0\.0\.0\.0 for 0\.2 s") as caught,
+    ):
+        text_of(client)
+    assert caught.value.details["tokens"] == 2
+
+
+def test_m7_a_stream_that_is_kept_alive_is_waited_for() -> None:
+    patient = replace(KEPT_ALIVE, line_timeout_s=20)
+    with served(kept_alive(comments=6)) as port, transport(ELSEWHERE, port, patient) as client:
+        assert text_of(client) == "Hello"
+
+
 def test_closing_the_stream_hangs_up() -> None:
     gone = threading.Event()
 

@@ -17,6 +17,7 @@ from rbee_core.http.body import read_body
 from rbee_core.http.listen import Limits, serving
 from rbee_core.http.middleware import access, envelope
 from rbee_core.http.routes import Route, Scope, application
+from rbee_core.http.stream import EventStream, ReaderGoneError
 
 HEAD = b"POST /take HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -142,6 +143,38 @@ def test_a4_those_who_are_refused_and_silent_hold_up_nobody_for_long() -> None:
             writer.close()
 
     at_a_server(talk, connections=1)
+
+
+@pytest.mark.parametrize("sent_bytes", [100_000, 1_000_000])
+def test_c16_a_client_that_never_reads_is_dropped_whatever_fits_between(sent_bytes: int) -> None:
+    async def run() -> None:
+        over = asyncio.Event()
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            stream = EventStream(request, 0.3)
+            try:
+                await stream.start()
+                for _ in range(sent_bytes // 1000):
+                    await stream.write(bytes(1000))
+                await asyncio.Event().wait()
+            except ReaderGoneError:
+                pass
+            finally:
+                over.set()
+            return stream.response
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            async with serving(app, bind("127.0.0.1", 0), Limits(write_timeout_s=0.3)) as port, asyncio.timeout(30):
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, ("127.0.0.1", port))
+                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                await over.wait()
+
+    asyncio.run(run())
 
 
 def test_c7_so_many_may_wait_to_be_accepted() -> None:

@@ -23,8 +23,16 @@ CLIENT_LIMIT = 64
 class InferenceRoutes:
     """One hive's routes that generate."""
 
-    def __init__(self, write_timeout_s: float, supervisor: Supervisor, serving: Serving, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        write_timeout_s: float,
+        keep_alive_s: float,
+        supervisor: Supervisor,
+        serving: Serving,
+        resolver: Resolver,
+    ) -> None:
         self._write_timeout_s = write_timeout_s
+        self._keep_alive_s = keep_alive_s
         self._supervisor = supervisor
         self._serving = serving
         self._resolver = resolver
@@ -52,14 +60,14 @@ class InferenceRoutes:
     ) -> web.StreamResponse:
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
         task = msgspec.convert(wanted, wire.WorkerTask, from_attributes=True)
-        stream = EventStream(request, self._write_timeout_s)
+        stream = EventStream(request, self._write_timeout_s, self._keep_alive_s)
 
         async def tell(waiting: Waiting) -> None:
             told = wire.Waiting(position=waiting.position, for_what=waiting.for_what, progress=waiting.progress)
             await stream.start()
             await stream.write(event_bytes(wire.WaitingEvent(waiting=told)))
 
-        with contextlib.suppress(ReaderGoneError):
+        with stream, contextlib.suppress(ReaderGoneError):
             try:
                 client = client_of(request)
                 async with self._serving.open(client, target, task, queue=queue, tell=tell) as answer:
