@@ -17,7 +17,14 @@ from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
 AT_LEAST_ONE = frozenset(
-    {"slots_per_worker", "body_limit_bytes", "log_limit_bytes", "downloads_at_once", "connections_at_once"}
+    {
+        "slots_per_worker",
+        "queue_limit",
+        "body_limit_bytes",
+        "log_limit_bytes",
+        "downloads_at_once",
+        "connections_at_once",
+    }
 )
 MOST: Mapping[str, int] = {"port": 65_535, "threads": 512}  # more threads than llama.cpp is built for crash it
 LONGEST_S = 1_000_000_000  # of seconds: 30 years, which every clock and every wait can still count

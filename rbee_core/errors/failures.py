@@ -76,9 +76,10 @@ class AllSlotsBusy(RbeeError):
     exit_code = 75
 
     def __init__(self, *, slots: int, busy: int, waiting: int = 0) -> None:
-        queue = f", and {waiting} requests wait" if waiting else ""
+        taken = f"All slots are busy ({busy} of {slots})" if slots else "No worker has a slot yet"
+        queue = "1 request waits" if waiting == 1 else f"{waiting} requests wait"
         super().__init__(
-            f"All slots are busy ({busy} of {slots}){queue}",
+            f"{taken}, and {queue} already" if waiting else taken,
             hint="try again in a moment",
             slots=slots,
             busy=busy,

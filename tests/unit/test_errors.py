@@ -9,6 +9,7 @@ import pytest
 
 from rbee_core import errors, wire
 from rbee_core.errors import (
+    AllSlotsBusy,
     BackendNotAvailable,
     InvalidRequest,
     RbeeError,
@@ -170,3 +171,15 @@ def test_b2_what_a_stranger_named_is_escaped_in_every_error() -> None:
     assert RemoteError(code="INTERNAL", message=evil, http_status=500, details={}).message == error.message
     assert copy(error).message == error.message
     assert RbeeError("grün 蜂").message == "grün 蜂"
+
+
+@pytest.mark.parametrize(
+    ("slots", "busy", "waiting", "message"),
+    [
+        (2, 2, 0, "All slots are busy (2 of 2)"),
+        (2, 2, 1, "All slots are busy (2 of 2), and 1 request waits already"),
+        (0, 0, 64, "No worker has a slot yet, and 64 requests wait already"),
+    ],
+)
+def test_a_full_queue_is_told_in_true_words(slots: int, busy: int, waiting: int, message: str) -> None:
+    assert AllSlotsBusy(slots=slots, busy=busy, waiting=waiting).message == message

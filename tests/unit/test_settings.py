@@ -199,3 +199,8 @@ def test_b13_a_file_without_a_key_may_be_read_by_all(tmp_path: Path) -> None:
     environ = write_config(tmp_path, "port = 5")
     (tmp_path / "config.toml").chmod(0o644)
     assert load(environ).port == 5
+
+
+def test_a_queue_that_holds_nobody_would_refuse_every_cold_model(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="RBEE_QUEUE_LIMIT must be 1 or more"):
+        load({"RBEE_HOME": str(tmp_path), "RBEE_QUEUE_LIMIT": "0"})
