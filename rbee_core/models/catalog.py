@@ -4,9 +4,11 @@ A missing, older or damaged database is rebuilt from the manifests that lie besi
 kept aside. All methods block for a moment: call them off the event loop.
 """
 
+import errno
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -17,12 +19,16 @@ from pathlib import Path
 
 from rbee_core.backend import LocalModel
 from rbee_core.domain.model_ref import OF_PLACES, parse
-from rbee_core.errors import CatalogUnusable
+from rbee_core.errors import CatalogUnusable, InsufficientDisk
 from rbee_core.models import store
 
 APPLICATION_ID = 0x72626565  # "rbee"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
+_LOCK_POLL_S = 0.05
+_ROOM_BYTES = 256 * 1024
+"""With less, a write-ahead log cannot be begun: then a write that fails has failed for want of room."""
+_OF_THE_DISK = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 _CREATE = """
 CREATE TABLE IF NOT EXISTS models (
     reference TEXT PRIMARY KEY,
@@ -93,11 +99,11 @@ def row_of(folder: Path, manifest: store.Manifest) -> CatalogRow:
 class Catalog:
     """The open catalog. One connection, used by one thread at a time; other processes may have it open too."""
 
-    def __init__(self, path: Path, models_dir: Path) -> None:
+    def __init__(self, path: Path, models_dir: Path, *, lock_wait_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
         self._models_dir = models_dir
         self._lock = threading.Lock()
-        with _errors(path), _alone(models_dir):
+        with _errors(path), _alone(models_dir, lock_wait_s):
             self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -109,7 +115,24 @@ class Catalog:
             for extra in ("-wal", "-shm"):
                 self._path.with_name(self._path.name + extra).unlink(missing_ok=True)
             existed = False
+        try:
+            return self._writable(existed)
+        except sqlite3.OperationalError as error:
+            if not (existed and _is_full(error, self._path)):
+                raise
+            log.warning("the disk is full: the model catalog is read, and nothing is entered")
+            return _look_at(self._path)
+
+    def _writable(self, existed: bool) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
+        try:
+            self._prepare(db, existed)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection, existed: bool) -> None:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         if _pragma(db, "user_version") == 0:
@@ -118,7 +141,6 @@ class Catalog:
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         if not existed:
             self._adopt(db)
-        return db
 
     def _adopt(self, db: sqlite3.Connection) -> None:
         """Enter every model whose manifest lies beside whole files."""
@@ -189,17 +211,48 @@ def _is_healthy(path: Path) -> bool:
                     f"{path.name} was written by a newer rbee (schema {version}, known is {SCHEMA_VERSION})",
                     hint="update rbee, or set another RBEE_HOME",
                 )
-            return ours and db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            return ours and db.execute("PRAGMA quick_check").fetchone() == ("ok",) and _is_in_shape(db)
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
         return False
 
 
+def _is_in_shape(db: sqlite3.Connection) -> bool:
+    """Return whether the table has our columns, and every value its column's type: SQLite itself minds neither."""
+    if not {name for (name,) in db.execute("SELECT name FROM pragma_table_info('models')")} >= set(_COLUMNS):
+        return False
+    of_wrong_type = " OR ".join(
+        f"typeof({f.name}) != '{'integer' if f.type in (int, 'int') else 'text'}'" for f in fields(CatalogRow)
+    )
+    return db.execute(f"SELECT 1 FROM models WHERE {of_wrong_type} LIMIT 1").fetchone() is None  # noqa: S608
+
+
+def _is_full(error: Exception, path: Path) -> bool:
+    """Return whether a write failed for want of space. SQLite says so, or speaks of the disk in general."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or "full" in str(error):
+        return True
+    return code in _OF_THE_DISK and _free_bytes(path) < _ROOM_BYTES
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:  # there is no such folder
+        return _ROOM_BYTES
+
+
 def _look_at(path: Path) -> sqlite3.Connection:
-    """Open a catalog for reading. Without a write-ahead log nobody has it open, and none is to be made."""
-    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=BUSY_TIMEOUT_S)
+    """Open a catalog for reading. Without a write-ahead log nobody has it open, and none is to be made.
+
+    An empty one is a full disk's: it could not be begun.
+    """
+    log_file = path.with_name(f"{path.name}-wal")
+    mode = "mode=ro" if log_file.exists() and log_file.stat().st_size else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:
@@ -213,14 +266,29 @@ def _insert(db: sqlite3.Connection, row: CatalogRow) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Generator[None]:
-    """Keep other processes from opening a catalog meanwhile: one that is half made looks like a damaged one."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _alone(folder: Path, wait_s: float) -> Generator[None]:
+    """Keep other processes from opening a catalog meanwhile: one that is half made looks like a damaged one.
+
+    Raises `CatalogUnusable` if another one keeps this one out for longer than `wait_s`.
+    """
+    fd, until = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + wait_s
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        while not _try_lock(fd):
+            if time.monotonic() >= until:
+                hint = "a halted rbee may: end it, or let it go on"
+                raise CatalogUnusable(f"Another program holds the lock of {folder}", hint=hint, path=str(folder))
+            time.sleep(_LOCK_POLL_S)
         yield
     finally:
         os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -228,6 +296,8 @@ def _errors(path: Path) -> Generator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if _is_full(error, path):
+            raise InsufficientDisk(need_bytes=_ROOM_BYTES, have_bytes=_free_bytes(path)) from error
         raise CatalogUnusable(
             f"The model catalog cannot be used: {error}", hint=f"see what else has {path} open", path=str(path)
         ) from error

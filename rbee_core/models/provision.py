@@ -4,6 +4,7 @@ Owns the order of the answers: the catalog, then the reference's source, which f
 fetch. What was used is entered in the catalog, and a model that was fetched once is found there without asking anybody.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,13 +16,15 @@ import msgspec
 from rbee_core import aio
 from rbee_core.backend import LocalModel, ModelRef, ModelSource, RemoteModel
 from rbee_core.domain.model_ref import parse
-from rbee_core.errors import DownloadFailed, ModelInUse, ModelNotFound, PluginFailed, RbeeError
+from rbee_core.errors import DownloadFailed, InsufficientDisk, ModelInUse, ModelNotFound, PluginFailed, RbeeError
 from rbee_core.models import store
 from rbee_core.models.catalog import Catalog, CatalogRow, row_of
 from rbee_core.models.claims import Claims
 from rbee_core.models.downloads import Download, Downloads
 from rbee_core.models.looks import Looks
 from rbee_core.models.references import References
+
+log = logging.getLogger(__name__)
 
 ASKED_AT_ONCE = 8
 """So many models may be looked up with one source at a time; a hub that is slow to answer holds nobody else up."""
@@ -164,4 +167,7 @@ class Provisioner:
             format=model.format,
         )
         if row != fresh:
-            self._catalog.add(fresh)
+            try:
+                self._catalog.add(fresh)
+            except InsufficientDisk as error:  # it is here all the same
+                log.warning("%s is not entered in the catalog: %s", model.reference, error)

@@ -1,16 +1,19 @@
 """The model catalog: it persists, and the files are the truth when it is lost or damaged."""
 
 import dataclasses
+import fcntl
+import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from rbee_core.errors import CatalogUnusable
+from rbee_core.errors import CatalogUnusable, InsufficientDisk
 from rbee_core.models import store
 from rbee_core.models.catalog import APPLICATION_ID, SCHEMA_VERSION, Catalog, CatalogRow, row_of
 
@@ -151,13 +154,31 @@ def somebody_else_s(path: Path) -> None:
         db.execute("CREATE TABLE models (x)")
 
 
+def without_its_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE models")
+
+
+def without_a_column(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE models DROP COLUMN format")
+
+
+def of_wrong_types(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE models SET reference = x'ff00' WHERE rowid = 1")
+        db.execute("UPDATE models SET size_bytes = 'many' WHERE rowid = 2")
+        db.commit()
+
+
 DAMAGES = [
     garbage, truncated, cut_in_the_header, empty, zeroed_page, noisy_page, all_zeroes, somebody_else_s,
+    without_its_table, without_a_column, of_wrong_types,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_catalog_is_kept_aside_and_rebuilt(
+def test_b8_a_damaged_catalog_is_kept_aside_and_rebuilt(
     damage: Callable[[Path], None], path: Path, models_dir: Path, open_catalog: Callable[[], Catalog]
 ) -> None:
     kept = downloaded(models_dir, "kept")
@@ -171,6 +192,34 @@ def test_a_damaged_catalog_is_kept_aside_and_rebuilt(
     assert open_catalog().rows() == [kept]
     aside = list(path.parent.glob("models.db.corrupt-*"))
     assert [p.read_bytes() for p in aside] == [damaged]
+
+
+def test_b11_a_full_disk_is_said_to_be_full_and_what_is_there_is_found(
+    monkeypatch: pytest.MonkeyPatch, open_catalog: Callable[[], Catalog]
+) -> None:
+    catalog = open_catalog()
+    catalog.add(row("there"))
+    catalog.close()
+
+    def full(*_: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Catalog, "_writable", full)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    catalog = open_catalog()
+    assert [r.reference for r in catalog.rows()] == ["file:/there"]
+    with pytest.raises(InsufficientDisk):
+        catalog.add(row("new"))
+
+
+def test_b7_a_lock_that_is_never_given_up_has_an_end(path: Path, models_dir: Path) -> None:
+    holder = os.open(models_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(CatalogUnusable, match="Another program holds"):
+            Catalog(path, models_dir, lock_wait_s=0.1)
+    finally:
+        os.close(holder)
 
 
 def test_a_newer_schema_is_refused_and_left_alone(path: Path, open_catalog: Callable[[], Catalog]) -> None:
