@@ -4,6 +4,7 @@ Why not httpx here too: docs/adr/0014.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
@@ -17,6 +18,7 @@ from rbee_core.client import calls, rules
 from rbee_core.client.calls import Call
 from rbee_core.client.rules import (
     ATTEMPTS,
+    EVENTS_SILENCE_S,
     FIRST_RETRY_DELAY_S,
     PROGRESS_SILENCE_S,
     Attempts,
@@ -96,6 +98,21 @@ class AsyncHiveClient:
             except (aiohttp.ClientError, ValueError) as error:
                 raise HiveLost(self.address, error) from error
             await aio.sleep(FIRST_RETRY_DELAY_S)
+
+    async def events(self) -> AsyncGenerator[wire.PoolSnapshot | wire.WorkerChanged]:
+        """Yield the live workers, then each change of a worker's state as it comes, up to the hive's end.
+
+        Another snapshot follows where changes were missed. Raises `HiveLost` when the stream breaks.
+        """
+        call = calls.events()
+        async with self._stream(call, EVENTS_SILENCE_S) as response:
+            chunks = response.content.iter_any()
+            try:
+                async for group in sse.groups_as_they_come(chunks, call.answer, math.inf):
+                    for told in group:
+                        yield told
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                raise HiveLost(self.address, error) from error
 
     async def infer_in_groups(
         self, worker_id: str, request: wire.InferenceRequest

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from rbee_core import wire
@@ -54,6 +54,12 @@ class Call(Generic[T]):
     def idempotent(self) -> bool:
         """Whether it may be sent again when nobody knows if it was carried out."""
         return self.method == "GET"
+
+
+def events() -> Call[wire.PoolSnapshot | wire.WorkerChanged]:
+    """A stream: the live workers, then each change of a worker's state, up to the hive's end."""
+    told: Any = wire.PoolSnapshot | wire.WorkerChanged  # to be read as one or the other
+    return Call("GET", "/v1/events", told)
 
 
 def health() -> Call[wire.Health]:

@@ -17,6 +17,8 @@ from rbee_core.settings import Settings
 ATTEMPTS = 3
 FIRST_RETRY_DELAY_S = 0.1
 PROGRESS_SILENCE_S = 5.0
+EVENTS_SILENCE_S = 60.0
+"""A hive with nothing to tell says so four times as often."""
 
 T = TypeVar("T")
 

@@ -1,5 +1,6 @@
 """The blocking client, for programs that do one thing at a time: the calls over httpx."""
 
+import math
 import ssl
 import sys
 import time
@@ -12,6 +13,7 @@ from rbee_core.client import calls
 from rbee_core.client.calls import Call
 from rbee_core.client.rules import (
     ATTEMPTS,
+    EVENTS_SILENCE_S,
     FIRST_RETRY_DELAY_S,
     PROGRESS_SILENCE_S,
     Attempts,
@@ -138,6 +140,18 @@ class HiveClient:
     def remove_model(self, reference: str) -> wire.RemovedModel:
         """Forget a model and remove its files, if rbee fetched them."""
         return self.call(calls.remove_model(reference))
+
+    def events(self) -> Generator[wire.PoolSnapshot | wire.WorkerChanged]:
+        """Yield the live workers, then each change of a worker's state as it comes, up to the hive's end.
+
+        Another snapshot follows where changes were missed. Raises `HiveLost` when the stream breaks.
+        """
+        call = calls.events()
+        with self._stream(call, EVENTS_SILENCE_S) as response:
+            try:
+                yield from sse.events(response.iter_raw(), call.answer, math.inf)
+            except (httpx.HTTPError, ValueError) as error:
+                raise HiveLost(self.address, error) from error
 
     def spawn(self, request: wire.SpawnRequest) -> wire.SpawnResponse:
         """Return a worker for a model once it listens; it may still be loading."""

@@ -318,3 +318,25 @@ def test_named_calls_of_the_blocking_client_unpack_their_answers() -> None:
     with served(handler) as port, HiveClient("127.0.0.1", port, SETTINGS) as client:
         assert client.list_workers() == client.backends() == client.models() == []
         assert client.stop_worker("worker-1") == client.shutdown() == ["worker-1"]
+
+
+SNAPSHOT = 'data: {"event":"snapshot","number":0,"at_unix":1.0,"workers":[]}\n\n'
+LOADING = '{"worker_id":"w","model_ref":"m","backend":"b","device":"cpu","state":"loading"}'
+CHANGED = (
+    'data: {"event":"changed","number":1,"at_unix":2.0,"worker_id":"w","before":null,"after":"launching",'
+    f'"reason":"wanted","worker":{LOADING}}}\n\n'
+)
+
+
+def test_events_are_a_snapshot_then_changes_up_to_the_end() -> None:
+    with serving(streaming(SNAPSHOT, ": nothing new\n\n", CHANGED, "data: [DONE]\n\n")) as client:
+        snapshot, changed = client.events()
+    assert isinstance(snapshot, wire.PoolSnapshot)
+    assert isinstance(changed, wire.WorkerChanged)
+    assert (snapshot.workers, changed.after, changed.worker.state) == ([], "launching", "loading")
+
+
+@pytest.mark.parametrize("handler", [streaming(SNAPSHOT, break_off=True), streaming(SNAPSHOT, "data: {}\n\n")])
+def test_events_that_break_off_are_a_lost_hive(handler: Handler) -> None:
+    with serving(handler) as client, pytest.raises(HiveLost):
+        list(client.events())

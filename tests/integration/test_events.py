@@ -114,3 +114,13 @@ def test_what_happens_is_for_those_who_have_the_key(home: Home) -> None:
     with connection.getresponse() as answer:
         assert (answer.status, json.load(answer)["error"]["code"]) == (401, "INVALID_API_KEY")
     connection.close()
+
+
+def test_a_client_hears_a_life_as_typed_events(home: Home) -> None:
+    hive = home.start_hive()
+    with hive.connect() as reader:
+        events = reader.events()
+        assert isinstance(next(events), wire.PoolSnapshot)
+        live_a_life(hive)
+        hive.client.shutdown()
+        assert [told.after for told in events if isinstance(told, wire.WorkerChanged)] == LIFE

@@ -41,6 +41,9 @@ class Blocking:
     def follow(self, download_id: str) -> Iterator[wire.DownloadProgress]:
         return self._each(self._client.follow(download_id))
 
+    def events(self) -> Iterator[wire.PoolSnapshot | wire.WorkerChanged]:
+        return self._each(self._client.events())
+
     def _each(self, stream: AsyncGenerator[T]) -> Iterator[T]:
         async def step() -> T | None:
             return await anext(stream, None)

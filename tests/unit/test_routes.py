@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -100,7 +100,7 @@ def test_a_query_is_a_flat_struct_of_texts_and_numbers() -> None:
 
 
 CALLS: list[Call[Any]] = [
-    calls.health(), calls.backends(), calls.models(),
+    calls.events(), calls.health(), calls.backends(), calls.models(),
     calls.list_workers(model="m", backend="b", device=0, state="idle"),
     calls.worker("w"), calls.worker_log("w", 0), calls.show_model("m", backend="b", context_tokens=1),
     calls.download(wire.DownloadRequest(model_ref="m")), calls.download_progress("d"), calls.remove_model("file:/m"),
@@ -115,7 +115,9 @@ def test_what_the_client_calls_is_a_row_with_its_shapes(call: Call[Any]) -> None
     assert rows, "no such row"
     row = rows[0]
     assert set(call.query) <= set(row.query.__struct_fields__ if row.query else ())
-    if row.events:
+    if get_args(call.answer):
+        assert set(get_args(call.answer)) == set(row.events)
+    elif row.events:
         assert all(hasattr(call.answer, field) for shape in row.events for field in shape.__struct_fields__)
     else:
         assert set(row.answers.values()) == {None if call.answer is type(None) else call.answer}
