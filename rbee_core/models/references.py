@@ -18,8 +18,13 @@ class References:
         self._aliases = aliases
 
     def canonical(self, text: str) -> str:
-        """Return the one spelling of what somebody typed or sent. Raises `InvalidRequest` for what names no model."""
+        """Return the one spelling of what somebody sent. Raises `InvalidRequest` for what names no model.
+
+        A relative path is refused, unless the node's owner wrote it: it would start where this process happens to be.
+        """
         source, ref = self._source_of(parse(text, self._aliases), text)
+        if ref.scheme == "file" and text not in self._aliases and not ref.path.startswith(("/", "~")):
+            raise InvalidRequest.bad_reference(text, "a path that is sent to a hive must be absolute")
         return source.canonical(ref)
 
     def source_of(self, reference: str) -> tuple[ModelSource, ModelRef]:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -338,6 +339,18 @@ def test_whatever_is_sent_is_refused_in_the_envelope_and_never_with_a_traceback(
     assert client.worker(worker_id).state == "idle"
     assert hive.stop().exit_code == 0
     assert "Traceback" not in home.log("hive") + home.log(worker_id)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "GET", "POST"])
+def test_c14_a_hive_does_not_tell_where_it_was_started(method: str, hive: Hive) -> None:
+    path, body = {
+        "DELETE": ("/v1/models/x/../y.gguf", None),
+        "GET": ("/v1/models/show?model=y.gguf", None),
+        "POST": ("/v1/workers/spawn", b'{"model_ref": "./y.gguf"}'),
+    }[method]
+    status, answer = call(hive, method, path, body, {})
+    assert (status, answer["error"]["code"]) == (400, "INVALID_REQUEST")
+    assert os.path.realpath(f"/proc/{hive.pid}/cwd") not in json.dumps(answer)
 
 
 def test_every_route_that_changes_something_is_a_post_or_delete(hive: Hive) -> None:

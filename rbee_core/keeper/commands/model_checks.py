@@ -9,8 +9,8 @@ import click
 
 from rbee_core.errors import ModelNotFound
 from rbee_core.home import Home
-from rbee_core.keeper.infer_options import check_text
-from rbee_core.keeper.options import json_option
+from rbee_core.keeper.infer_options import model_for
+from rbee_core.keeper.options import LOCALHOST, json_option
 from rbee_core.keeper.screen.progress import showing
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.keeper.screen.show import show_json, show_table, size_words
@@ -58,7 +58,7 @@ def _canonical(texts: Sequence[str], settings: Settings) -> set[str]:
     from rbee_core.models.references import References
 
     references = References(PluginHost(os.environ).sources(), settings.models)
-    return {references.canonical(check_text(text, "model")) for text in texts}
+    return {references.canonical(model_for(text, LOCALHOST, settings)) for text in texts}
 
 
 def _findings(settings: Settings, wanted: Collection[str], *, json: bool, quiet: bool) -> "list[Finding]":
