@@ -5,6 +5,7 @@ what a token costs here is paid for every token of every request.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import copy
@@ -33,6 +34,9 @@ from rbee_core.hive.worker_client import WorkerClient
 from rbee_core.http.stream import END, event_bytes
 
 CRASH_SETTLE_S = 2.0
+
+log = logging.getLogger(__name__)
+
 STOPPED = (WorkerState.UNLOADED, WorkerState.EVICTED)
 _EVENT_END = b"\n\n"
 
@@ -47,6 +51,7 @@ class Answer:
     def __init__(self, worker: Worker, response: aiohttp.ClientResponse, explain: Explain) -> None:
         self.worker = worker
         self.over = False
+        self._last = (b"", b"")  # the end mark may come by itself
         self._response = response
         self._explain = explain
 
@@ -72,6 +77,19 @@ class Answer:
             except ValueError as error:
                 raise StreamBroken(tokens=tokens, why="the worker sent what is no event") from error
 
+    def outcome(self) -> str:
+        """Return in words how it ended, with the worker's figures."""
+        last = sse.EventParser(wire.StreamEvent).feed(b"".join(self._last))
+        if not (self.over and last):
+            return "not read to its end"
+        end = last[-1]
+        if end.error:
+            return end.error.code
+        return (
+            f"{end.finish_reason}, {end.prompt_tokens} prompt and {end.total_tokens} generated tokens, "
+            f"first token after {end.first_token_ms} ms, {end.duration_ms} ms in all"
+        )
+
     async def _whole_events(self) -> AsyncGenerator[bytes]:
         """Yield what arrives, cut behind its last whole event: half a one would swallow what is said after it.
 
@@ -85,6 +103,7 @@ class Answer:
                 whole, rest = (data[:cut], data[cut:]) if cut >= len(_EVENT_END) else (b"", data)
                 if whole:
                     ended = self.over = whole.endswith(END)
+                    self._last = (self._last[1], whole)
                     yield whole
                 elif len(rest) > sse.EVENT_LIMIT_BYTES:
                     break
@@ -133,7 +152,11 @@ class Serving:
                 request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))
             caller.afterwards = partial(self._let_go, worker, name)
             async with self._ask(worker, request) as answer:
-                yield answer
+                try:
+                    yield answer
+                finally:
+                    what = worker.recipe.reference
+                    log.info("request %s of %s: %s on %s: %s", name, client, what, worker.id, answer.outcome())
                 if answer.over:
                     caller.afterwards = None
 

@@ -242,6 +242,19 @@ def test_n18_a_worker_that_ignores_every_request_to_end_is_killed_by_us(home: Ho
     assert "out of memory" not in home.log("hive")
 
 
+def test_n8_logs_tell_what_was_loaded_and_how_each_request_went(home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "tokens=3")
+    worker = in_state(client, worker_id, "idle")
+    generate(client, worker_id, [], request_id="mine")
+    lines = Path(worker.log_path).read_text(encoding="utf-8").splitlines()
+    assert f"{worker_id}: loading scripted:tokens=3" in lines[0]
+    assert "with scripted on cpu" in lines[1]
+    told = f"scripted:tokens=3 on {worker_id}: stop, 1 prompt and 3 generated tokens, first token after"
+    eventually(lambda: told in home.log("hive"), what="the request's line")
+    assert "request mine of " in home.log("hive")
+
+
 def test_c1_a_client_of_a_worker_that_is_stopped_is_told_so(home: Home) -> None:
     home.environment["RBEE_SHUTDOWN_GRACE_S"] = "1"
     client = home.start_hive().client
