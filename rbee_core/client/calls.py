@@ -9,7 +9,7 @@ from urllib.parse import quote
 from rbee_core import wire
 from rbee_core.settings import Settings
 
-# Before a hive answers about a model it may have to ask the hub, three times 10 s at most.
+# Before a hive answers about a model it may have to ask the hub, which has 30 s, 45 s at most.
 HUB_PATIENCE_S = 60.0
 
 T = TypeVar("T")
