@@ -26,6 +26,7 @@ from rbee_plugins import nvml
 from rbee_plugins.llamacpp import builds, memory
 
 _SPIN_VARIABLES = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
+_PADDING_BYTES = 1 << 20  # llama.cpp maps all of a file: minutes, for one that is mostly nothing
 _SLOTS = 1  # the engine computes one request at a time, whatever number of slots was asked for
 
 
@@ -148,6 +149,12 @@ def checked_header(model: LocalModel) -> GgufHeader:
         raise ModelLoadFailed(reference=model.reference, why="its header does not name an architecture")
     if not header.tensors:
         raise ModelLoadFailed(reference=model.reference, why="it holds a vocabulary without a model")
+    accounted = header.data_offset + 2 * header.tensor_bytes + _PADDING_BYTES
+    if header.size_bytes > accounted:
+        why = (
+            f"it has {header.size_bytes} bytes, and its header accounts for {header.data_offset + header.tensor_bytes}"
+        )
+        raise ModelLoadFailed(reference=model.reference, why=why)
     return header
 
 
