@@ -177,10 +177,9 @@ class Home:
             return "permission denied" if there == self.path else f"permission denied to make it in {there}"
         if wrong := [p for p in self._folders() if p.exists() and not p.is_dir()]:
             return f"{wrong[0].name} in it is no folder"
-        if self.hive_log.exists() and not self.hive_log.is_file():
-            return "logs/hive.log in it is no file"
-        closed = [p.name for p in self._folders() if p.is_dir() and not os.access(p, _READ_AND_WRITE)]
-        return f"permission denied for {closed[0]} in it" if closed else ""
+        if closed := [p.name for p in self._folders() if p.is_dir() and not os.access(p, _READ_AND_WRITE)]:
+            return f"permission denied for {closed[0]} in it"
+        return "logs/hive.log in it is no file" if self.hive_log.exists() and not self.hive_log.is_file() else ""
 
     def nearest(self) -> Path:
         """Return the folder, or the nearest one above it that exists already."""

@@ -94,9 +94,13 @@ def events(chunks: Iterable[bytes], shape: type[T], stall_s: float) -> Iterator[
     return chain.from_iterable(groups(chunks, shape, stall_s))
 
 
-def stalled(stall_s: float, who: str = "No sign of life came") -> DeadlineExceeded:
+class Stalled(DeadlineExceeded):
+    """Raised for a stream that went silent; whoever set a deadline of his own can tell the two apart."""
+
+
+def stalled(stall_s: float, who: str = "No sign of life came") -> Stalled:
     """Return the error of a stream that went silent: no token, and nothing of the prompt read."""
-    return DeadlineExceeded(
+    return Stalled(
         f"{who} for {stall_s:g} s",
         hint="a slow machine needs a larger token_stall_timeout_s: set RBEE_TOKEN_STALL_TIMEOUT_S, restart the hive",
     )

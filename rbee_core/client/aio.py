@@ -27,7 +27,7 @@ from rbee_core.client.rules import (
     check_status,
     read,
 )
-from rbee_core.errors import DeadlineExceeded, RemoteError
+from rbee_core.errors import RemoteError
 from rbee_core.settings import Settings
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class AsyncHiveClient:
                             yield progress
                             if progress.state != "running":
                                 return
-            except (TimeoutError, DeadlineExceeded):  # a silence: the next stream begins with where it is
+            except (TimeoutError, sse.Stalled):  # a silence: the next stream begins with where it is
                 pass
             except (aiohttp.ClientError, ValueError) as error:
                 raise HiveLost(self.address, error) from error
@@ -169,8 +169,14 @@ class AsyncHiveClient:
             await aio.sleep(delay_s)
         async with response:
             if response.status >= 400:
-                check_status(self.address, response.status, await response.read())
+                check_status(self.address, response.status, await self._read(response))
             yield response
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise HiveLost(self.address, error) from error
 
     async def _send(self, call: Call[T], limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         assert self._session is not None

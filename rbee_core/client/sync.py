@@ -23,7 +23,7 @@ from rbee_core.client.rules import (
     headers,
     read,
 )
-from rbee_core.errors import DeadlineExceeded, RemoteError
+from rbee_core.errors import RemoteError
 from rbee_core.settings import Settings
 
 # httpx imports its own command line program, with rich and pygments, wherever those are installed: a third of its
@@ -214,7 +214,7 @@ class HiveClient:
         try:
             with self._stream(call, PROGRESS_SILENCE_S) as response:
                 yield from sse.events(response.iter_raw(), call.answer, call.patience.seconds(self._settings))
-        except (httpx.ReadTimeout, DeadlineExceeded):
+        except (httpx.ReadTimeout, sse.Stalled):
             return
         except (httpx.HTTPError, ValueError) as error:
             raise HiveLost(self.address, error) from error
@@ -226,10 +226,16 @@ class HiveClient:
         response = self._heard(call, lambda: self._http.send(request, stream=True), ATTEMPTS)
         try:
             if response.status_code >= 400:
-                check_status(self.address, response.status_code, response.read())
+                check_status(self.address, response.status_code, self._read(response))
             yield response
         finally:
             response.close()
+
+    def _read(self, response: httpx.Response) -> bytes:
+        try:
+            return response.read()
+        except httpx.HTTPError as error:
+            raise HiveLost(self.address, error) from error
 
     def _heard(self, call: Call[T], send: Callable[[], httpx.Response], attempts: int) -> httpx.Response:
         """Send until somebody answers."""

@@ -72,15 +72,17 @@ class PluginCalls:
         """
         async with asyncio.TaskGroup() as tasks:
             for plugin, listener in self._plugins.listeners(hook):
-                tasks.create_task(self._tell(plugin, listener, arguments))
+                tasks.create_task(self._tell(hook, plugin, listener, arguments))
 
-    async def _tell(self, plugin: str, listener: Callable[..., object], arguments: dict[str, Any]) -> None:
+    async def _tell(self, hook: str, plugin: str, listener: Callable[..., object], arguments: dict[str, Any]) -> None:
         try:
             await self._listeners[plugin].call(self._limit_s, _guarded, f"hook of plugin {plugin}", listener, arguments)
         except aio.DeadlinePassed:
             self._plugins.drop(plugin, TimeoutError(f"its hook did not return within {self._limit_s:g} s"))
-        except PluginFailed as error:
+        except RbeeError as error:  # its own kind of failure, or one of ours that it raised
             self._plugins.drop(plugin, error.__cause__ or error)
+        except RuntimeError as error:  # the system gives no more threads
+            log.warning("plugin %s was not told of %s: %s", plugin, hook, error)
 
     async def _call(self, backend: Backend, what: str, limit_s: float, function: Callable[..., T], *args: Any) -> T:
         try:

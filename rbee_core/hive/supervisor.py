@@ -351,7 +351,8 @@ class Supervisor:
             await aio.sleep(TICK_S)
             self.feed(ev.Tick(self._now()))
             written = [self._home.worker_log(worker.id) for worker in self.pool.live()]
-            await aio.off_loop(logs.bound_all, written, self._care.log_limit_bytes)
+            with contextlib.suppress(RuntimeError):  # the system gives no more threads: the next tick tries again
+                await aio.off_loop(logs.bound_all, written, self._care.log_limit_bytes)
 
     def _backend(self, worker: Worker) -> Backend:
         return self._plugins.backends()[worker.recipe.backend]

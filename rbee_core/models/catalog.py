@@ -103,6 +103,7 @@ class Catalog:
         self._path = path
         self._models_dir = models_dir
         self._lock = threading.Lock()
+        self._reads_only = False
         with _errors(path), _alone(models_dir, lock_wait_s):
             self._db = self._open()
 
@@ -121,7 +122,15 @@ class Catalog:
             if not (existed and _is_full(error, self._path)):
                 raise
             log.warning("the disk is full: the model catalog is read, and nothing is entered")
+            self._reads_only = True
             return _look_at(self._path)
+
+    def _reopen(self) -> None:
+        """Open it for writing where a full disk did not let us at the start."""
+        if self._reads_only:
+            db = self._writable(existed=True)
+            self._db.close()
+            self._db, self._reads_only = db, False
 
     def _writable(self, existed: bool) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
@@ -176,11 +185,13 @@ class Catalog:
     def add(self, row: CatalogRow) -> None:
         """Enter or replace a model. Durable when it returns."""
         with self._lock, _errors(self._path):
+            self._reopen()
             _insert(self._db, row)
 
     def remove(self, reference: str) -> None:
         """Forget a model; its files are the caller's to remove."""
         with self._lock, _errors(self._path):
+            self._reopen()
             self._db.execute("DELETE FROM models WHERE reference = ?", (reference,))
 
 

@@ -156,7 +156,8 @@ class Downloads:
         """
         folder = await aio.off_loop(store.folder_for, self._models_dir, model)
         for download in self._known.values():
-            if not download.ended and download.model.reference == model.reference:
+            going_on = not (download.ended or download.cancel.is_set())
+            if going_on and download.model.reference == model.reference:
                 return download
         if len(self._waiting) >= WAITING:
             raise TooManyDownloads(waiting=WAITING)
@@ -176,7 +177,7 @@ class Downloads:
 
     def cancel(self, reference: str) -> Download:
         """Stop the download of a model; what was fetched is kept. Raises `ModelNotFound` if there is none."""
-        download = next((d for d in self.running() if d.model.reference == reference), None)
+        download = next((d for d in reversed(self.running()) if d.model.reference == reference), None)
         if download is None:
             why = "it is not being fetched"
             raise ModelNotFound(reference=reference, why=why, hint="`rbee models downloads` shows what is")
@@ -315,7 +316,8 @@ def _check_space(download: Download) -> None:
         download.folder.mkdir(parents=True, exist_ok=True)
         have = shutil.disk_usage(download.folder).free
     paths = [download.folder / f.name for f in download.model.files]
-    there = sum(p.stat().st_size for p in paths if p.is_file())
+    parts = [p.with_name(f"{p.name}.part") for p in paths]
+    there = sum(p.stat().st_size for p in (*paths, *parts) if p.is_file())
     need = (download.model.size_bytes - there) * 105 // 100
     if need > have:
         raise InsufficientDisk(need_bytes=need, have_bytes=have)

@@ -125,7 +125,7 @@ class Provisioner:
         if self._downloads.runs(reference):
             raise ModelInUse(reference=reference, users=["a running download"])
         with self._claims.removing(reference):
-            return await aio.off_loop(self._remove, reference)
+            return await aio.to_the_end(self._remove, reference)
 
     def _remove(self, name: str) -> "Removed":
         row = self._catalog.find(name)

@@ -217,7 +217,7 @@ class EngineHost:
         except RbeeError as error:
             log.error("the load failed: %s", error)  # noqa: TRY400  # a sentence for the user, no traceback
             self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(error)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("the load failed")
             failure = PluginFailed(what="loading by the backend", error=error)
             self._move(wire.LoadProgress(state="failed", error=wire.ErrorObject.of(failure)))

@@ -101,7 +101,7 @@ def test_the_crash_of_one_worker_does_not_disturb_another(home: Home) -> None:
 def test_a_load_that_ends_badly_is_a_failed_worker(script: str, state: str, words: str, home: Home) -> None:
     client = home.start_hive().client
     worker_id = spawn(client, script)
-    worker = in_state(client, worker_id, state, within_s=5)
+    worker = in_state(client, worker_id, state)
     assert worker.error is not None
     assert words in worker.reason + worker.error.message
     assert client.list_workers() == []
@@ -200,7 +200,7 @@ def test_a_request_s_own_deadline(home: Home) -> None:
     with pytest.raises(RemoteError) as caught:
         generate(client, worker_id, [], timeout_s=0.3)
     assert caught.value.code == "DEADLINE_EXCEEDED"
-    in_state(client, worker_id, "idle", within_s=1)
+    in_state(client, worker_id, "idle")
 
 
 def test_a_flood_on_stderr_is_bounded_and_blocks_nobody(home: Home) -> None:

@@ -24,7 +24,7 @@ from rbee_kit.waiting import eventually
 
 pytestmark = pytest.mark.scripted
 
-FREE_WITHIN_S = 1.0
+FREE_WITHIN_S = 10.0
 
 
 def spawn(hive: Hive, script: str) -> str:

@@ -56,7 +56,7 @@ def test_a_signal_ends_hive_and_workers_in_order(number: signal.Signals, home: H
     for tokens in range(1, 4):
         spawn(hive, f"tokens={tokens}")
     hive.program.signal(number)
-    result = ends_within(hive, 3)
+    result = ends_within(hive, 10)
     assert result.exit_code == 0
     assert "Shut down 3 workers." in result.stderr
     assert home.processes() == []
@@ -77,7 +77,7 @@ def test_who_does_not_go_when_asked_is_told_then_killed(home: Home) -> None:
     hive = home.start_hive()
     told, killed = spawn(hive, "ignore_shutdown=1"), spawn(hive, "ignore_shutdown=1;ignore_term=1")
     hive.program.signal(signal.SIGTERM)
-    assert ends_within(hive, 4).exit_code == 0
+    assert ends_within(hive, 10).exit_code == 0
     assert "scripted: told to terminate" in home.log(told)
     assert "scripted: asked to stop" in home.log(killed)
     assert home.processes() == []
@@ -89,14 +89,14 @@ def test_all_workers_are_stopped_at_the_same_time(home: Home) -> None:
     for tokens in range(1, 4):
         spawn(hive, f"ignore_shutdown=1;ignore_term=1;tokens={tokens}")
     hive.program.signal(signal.SIGTERM)
-    ends_within(hive, 4)
+    ends_within(hive, 10)
 
 
 def test_a_request_that_is_nearly_done_may_finish(home: Home) -> None:
     hive = home.start_hive()
     request = Request(hive, spawn(hive, "tokens=30;token_ms=20"))
     result = hive.stop()
-    request.join(5)
+    request.join(30)
     assert request.error is None
     assert request.events[-1].done
     assert request.events[-1].total_tokens == 30
@@ -108,8 +108,8 @@ def test_an_endless_request_gets_its_terminal_event(home: Home) -> None:
     hive = home.start_hive()
     request = Request(hive, spawn(hive, "tokens=inf;token_ms=20"))
     hive.program.signal(signal.SIGTERM)
-    ends_within(hive, 3.5)
-    request.join(5)
+    ends_within(hive, 10)
+    request.join(30)
     assert isinstance(request.error, RemoteError)
     assert request.error.code == "SHUTTING_DOWN"
     assert "Traceback" not in home.log("hive")
@@ -129,7 +129,7 @@ def test_nothing_new_is_taken_while_requests_finish(home: Home) -> None:
             refused()
         assert (caught.value.code, caught.value.http_status) == ("SHUTTING_DOWN", 503)
     assert hive.program.finish(10).exit_code == 0
-    request.join(5)
+    request.join(30)
     assert request.events[-1].done
 
 
@@ -140,9 +140,9 @@ def test_a_second_signal_ends_it_now(script: str, home: Home) -> None:
     hive.program.signal(signal.SIGINT)
     eventually(lambda: "press Ctrl+C again" in home.log("hive"), what="the hive waits")
     hive.program.signal(signal.SIGINT)
-    ends_within(hive, 2)
+    ends_within(hive, 10)
     assert home.processes() == []
-    request.join(5)
+    request.join(30)
     assert request.error is not None
 
 
@@ -150,7 +150,7 @@ def test_a_stop_during_the_load_does_not_wait_for_it(home: Home) -> None:
     hive = home.start_hive()
     hive.client.spawn(wire.SpawnRequest(model_ref="scripted:load_hang=1;load_progress=1"))
     hive.program.signal(signal.SIGTERM)
-    ends_within(hive, 3)
+    ends_within(hive, 10)
 
 
 def test_a_worker_that_is_stopped_while_it_generates_ends_the_stream(home: Home) -> None:
@@ -159,8 +159,8 @@ def test_a_worker_that_is_stopped_while_it_generates_ends_the_stream(home: Home)
     request = Request(hive, worker_id)
     sent = time.monotonic()
     hive.client.stop_worker(worker_id)
-    assert time.monotonic() - sent < 3
-    request.join(5)
+    assert time.monotonic() - sent < 10
+    request.join(30)
     assert request.error is not None
     assert request.error.code == "SHUTTING_DOWN"
 

@@ -21,7 +21,7 @@ from rbee_core.settings import Settings
 from tests.support.clients import TRANSPORTS, Client
 from tests.support.http_server import Handler, served
 
-SETTINGS = Settings(home=Path("/nowhere"), connect_timeout_s=1, request_timeout_s=1, token_stall_timeout_s=0.3)
+SETTINGS = Settings(home=Path("/nowhere"), connect_timeout_s=5, request_timeout_s=5, token_stall_timeout_s=2)
 REQUEST = wire.InferenceRequest(prompt="Hi", request_id="req-1")
 DONE = 'data: {"done":true,"total_tokens":2,"duration_ms":7,"finish_reason":"stop"}\n\n'
 TOKENS = 'data: {"token":"Hel","index":0}\n\ndata: {"token":"lo","index":1}\n\n'
@@ -233,7 +233,7 @@ def test_keep_alive_is_no_sign_of_progress() -> None:
 
 
 ELSEWHERE = "0.0.0.0"  # leads to this machine, and does not look like it
-KEPT_ALIVE = replace(SETTINGS, token_stall_timeout_s=60, line_timeout_s=0.2)
+KEPT_ALIVE = replace(SETTINGS, token_stall_timeout_s=60, line_timeout_s=2)
 
 
 def kept_alive(*, comments: int) -> Handler:
@@ -258,7 +258,7 @@ def test_m7_a_line_that_was_cut_is_noticed_by_the_missing_comments() -> None:
     with (
         served(kept_alive(comments=0)) as port,
         transport(ELSEWHERE, port, KEPT_ALIVE) as client,
-        pytest.raises(StreamBroken, match=r"nothing came from 0\.0\.0\.0 for 0\.2 s") as caught,
+        pytest.raises(StreamBroken, match=r"nothing came from 0\.0\.0\.0 for 2 s") as caught,
     ):
         text_of(client)
     assert caught.value.details["tokens"] == 2
@@ -288,12 +288,12 @@ def test_closing_the_stream_hangs_up() -> None:
         stream = events_of(client)
         next(stream)
         stream.close()
-        assert gone.wait(2)
+        assert gone.wait(30)
 
 
 def test_a_download_is_followed_over_silences_and_breaks_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("sync", "aio"):
-        monkeypatch.setattr(f"rbee_core.client.{module}.PROGRESS_SILENCE_S", 0.2)
+        monkeypatch.setattr(f"rbee_core.client.{module}.PROGRESS_SILENCE_S", 2.0)
     told = [("running", 1), ("running", 2), ("done", 3)]
     asked: list[str] = []
 

@@ -91,3 +91,13 @@ def test_a_process_that_cannot_be_watched_does_not_run(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
     asyncio.run(scenario())
+
+
+def test_what_is_written_to_a_process_that_has_ended_is_refused_as_the_system_would(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        child = Child(start_process(SLEEP, os.environ, tmp_path / "log"))
+        await child.end(0, 0)
+        with pytest.raises(BrokenPipeError):
+            child.write(b"too late")
+
+    asyncio.run(scenario())

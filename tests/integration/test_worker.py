@@ -266,20 +266,20 @@ def test_shutdown_ends_the_process_and_its_streams(start: StartWorker) -> None:
     lines = [line for line in answer if line.startswith(b"data: ")]
     connection.close()
     assert json.loads(lines[-2][6:])["error"]["code"] == "SHUTTING_DOWN"
-    assert worker.process.wait(3) == 0
+    assert worker.process.wait(30) == 0
 
 
 def test_shutdown_does_not_wait_for_a_load(start: StartWorker) -> None:
     worker = start("load_hang=1")
     worker.call("POST", "/v1/shutdown")
-    assert worker.process.wait(3) == 0
+    assert worker.process.wait(30) == 0
 
 
 def test_it_leaves_when_its_stdin_ends(start: StartWorker) -> None:
     worker = start("tokens=inf")
     assert worker.process.stdin is not None
     worker.process.stdin.close()
-    assert worker.process.wait(3) != 0
+    assert worker.process.wait(30) != 0
     worker.process.stdin = None
 
 
@@ -292,7 +292,7 @@ def test_it_leaves_when_the_hive_does_not_want_it(start: StartWorker, hive: Fake
     hive.handler.status = 404
     worker = start("load_hang=1", wait=False)
     hive.ready()
-    assert worker.process.wait(5) != 0
+    assert worker.process.wait(30) != 0
 
 
 def test_ctrl_c_is_the_hive_s_to_handle(start: StartWorker) -> None:

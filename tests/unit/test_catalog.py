@@ -201,7 +201,7 @@ def test_b11_a_full_disk_is_said_to_be_full_and_what_is_there_is_found(
     catalog.add(row("there"))
     catalog.close()
 
-    def full(*_: object) -> sqlite3.Connection:
+    def full(*_: object, **__: object) -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(Catalog, "_writable", full)
@@ -210,6 +210,9 @@ def test_b11_a_full_disk_is_said_to_be_full_and_what_is_there_is_found(
     assert [r.reference for r in catalog.rows()] == ["file:/there"]
     with pytest.raises(InsufficientDisk):
         catalog.add(row("new"))
+    monkeypatch.undo()
+    catalog.add(row("new"))  # there is room again, and no restart was needed
+    assert [r.reference for r in catalog.rows()] == ["file:/new", "file:/there"]
 
 
 def test_b7_a_lock_that_is_never_given_up_has_an_end(path: Path, models_dir: Path) -> None:

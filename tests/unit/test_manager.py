@@ -205,8 +205,8 @@ def test_n25_rbees_own_backends_keep_their_names_and_the_taker_is_told(install: 
 def test_a_plugin_that_hangs_at_import_is_given_up(install: Install) -> None:
     hanging = install("hanging", "import threading\nthreading.Event().wait(20)")
     good = install("good", backends(Fake("one")))
-    host = PluginHost({}, [hanging, good], limit_s=0.1)
-    assert "did not end within 0.1 s" in host.reports()[1].failure
+    host = PluginHost({}, [hanging, good], limit_s=2.0)
+    assert "did not end within 2 s" in host.reports()[1].failure
     assert set(host.backends()) == {"one"}
 
 
@@ -308,9 +308,9 @@ def test_a_hook_that_hangs_is_given_up(install: Install) -> None:
         end.wait(20)
 
     hanging = install("hanging", {"rbee_register_backends": rbee_register_backends})
-    host = PluginHost({}, [hanging, install("good", backends(Fake("good")))], limit_s=0.1)
+    host = PluginHost({}, [hanging, install("good", backends(Fake("good")))], limit_s=2.0)
     assert set(host.backends()) == {"good"}
-    assert "rbee_register_backends did not end within 0.1 s" in host.reports()[1].failure
+    assert "rbee_register_backends did not end within 2 s" in host.reports()[1].failure
     end.set()
 
 

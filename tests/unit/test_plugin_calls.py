@@ -66,10 +66,10 @@ def test_a_stranger_is_called_in_another_thread() -> None:
 def test_one_that_hangs_is_late_and_the_others_are_heard() -> None:
     end = threading.Event()
     hanging, good = Driver(lambda: end.wait(LONG_S)), Driver()
-    late, usable = run(lambda calls: calls.ask([hanging, good]), limit_s=0.2)
+    late, usable = run(lambda calls: calls.ask([hanging, good]), limit_s=2.0)
     end.set()
     assert late.late is not None
-    assert (late.late.details["plugin"], late.late.details["waited_s"]) == ("driver", 0.2)
+    assert (late.late.details["plugin"], late.late.details["waited_s"]) == ("driver", 2.0)
     assert usable.usable
 
 
@@ -179,11 +179,15 @@ def test_a_listener_that_fails_or_hangs_is_dropped_and_others_hear() -> None:
     def listen(worker_id: str) -> None:
         heard.append(worker_id)
 
-    host = Listeners(bad=lambda **_: 1 / 0, slow=lambda **_: end.wait(LONG_S), good=listen)
-    run(lambda calls: calls.tell("rbee_worker_gone", worker_id="w1"), limit_s=0.2, host=host)
+    def refuse(worker_id: str) -> None:
+        raise ModelLoadFailed(reference=worker_id, why="an error of ours, raised by a stranger")
+
+    host = Listeners(bad=lambda **_: 1 / 0, ours=refuse, slow=lambda **_: end.wait(LONG_S), good=listen)
+    run(lambda calls: calls.tell("rbee_worker_gone", worker_id="w1"), limit_s=2.0, host=host)
     end.set()
     assert isinstance(host.dropped["bad"], ZeroDivisionError)
-    assert "0.2 s" in str(host.dropped["slow"])
+    assert isinstance(host.dropped["ours"], ModelLoadFailed)
+    assert "2 s" in str(host.dropped["slow"])
     assert heard == ["w1"]
 
 

@@ -9,6 +9,7 @@ through a pidfd, never by waiting for a pipe to close: a grandchild may hold a p
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -48,6 +49,8 @@ class Child:
     def write(self, data: bytes) -> None:
         """Write to the child's stdin. Raises `OSError` if it is gone."""
         assert self._process.stdin is not None
+        if self._process.stdin.closed:  # as it is once its end was seen
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         self._process.stdin.write(data)
         self._process.stdin.flush()
 

@@ -74,7 +74,8 @@ class Launcher:
         await aio.off_loop(self._note, worker_id, child.pid)
         await child.wait()
         self._guard.remove(child.pid)
-        await aio.off_loop(self._home.worker_note_path(worker_id).unlink, missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that cannot be written; the next hive sweeps
+            await aio.off_loop(self._home.worker_note_path(worker_id).unlink, missing_ok=True)
 
     def _note(self, worker_id: str, pid: int) -> None:
         """Let a later hive find the process, should this one and its guardian be killed."""

@@ -108,7 +108,7 @@ def tail(path: Path, lines: int = 20) -> tuple[str, ...]:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 64_000))
             data = file.read()
-    except FileNotFoundError:
+    except OSError:  # gone, or the system is short of something: the end of a process is told without it
         return ()
     last = data.decode("utf-8", "replace").splitlines()[-lines:]
     return tuple(escape(line)[:500] for line in last if line.strip())
