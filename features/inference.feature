@@ -154,7 +154,7 @@ Feature: Inference
     And a model that hangs at word 5
     When a text of 20 tokens is asked for
     Then it is refused with exit code 1
-    And it says "no token for 1 s"
+    And it says "gave no sign of life for 1 s"
     And stdout holds 5 words
 
   @scripted

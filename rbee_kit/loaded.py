@@ -64,7 +64,7 @@ class Loaded:
 
     def ask(self, client: HiveClient | None = None, **request: Any) -> Text:
         """Ask for a text and wait for its end. Greedy unless a temperature is given. Another thread, another client."""
-        wanted = wire.build(wire.InferenceRequest, **{"temperature": 0.0, **request})
+        wanted = wire.build(wire.WorkerInference, **{"temperature": 0.0, **request})
         events: list[wire.StreamEvent] = []
         arrived_s: list[float] = []
         started = time.monotonic()
@@ -92,7 +92,7 @@ class Loaded:
 
         def admitted() -> bool:
             nonlocal refused_at
-            answer = self.ask(prompt=WORD, max_tokens=1)
+            answer = self.ask(prompt=WORD, max_tokens=1, queue=False)
             if answer.error is not None and answer.error.code == "ALL_SLOTS_BUSY":
                 refused_at = time.monotonic()
                 return False

@@ -336,14 +336,17 @@ class Supervisor:
             child.kill()
 
     async def _drain(self, force: asyncio.Event) -> None:
-        """Let running requests finish, for a part of the grace time."""
+        """Let requests that somebody still waits for finish, for a part of the grace time."""
+
+        def active() -> int:
+            return sum(caller.holds_slot for caller in self._callers.values())
+
         self.feed(ev.DrainWanted(self._now()))
-        active = sum(len(w.requests) for w in self.pool.live())
-        if not active:
+        if not active():
             return
-        log.info("waiting for %d running requests; press Ctrl+C again to stop now", active)
+        log.info("waiting for %d running requests; press Ctrl+C again to stop now", active())
         deadline = self._now() + self._care.grace_s * stop.DRAIN_SHARE
-        while any(w.requests for w in self.pool.live()) and self._now() < deadline and not force.is_set():
+        while active() and self._now() < deadline and not force.is_set():
             await aio.sleep(0.02)
 
     async def _tick(self) -> None:
