@@ -10,7 +10,7 @@ import pytest
 
 from rbee_core.backend import GenerateRequest
 
-MARGIN = 1.5
+MARGIN = 1.2
 CERTAIN = [("a b c d e f g h i", 6), ("The alphabet: A, B, C, D, E, F, G,", 4)]
 
 

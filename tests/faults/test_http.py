@@ -256,7 +256,7 @@ def test_a3_a_worker_is_not_called_crashed_when_the_hive_is_short_of_descriptors
     assert statuses == {"HTTP/1.1 200": 1, "HTTP/1.1 503": 99}
     lets_in_again(hive)
     is_free(hive, worker_id)
-    assert hive.client.worker(worker_id).state == "idle"
+    eventually(lambda: hive.client.worker(worker_id).state == "idle", what="the worker is idle")
     said = home.log("hive") + hive.program.stderr
     assert "Traceback" not in said
     assert "WORKER_CRASHED" not in said
