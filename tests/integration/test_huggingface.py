@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -212,11 +214,11 @@ def test_a_half_empty_folder_in_the_cache_is_passed_over(hub: Hub, tmp_path: Pat
 
 
 def test_what_huggingface_hub_fetched_is_found(hub: Hub, tmp_path: Path) -> None:
-    from huggingface_hub import close_session, hf_hub_download
-
     hub.add("o/r/a.Q4_0.gguf", GGUF)
-    path = hf_hub_download("o/r", "a.Q4_0.gguf", endpoint=hub.url, cache_dir=tmp_path / "hf" / "hub", token=False)
-    close_session()  # the library keeps connections for the process's life
+    # In a process of its own: the library reads its switches when it is imported, and another test may have set them.
+    script = "import sys, huggingface_hub as h; print(h.hf_hub_download(*sys.argv[1:3], cache_dir=sys.argv[3]))"
+    argv = [sys.executable, "-P", "-c", script, "o/r", "a.Q4_0.gguf", str(tmp_path / "hf" / "hub")]
+    path = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100).stdout.strip()
     asked = len(hub.requests)
     model = resolve("o/r")
     assert isinstance(model, LocalModel)
