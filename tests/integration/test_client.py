@@ -17,6 +17,7 @@ from aiohttp import web
 from rbee_core import wire
 from rbee_core.client import HiveClient, HiveLost, calls
 from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RemoteError, StreamBroken
+from rbee_core.keeper.interrupt import deadline
 from rbee_core.settings import Settings
 from tests.support.clients import TRANSPORTS, Client
 from tests.support.http_server import Handler, served
@@ -309,6 +310,28 @@ def test_a_download_is_followed_over_silences_and_breaks_of_the_stream(monkeypat
     with serving(handler) as client:
         assert [(p.state, p.done_bytes) for p in client.follow("d")] == told
     assert asked == ["/v1/models/download/progress?id=d"] * 3
+
+
+def test_a_command_s_deadline_is_no_silence_of_a_download() -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        state = "running" if len(asked) == 1 else "done"
+        await response.write(f'data: {{"id":"d","reference":"m","state":"{state}"}}\n\n'.encode())
+        await asyncio.sleep(60)  # noqa: TID251
+        return response
+
+    with (
+        served(handler) as port,
+        HiveClient("127.0.0.1", port, SETTINGS) as client,
+        pytest.raises(DeadlineExceeded, match="deadline of 1 s"),
+        deadline(1),
+    ):
+        list(client.follow("d"))
+    assert len(asked) == 1
 
 
 def test_named_calls_of_the_blocking_client_unpack_their_answers() -> None:

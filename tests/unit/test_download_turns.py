@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rbee_core import aio
 from rbee_core.backend import RemoteFile, RemoteModel
-from rbee_core.errors import DownloadFailed, RbeeError, ShuttingDown, TooManyDownloads
+from rbee_core.errors import DownloadFailed, InsufficientDisk, RbeeError, ShuttingDown, TooManyDownloads
 from rbee_core.models import downloads, transfer
 from rbee_core.models.catalog import Catalog
 from rbee_core.models.downloads import Download, Downloads
@@ -189,3 +190,38 @@ def test_each_of_several_waiters_gets_a_failure_of_its_own(tmp_path: Path) -> No
     assert (first.code, first.message) == (second.code, second.message) == ("DOWNLOAD_FAILED", "The hub hung up")
     assert first is not second
     assert first.__traceback__ is not second.__traceback__
+
+
+def test_a_pull_after_a_cancel_is_a_new_one_though_the_old_has_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, left = threading.Event(), threading.Event()
+
+    def fetch(_file: RemoteFile, destination: Path, *, cancel: threading.Event, **_: Any) -> None:
+        if not began.is_set():
+            began.set()
+            left.wait(LONG_S)
+        if cancel.is_set():
+            raise downloads.RequestCanceled
+        destination.write_bytes(DATA)
+
+    async def work() -> None:
+        async with running(tmp_path, at_once=2) as (some, _):
+            first = await some.start(model("r"))
+            await aio.off_loop(began.wait, LONG_S)
+            assert some.cancel("hf:org/r") is first
+            second = await some.start(model("r"))
+            assert (await second.result()).reference == "hf:org/r"
+            left.set()
+
+    monkeypatch.setattr(transfer, "fetch", fetch)
+    within(work)
+
+
+def test_what_is_fetched_already_needs_no_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    download = Download(model("r"), tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=len(DATA) // 2))
+    with pytest.raises(InsufficientDisk):
+        downloads._check_space(download)
+    (tmp_path / "m.gguf.part").write_bytes(DATA[: len(DATA) * 3 // 4])
+    downloads._check_space(download)

@@ -199,9 +199,10 @@ def test_an_engine_without_slots_is_no_engine(offered: int) -> None:
     assert host.progress.state == "failed"
 
 
-def test_a_load_that_raises_stop_iteration_fails_and_does_not_hang() -> None:
+@pytest.mark.parametrize("how", [StopIteration, SystemExit])
+def test_a_load_that_tries_to_leave_fails_and_does_not_hang(how: type[BaseException]) -> None:
     def load(_progress: object) -> Engine:
-        return next(iter(()))
+        raise how
 
     async def main() -> None:
         host = engine.EngineHost(load, 1)
