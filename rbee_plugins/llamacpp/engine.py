@@ -1,7 +1,7 @@
 """Generates text with a loaded llama.cpp model, one request at a time.
 
 Owns the order of things: prompt, prefill, sampling, characters. Device choice arrives in `EngineSettings`, so that
-every llama.cpp backend shares this engine; the native calls are `native.NativeModel`'s.
+every llama.cpp backend shares this engine; the native calls are `native`'s.
 """
 
 import codecs
@@ -46,8 +46,16 @@ class EngineSettings:
 class LlamaCppEngine(Engine):
     """One model with one context."""
 
-    def __init__(self, model: native.NativeModel, chat: ChatTemplate, info: EngineInfo, chunk_tokens: int) -> None:
+    def __init__(
+        self,
+        model: native.NativeModel,
+        context: native.Context,
+        chat: ChatTemplate,
+        info: EngineInfo,
+        chunk_tokens: int,
+    ) -> None:
         self._model = model
+        self._context = context
         self._chunk_tokens = chunk_tokens
         self._chat = chat
         self._info = info
@@ -59,6 +67,7 @@ class LlamaCppEngine(Engine):
 
     def close(self) -> None:
         """Free the native memory."""
+        self._context.close()
         self._model.close()
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
@@ -68,14 +77,14 @@ class LlamaCppEngine(Engine):
             return
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        sampler = self._model.sampler(sampling.chain(request, self._model.vocabulary_size))
+        sampler = native.Sampler(sampling.chain(request, self._model.vocabulary_size))
         try:
-            self._model.abort_when(cancel.is_set)
+            self._context.abort_when(cancel.is_set)
             if (yield from self._prefill(prompt, cancel, reuse=request.seed is None and request.temperature > 0)):
                 yield PromptDone(len(prompt))
                 yield from self._decode(sampler, limit, cancel)
         finally:
-            self._model.abort_when(None)
+            self._context.abort_when(None)
             sampler.close()
 
     def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
@@ -125,13 +134,13 @@ class LlamaCppEngine(Engine):
         the last bits of the result.
         """
         kept = shared(self._held, prompt[:-1]) if reuse else 0
-        kept = kept if self._model.keep(kept) else 0
+        kept = kept if self._context.keep(kept) else 0
         self._held = prompt[:kept]
         for start in range(kept, len(prompt), self._chunk_tokens):
             if cancel.is_set():
                 return False
             chunk = prompt[start : start + self._chunk_tokens]
-            status = self._model.read(chunk)
+            status = self._context.read(chunk)
             if status == native.ABORTED:
                 return False
             if status == native.NO_ROOM:
@@ -149,7 +158,7 @@ class LlamaCppEngine(Engine):
         for index in range(1, limit + 1):
             if cancel.is_set():
                 return
-            token = sampler.choose()
+            token = sampler.choose(self._context)
             if model.is_end(token):
                 if rest := decode(b"", True):
                     yield Token(rest)
@@ -157,7 +166,7 @@ class LlamaCppEngine(Engine):
                 return
             yield Token(decode(model.piece(token), index == limit))
             if index < limit:
-                status = self._first_step(token) if index == 1 else model.step(token)
+                status = self._first_step(token) if index == 1 else self._context.step(token)
                 if status == native.DECODED:
                     self._held.append(token)
             if status == native.ABORTED:
@@ -169,9 +178,9 @@ class LlamaCppEngine(Engine):
     def _first_step(self, token: int) -> int:
         """Compute one token, and stop asking for aborts within tokens if that was quick."""
         started = time.monotonic()
-        status = self._model.step(token)
+        status = self._context.step(token)
         if time.monotonic() - started < _SLOW_STEP_S:
-            self._model.abort_when(None)
+            self._context.abort_when(None)
         return status
 
 
@@ -186,32 +195,36 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
     loading = _Loading(progress)
     with native.LastErrors() as errors:
         try:
-            loaded = _open(model, settings, loading)
+            loaded, context = _open(model, settings, loading)
         except native.NativeError as error:
             if loading.failure is not None:
                 raise loading.failure from error
             raise _load_failed(model, str(error), loading, errors.lines) from error
     info = EngineInfo(
-        context_tokens=loaded.context_tokens,
+        context_tokens=context.tokens,
         slots=1,
         architecture=header.architecture,
         accelerator=loaded.accelerator,
     )
     bos, eos = loaded.special_texts()
     progress(1.0, "ready")
-    return LlamaCppEngine(loaded, ChatTemplate(header.chat_template, bos, eos), info, settings.chunk_tokens)
+    return LlamaCppEngine(loaded, context, ChatTemplate(header.chat_template, bos, eos), info, settings.chunk_tokens)
 
 
-def _open(model: LocalModel, settings: EngineSettings, loading: "_Loading") -> native.NativeModel:
+def _open(
+    model: LocalModel, settings: EngineSettings, loading: "_Loading"
+) -> tuple[native.NativeModel, native.Context]:
     loaded = native.NativeModel(model.path, gpu_layers=settings.gpu_layers, on_progress=loading.weights)
     try:
         if not loading.report(_WEIGHTS_SHARE, "making the context"):
             raise native.NativeError("the load was given up")  # noqa: TRY301  # one way out for all failures
-        loaded.open_context(tokens=settings.context_tokens, batch_tokens=BATCH_TOKENS, threads=settings.threads)
+        context = native.Context(
+            loaded, tokens=settings.context_tokens, batch_tokens=BATCH_TOKENS, threads=settings.threads
+        )
     except BaseException:
         loaded.close()
         raise
-    return loaded
+    return loaded, context
 
 
 class _Loading:

@@ -16,18 +16,18 @@ CERTAIN = [("a b c d e f g h i", 6), ("The alphabet: A, B, C, D, E, F, G,", 4)]
 
 def logit_margins(engine, prompt: str, steps: int) -> list[float]:
     """Return how far the best token is ahead of the second, along llama.cpp's greedy path."""
-    from rbee_plugins.llamacpp.native import _lib
+    from rbee_plugins.llamacpp.native.library import lib
 
-    model, margins = engine._model, []
-    model.keep(0)
-    model.abort_when(None)
-    model.read(model.tokenize(prompt, add_special=True))
+    model, context, margins = engine._model, engine._context, []
+    context.keep(0)
+    context.abort_when(None)
+    context.read(model.tokenize(prompt, add_special=True))
     for _ in range(steps):
-        row = _lib.llama_get_logits_ith(model._context, -1)
+        row = lib.llama_get_logits_ith(context.handle, -1)
         logits = list((ctypes.c_float * model.vocabulary_size).from_address(ctypes.addressof(row.contents)))
         best, second = sorted(logits)[-1:-3:-1]
         margins.append(best - second)
-        model.step(logits.index(best))
+        context.step(logits.index(best))
     return margins
 
 

@@ -83,8 +83,8 @@ SURE = {"max_tokens": 4, "temperature": 0.01}  # as good as greedy, without bein
 def read(engine, monkeypatch):
     """The tokens that were computed as prompts."""
     seen: list[int] = []
-    real = engine._model.read
-    monkeypatch.setattr(engine._model, "read", lambda tokens: seen.extend(tokens) or real(tokens))
+    real = engine._context.read
+    monkeypatch.setattr(engine._context, "read", lambda tokens: seen.extend(tokens) or real(tokens))
     return seen
 
 
@@ -203,11 +203,13 @@ def test_a_prompt_in_any_script_survives_the_round_trip(engine):
 
 
 def test_a_full_context_ends_with_length(engine, monkeypatch):
+    from rbee_plugins.llamacpp import native
+
     monkeypatch.setattr(engine._model, "is_end", lambda _token: False)
-    monkeypatch.setattr(engine._model, "read", lambda _tokens: 0)
-    monkeypatch.setattr(engine._model, "step", lambda _token: 0)
-    sampler = type("Fixed", (), {"choose": lambda _self: 100, "close": lambda _self: None})
-    monkeypatch.setattr(engine._model, "sampler", lambda _steps: sampler())
+    monkeypatch.setattr(engine._context, "read", lambda _tokens: 0)
+    monkeypatch.setattr(engine._context, "step", lambda _token: 0)
+    sampler = type("Fixed", (), {"choose": lambda _self, _context: 100, "close": lambda _self: None})
+    monkeypatch.setattr(native, "Sampler", lambda _steps: sampler())
     answer = events(engine, GenerateRequest(prompt="hello " * 2000))
     [prompt_tokens] = [event.prompt_tokens for event in answer if isinstance(event, PromptDone)]
     assert answer[-1] == Finished("length")
@@ -283,10 +285,10 @@ def test_the_accelerator_is_where_the_weights_are(buffers, accelerator):
 
 def test_the_log_still_names_the_weights_buffers(llamacpp, monkeypatch, caplog):
     """A llama.cpp that words this otherwise would make every GPU look unused."""
-    from rbee_plugins.llamacpp import native
+    from rbee_plugins.llamacpp.native import model
 
     seen = set()
-    monkeypatch.setattr(native, "accelerator_of", lambda names: seen.update(names) or "cpu")
+    monkeypatch.setattr(model, "accelerator_of", lambda names: seen.update(names) or "cpu")
     with caplog.at_level("INFO"):
         llamacpp.load(accept, context=256).close()
     assert seen

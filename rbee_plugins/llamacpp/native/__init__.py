@@ -1,0 +1,23 @@
+"""The only place that calls llama.cpp: a loaded model, its context and its samplers, as a few typed classes.
+
+Owns the native memory and the callbacks that native code holds pointers to. Knows nothing of requests, chat or
+text: tokens in, tokens out. Everything here belongs to one thread at a time.
+"""
+
+from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Context
+from rbee_plugins.llamacpp.native.library import LastErrors, NativeError
+from rbee_plugins.llamacpp.native.model import NativeModel, Vocabulary, accelerator_of
+from rbee_plugins.llamacpp.native.samplers import Sampler
+
+__all__ = [
+    "ABORTED",
+    "DECODED",
+    "NO_ROOM",
+    "Context",
+    "LastErrors",
+    "NativeError",
+    "NativeModel",
+    "Sampler",
+    "Vocabulary",
+    "accelerator_of",
+]
