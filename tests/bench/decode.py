@@ -18,7 +18,6 @@ from statistics import median
 import psutil
 
 from tests.bench.measure import (
-    RBEE,
     ROOT,
     Goal,
     arguments,
@@ -27,6 +26,7 @@ from tests.bench.measure import (
     home,
     interleaved,
     ratio,
+    rbee,
     report,
     run,
 )
@@ -70,8 +70,8 @@ print((done - 1) / (time.perf_counter() - started))
 @contextmanager
 def through_rbee(checkout: Path, threads: int) -> Iterator[Callable[[], float]]:
     """Give a measure of tokens per second through `rbee infer` of a checkout, with a worker that is loaded."""
-    with home(checkout) as environment, hive(environment | {"RBEE_THREADS": str(threads)}):
-        argv = [RBEE, "infer", "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temperature", "0"]
+    with home(checkout) as environment, hive(environment | {"RBEE_THREADS": str(threads)}, checkout):
+        argv = [*rbee(checkout), "infer", "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temperature", "0"]
 
         def measure() -> float:
             timing = run(argv, environment)
@@ -103,8 +103,8 @@ def main() -> int:
     parser = arguments(__doc__, rounds=5)
     add_threads(parser)
     options = parser.parse_args()
-    with through_rbee(ROOT, options.threads) as rbee:
-        through, alone = interleaved(options.rounds, rbee, lambda: bare_loop(options.threads))
+    with through_rbee(ROOT, options.threads) as ours:
+        through, alone = interleaved(options.rounds, ours, lambda: bare_loop(options.threads))
     numbers = {"rbee infer, tokens/s": median(through), "bare loop, tokens/s": median(alone)}
     return report([goal(through, alone)], {**numbers, "threads": options.threads}, as_json=options.json)
 

@@ -14,7 +14,6 @@ from statistics import median
 
 from rbee_kit import oracle
 from tests.bench.measure import (
-    RBEE,
     ROOT,
     Goal,
     arguments,
@@ -23,11 +22,12 @@ from tests.bench.measure import (
     home,
     interleaved,
     ratio,
+    rbee,
     report,
     run,
 )
 
-ASK = [RBEE, "infer", "--chat", "--max-tokens", "16", "--prompt"]
+ASK = ("infer", "--chat", "--max-tokens", "16", "--prompt")
 GUESTS = itertools.count(1)
 
 
@@ -48,15 +48,16 @@ class Waits:
 @contextmanager
 def waits(checkout: Path) -> Iterator[Waits]:
     """Give the measures of a checkout, each taken once already, so that files are in memory."""
-    with home(checkout) as cold_home, home(checkout) as warm_home, hive(warm_home):
+    with home(checkout) as cold_home, home(checkout) as warm_home, hive(warm_home, checkout):
+        ask = [*rbee(checkout), *ASK]
 
         def cold() -> float:
-            timing = run([*ASK, prompt()], cold_home)
+            timing = run([*ask, prompt()], cold_home)
             assert not oracle.processes(cold_home[oracle.TAG_VARIABLE]), "processes are left"
             measures.endings.append(timing.returned_s - timing.last_s)
             return timing.first_s
 
-        measures = Waits(cold, warm=lambda: run([*ASK, prompt()], warm_home).first_s)
+        measures = Waits(cold, warm=lambda: run([*ask, prompt()], warm_home).first_s)
         measures.warm()
         measures.cold()
         measures.endings.clear()

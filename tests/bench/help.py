@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench.measure import RBEE, ROOT, Goal, arguments, environment_of, exit_with, interleaved, ratio, report, run
+from tests.bench.measure import ROOT, Goal, arguments, environment_of, exit_with, interleaved, ratio, rbee, report, run
 
 
 def show_help(checkout: Path) -> float:
     """Return how long a checkout's `rbee --help` takes."""
-    return run([RBEE, "--help"], environment_of(checkout)).returned_s
+    return run([*rbee(checkout), "--help"], environment_of(checkout)).returned_s
 
 
 def nothing() -> float:

@@ -7,9 +7,9 @@ import signal
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
+import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +20,6 @@ from typing import NoReturn
 from rbee_kit import oracle
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = Path(sysconfig.get_path("scripts"))
-RBEE = SCRIPTS / "rbee"
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,13 @@ def environment_of(checkout: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(checkout)}
 
 
+def rbee(checkout: Path = ROOT) -> list[str]:
+    """Return what runs the command `rbee` of a checkout: where it begins differs between commits."""
+    scripts = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["rbee"].partition(":")
+    return [sys.executable, "-P", "-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+
+
 @contextmanager
 def home(checkout: Path = ROOT) -> Iterator[dict[str, str]]:
     """Give the environment of a new RBEE_HOME; at the end, nothing that was started with it is alive."""
@@ -95,13 +100,15 @@ def home(checkout: Path = ROOT) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def hive(environment: Mapping[str, str]) -> Iterator[None]:
+def hive(environment: Mapping[str, str], checkout: Path = ROOT) -> Iterator[None]:
     """Run a hive on the node `localhost` of this environment."""
     try:
-        subprocess.run([RBEE, "hive", "start", "--port", "0"], env=environment, check=True, capture_output=True)
+        subprocess.run(
+            [*rbee(checkout), "hive", "start", "--port", "0"], env=environment, check=True, capture_output=True
+        )
         yield
     finally:
-        subprocess.run([RBEE, "hive", "stop"], env=environment, check=False, capture_output=True)
+        subprocess.run([*rbee(checkout), "hive", "stop"], env=environment, check=False, capture_output=True)
 
 
 def interleaved(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
