@@ -1,0 +1,151 @@
+"""Shapes of inference: what a request may say, with its ranges, and the events of its stream."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from rbee_core.domain import sampling
+from rbee_core.wire.base import ErrorObject, Lenient, ModelText, RequestId, Seconds, Strict
+from rbee_core.wire.workers import WorkerInfo
+
+
+class ChatMessage(Strict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class TextWanted(Strict):
+    """What to generate: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows."""
+
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] = sampling.TEMPERATURE
+    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] = sampling.TOP_K
+    top_p: Annotated[float, Meta(ge=0, le=1)] = sampling.TOP_P
+    min_p: Annotated[float, Meta(ge=0, le=1)] = sampling.MIN_P
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = sampling.REPEAT_PENALTY
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
+    stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
+    timeout_s: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        """Check what single fields cannot say."""
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give exactly one of prompt and messages")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError("the prompt is empty")
+        if self.messages is not None and not any(m.content.strip() for m in self.messages):
+            raise ValueError("all messages are empty")
+
+
+class InferenceRequest(TextWanted):
+    """What a client asks for. The hive names a request that has no `request_id`."""
+
+    request_id: RequestId | None = None
+
+
+class WorkerTask(TextWanted, kw_only=True):
+    """A worker's `POST /v1/inference`: the same from its hive, which has named it."""
+
+    request_id: RequestId
+
+
+class WorkerInference(InferenceRequest):
+    """`POST /v1/workers/{id}/inference`: with `queue` false, a refusal comes at once when all slots are busy."""
+
+    queue: bool = True
+
+
+class PoolInference(InferenceRequest, kw_only=True):
+    """`POST /v1/inference`: a request for a model. The hive finds a worker, or starts one, and waits for a slot."""
+
+    model_ref: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    device: Annotated[int, Meta(ge=0, le=1023)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    queue: bool = True
+
+
+class FoundWorker(Lenient):
+    """`POST /v1/workers/find`: the idle worker that would serve such a request now, if there is one."""
+
+    worker: WorkerInfo | None
+
+
+class Waiting(Lenient):
+    """What a request waits for, and its place among those who wait for the same, from 1.
+
+    `progress` is the loaded fraction where it waits for the model.
+    """
+
+    position: int
+    for_what: str = field(name="for")
+    progress: float = 0.0
+
+
+class WaitingEvent(Lenient):
+    """An event of a stream that was opened before there was a slot; comes again when the wait changes."""
+
+    waiting: Waiting
+
+
+class WorkerEvent(Lenient):
+    """Follows the last `WaitingEvent`: which worker answers. Without a wait, the header `X-Rbee-Worker` says so."""
+
+    worker_id: str
+
+
+class ReadPrompt(Lenient):
+    """How many tokens of the prompt are read, and how many it has."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Which part is read, 0..1."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 0.0
+
+
+class PromptEvent(Lenient):
+    """While a long prompt is read: how far. A few a second at most, all before the first token."""
+
+    prompt: ReadPrompt
+
+
+class TokenEvent(Lenient):
+    """One token of an inference stream."""
+
+    token: str
+    index: int
+
+
+class DoneEvent(Lenient):
+    """The terminal event of a stream that went well. `duration_ms` is wall time in the worker."""
+
+    done: bool
+    total_tokens: int
+    duration_ms: int
+    finish_reason: str
+    prompt_tokens: int = 0
+    first_token_ms: int = 0
+
+
+class StreamEvent(Lenient):
+    """Any event of an inference stream, for clients: exactly one of the kinds is filled in."""
+
+    token: str | None = None
+    index: int = 0
+    done: bool = False
+    total_tokens: int = 0
+    duration_ms: int = 0
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    first_token_ms: int = 0
+    error: ErrorObject | None = None
+    waiting: Waiting | None = None
+    worker_id: str = ""
+    prompt: ReadPrompt | None = None

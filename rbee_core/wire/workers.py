@@ -1,0 +1,213 @@
+"""Shapes of workers: their states, how they are asked for, and what the hive and a worker tell each other."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from rbee_core.wire.base import ErrorObject, Lenient, ModelText, Strict
+
+WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
+
+
+class Health(Lenient):
+    """`GET /v1/health`: the only route that needs no key."""
+
+    status: str
+    version: str
+    api_version: str
+
+
+class Ready(Lenient):
+    """`GET /v1/ready`. For a worker, `state` is loading, ready or failed; `error` says why it failed."""
+
+    ready: bool
+    state: str = "ready"
+    error: ErrorObject | None = None
+
+
+class LoadProgress(Lenient):
+    """One event of a worker's `GET /v1/loading/progress`; the last one has state ready or failed."""
+
+    state: Literal["loading", "ready", "failed"]
+    fraction: float = 0.0
+    detail: str = ""
+    slots: int = 0
+    context_tokens: int = 0
+    accelerator: str = ""
+    error: ErrorObject | None = None
+
+
+class WorkerInfo(Lenient):
+    """A worker as the hive knows it. `progress` is the loaded fraction, `idle_s` the time since its last request."""
+
+    worker_id: str
+    model_ref: str
+    backend: str
+    device: str
+    state: WorkerStateName
+    url: str = ""
+    pid: int = 0
+    slots: int = 0
+    active: int = 0
+    context_tokens: int = 0
+    reserved_bytes: int = 0
+    progress: float = 0.0
+    detail: str = ""
+    idle_s: float = 0.0
+    reason: str = ""
+    error: ErrorObject | None = None
+    log_path: str = ""
+
+
+class WorkerFilter(Strict):
+    """The query of `GET /v1/workers/list`. `backend` is a name or an accelerator, `device` an id or an index."""
+
+    model: ModelText | None = None
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    device: Annotated[str, Meta(max_length=64)] | None = None
+    state: WorkerStateName | None = None
+
+
+class WorkerList(Lenient):
+    """`GET /v1/workers/list`."""
+
+    workers: list[WorkerInfo]
+
+
+class PoolSnapshot(Lenient, tag_field="event", tag="snapshot"):
+    """The first event of `GET /v1/events`, and the next one for a reader that fell too far behind.
+
+    `workers` are the live ones after change `number`; `missed` changes before it were not told.
+    """
+
+    number: int
+    at_unix: float
+    workers: list[WorkerInfo]
+    missed: int = 0
+
+
+class WorkerChanged(Lenient, tag_field="event", tag="changed"):
+    """Every further event of `GET /v1/events`: a worker's state changed, and `worker` is what it is since.
+
+    Changes are numbered without a gap. `before` is None for a new worker; `launching` comes before `loading`.
+    `for_whom` names the client or the model that caused it, where one did.
+    """
+
+    number: int
+    at_unix: float
+    worker_id: str
+    before: WorkerStateName | Literal["launching"] | None
+    after: WorkerStateName | Literal["launching"]
+    reason: str
+    worker: WorkerInfo
+    for_whom: str = ""
+
+
+class SpawnRequest(Strict):
+    """`POST /v1/workers/spawn`. `device` is an index of the backend's devices."""
+
+    model_ref: ModelText
+    backend: Annotated[str, Meta(max_length=64)] | None = None
+    device: Annotated[int, Meta(ge=0, le=1023)] | None = None
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+
+
+class SpawnResponse(Lenient):
+    """Its answer, once the worker listens: `state` is loading, or idle or busy for one that was there."""
+
+    worker_id: str
+    url: str
+    state: WorkerStateName
+    model_ref: str = ""
+    backend: str = ""
+    device: str = ""
+
+
+class WorkerReady(Strict):
+    """`POST /v1/workers/ready`: a worker reports that it listens. Authenticated by the worker's own secret."""
+
+    worker_id: Annotated[str, Meta(max_length=64)]
+    url: Annotated[str, Meta(max_length=256)]
+    model_ref: Annotated[str, Meta(max_length=4096)]
+    backend: Annotated[str, Meta(max_length=64)]
+    device: Annotated[str, Meta(max_length=64)]
+
+
+class WorkerRegistered(Lenient):
+    """Its answer: the hive waits for the load now."""
+
+    worker_id: str
+    state: WorkerStateName
+
+
+class LogQuery(Strict):
+    """The query of `GET /v1/workers/{id}/logs`: from which byte on."""
+
+    offset: Annotated[int, Meta(ge=0, lt=10**15)] = 0
+
+
+class WorkerLog(Lenient):
+    """`GET /v1/workers/{id}/logs`: decoded, control characters escaped. `offset` continues from here."""
+
+    worker_id: str
+    lines: list[str]
+    offset: int
+
+
+class StopResponse(Lenient):
+    """`DELETE /v1/workers/{id}` and `POST /v1/shutdown`: which workers were stopped."""
+
+    stopped: list[str]
+
+
+class DeviceInfo(Lenient):
+    """A device of a backend. Sizes in bytes, None where unknown."""
+
+    id: str
+    name: str
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+
+
+class BackendInfo(Lenient):
+    """`GET /v1/backends/list`: one backend, and why it cannot be used if it cannot."""
+
+    name: str
+    accelerator: str
+    available: bool
+    formats: list[str]
+    capabilities: list[str]
+    devices: list[DeviceInfo]
+    reason: str = ""
+    hint: str = ""
+
+
+class BackendList(Lenient):
+    """`GET /v1/backends/list`."""
+
+    backends: list[BackendInfo]
+
+
+class WorkerSpec(Strict):
+    """What the hive writes to a worker's stdin, one line: it never appears in argv, environment or logs.
+
+    What it says of the model are the words of the recipe, and of `LocalModel`.
+    """
+
+    worker_id: str
+    secret: str
+    hive_url: str
+    hive_pid: int
+    reference: str
+    path: str
+    format: str
+    size_bytes: int
+    backend: str
+    device: str
+    environment: dict[str, str] = {}
+    slots: int = 1
+    context_tokens: int | None = None
+    threads: int | None = None
+    body_limit_bytes: int = 2 << 20
+    write_timeout_s: float = 30.0
+    connect_timeout_s: float = 5.0
