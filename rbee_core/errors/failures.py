@@ -52,17 +52,21 @@ class ChecksumMismatch(RbeeError):
 
 
 class BackendNotAvailable(RbeeError):
-    """Raised when a backend was asked for by name and cannot run here."""
+    """Raised when a backend was asked for by name and cannot run here, or turns out in a worker not to be able to.
+
+    `available` are the backends that can; without it, who raises this does not know of others.
+    """
 
     code = "BACKEND_NOT_AVAILABLE"
     http_status = 503
 
-    def __init__(self, *, backend: str, why: str, available: Iterable[str], hint: str = "") -> None:
-        names = sorted(available)
+    def __init__(self, *, backend: str, why: str, available: Iterable[str] | None = None, hint: str = "") -> None:
+        names = sorted(available or ())
         listed = f"available here: {', '.join(names)}" if names else "no backend is available here"
+        hints = [hint, "" if available is None else listed]
         super().__init__(
             f"Backend {backend} is not available: {why}",
-            hint=f"{hint}; {listed}" if hint else listed,
+            hint="; ".join(filter(None, hints)),
             backend=backend,
             available=names,
         )

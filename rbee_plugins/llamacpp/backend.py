@@ -21,7 +21,7 @@ from rbee_core.backend import (
     Progress,
 )
 from rbee_core.backend.gguf import GgufHeader, read_header
-from rbee_core.errors import ModelLoadFailed
+from rbee_core.errors import BackendNotAvailable, ModelLoadFailed, shorten
 from rbee_plugins import nvml
 from rbee_plugins.llamacpp import builds, memory
 
@@ -68,7 +68,11 @@ class LlamaCpp(Backend):
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing it loads llama.cpp."""
-        from rbee_plugins.llamacpp.engine import EngineSettings, load_engine
+        try:
+            from rbee_plugins.llamacpp.engine import EngineSettings, load_engine
+        except builds.UnpairedError as error:
+            why = f"the llama.cpp library does not belong to the bindings: {shorten(str(error))}"
+            raise BackendNotAvailable(backend=self.name, why=why, hint=builds.ITS_OWN_HINT) from error
 
         del device  # the worker's environment shows llama.cpp this one only
         header = checked_header(model)

@@ -66,6 +66,7 @@ def test_a_build_for_cuda_is_known_by_its_library(build, library):
 
 def test_a_build_elsewhere_is_looked_for_there(build, tmp_path, monkeypatch):
     build("libllama.so", "libggml-cuda.so")
+    (tmp_path / "libllama.so").touch()
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
     assert "without CUDA" in builds.availability("cuda").reason
 

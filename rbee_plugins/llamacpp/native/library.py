@@ -8,7 +8,11 @@ import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 from typing import Any, Final, Self
+
+from rbee_plugins.llamacpp.builds import UnpairedError, versions
+from rbee_plugins.llamacpp.native import pairing
 
 
 def _bindings() -> Any:
@@ -26,7 +30,21 @@ def _bindings() -> Any:
         del sys.modules["llama_cpp"]
 
 
-lib: Any = _bindings()
+def _checked_bindings() -> Any:
+    """Return the bindings with a library that belongs to them. Raises `UnpairedError`."""
+    try:
+        bindings = _bindings()
+    except (
+        AttributeError,
+        OSError,
+        RuntimeError,
+    ) as error:  # a function is not there, or no library is, or no good one
+        raise UnpairedError(str(error)) from error
+    pairing.check(bindings, versions([Path(bindings.__file__).with_name("lib")]))
+    return bindings
+
+
+lib: Any = _checked_bindings()
 log = logging.getLogger(__name__)
 
 # llama.cpp's own numbers; those in llama_cpp's comments are out of date. Of the rest only 2 is ever looked at.
