@@ -10,7 +10,7 @@ SOURCES := pyproject.toml rbee_core/__init__.py scripts/setup.py
 .PHONY: infer test checklist fast clean
 
 infer: $(VENV)/.ready-infer
-	@$(VENV)/bin/rbee infer --chat --max-tokens 64 --prompt "$(PROMPT)"
+	@$(VENV)/bin/rbee infer --max-tokens 64 -- "$(PROMPT)"
 
 test: $(VENV)/.ready-test
 	@$(VENV)/bin/python -m nox --session check

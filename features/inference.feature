@@ -60,12 +60,30 @@ Feature: Inference
     Then it succeeds
     And it says "Total tokens: 6"
 
-  Scenario: chat uses the model's template
+  Scenario: a question is asked through the model's template
     Given a running hive
     When the model is asked "What is 2 + 2?"
     Then it succeeds
     And the text mentions "4"
     And the text ended by itself
+    And it says "through the model's chat template"
+
+  @scripted
+  Scenario: without a template the text goes on
+    Given a running hive
+    And a model whose text is "and on it goes"
+    When the model is asked "Once upon a time"
+    Then it succeeds
+    And stdout is "and on it goes"
+    And it does not say "chat template"
+
+  @scripted
+  Scenario: a conversation with a model that has no template is refused
+    Given a running hive
+    And a model whose text is "and on it goes"
+    When a conversation is insisted on
+    Then it is refused with exit code 2
+    And it says "no chat template"
 
   Scenario: an idle worker is reused
     Given a running hive

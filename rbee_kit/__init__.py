@@ -6,4 +6,4 @@ here is imported by rbee, and no scenario looks inside a plugin. The kit has a v
 that passed yesterday's scenarios may not pass tomorrow's.
 """
 
-__version__ = "1.1.0"
+__version__ = "1.2.0"

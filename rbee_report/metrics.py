@@ -20,7 +20,7 @@ def measure(backend: str, model: str) -> Metrics:
     """Run `rbee infer --json` once. Never raises: a failure is part of the answer."""
     command = [
         str(Path(sysconfig.get_path("scripts"), "rbee")), "infer", "--json", "--backend", backend, "--model", model,
-        "--max-tokens", str(TOKENS), "--temperature", "0", "--prompt", "Once upon a time, in a small village,",
+        "--max-tokens", str(TOKENS), "--temperature", "0", "--raw", "--prompt", "Once upon a time, in a small village,",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="rbee-metrics-") as folder:
         environment = {**os.environ, "RBEE_HOME": str(Path(folder, "home"))}

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -26,6 +27,14 @@ BIN = Path(sys.executable).parent
 REQUEST = re.compile(r"`(GET|POST|DELETE|PUT) (/v1/[^`]*)`")
 PLACEHOLDER = re.compile(r"\{\w+\}")
 SQLITE = b"SQLite format 3"
+# What differs from run to run in the lines that the flow document shows.
+VARIES = (
+    (r"worker-\w+", "worker-[0-9a-f]+"),
+    (r"\.{5} ✓", r"[.]{3,}(?:[0-9]+%[.]*)* ✓"),
+    (r"\d+\.\d+\.\d+", "[0-9]+[.][0-9]+[.][0-9]+"),
+    (r"\d+\.\d\d", "[0-9]+[.][0-9][0-9]"),
+    (r"\b\d+(?= ms|$)", "[0-9]+"),
+)
 
 
 def read(name: str) -> str:
@@ -109,6 +118,38 @@ def phases_ephemeral(asking: Asking, hive: Hive) -> None:
     assert phases_shown(result) == phases_told(ephemeral=True).keys()
     told = phases_told(ephemeral=True)["1"].partition(":")[0].capitalize()
     assert f"[Phase 1] {told} (ephemeral mode)\n" in result.stderr
+
+
+def session_shown() -> tuple[str, list[str], str]:
+    """Return the command that the flow document shows, its lines on stderr, and its text."""
+    [session] = re.findall(r"```console\n\$ (.*?)```", read("docs/mvp-flow.md"), re.DOTALL)
+    command, *lines = session.splitlines()
+    return command, lines, lines.pop(lines.index("Tokens:") + 1)
+
+
+@when("the command that the flow document shows is run", target_fixture="result")
+def run_flow_command(home: Home) -> Result:
+    return home.start(*shlex.split(session_shown()[0])).finish()
+
+
+@then("it shows what the flow document shows, line by line")
+def lines_as_documented(result: Result) -> None:
+    _, lines, text = session_shown()
+    shown = result.stderr.splitlines()
+    for line, wanted in zip(shown, lines, strict=False):
+        assert re.fullmatch(f"{pattern(wanted)}(?:, .*)?", line), (line, wanted)
+    assert len(shown) >= len(lines)
+    assert not any(line.startswith("[Phase") for line in shown[len(lines) :])
+    assert text not in lines
+
+
+def pattern(line: str) -> str:
+    """Return what fits a line of the flow document, whatever varies in it."""
+    parts = re.split("|".join(f"({what})" for what, _ in VARIES), line)
+    step = len(VARIES) + 1
+    texts, varying = parts[::step], [parts[at + 1 : at + step] for at in range(0, len(parts) - 1, step)]
+    found = [next(fits for part, (_, fits) in zip(row, VARIES, strict=True) if part is not None) for row in varying]
+    return "".join(re.escape(text) + fits for text, fits in zip(texts, [*found, ""], strict=True))
 
 
 @then("the hive answers every request that the flow document names")

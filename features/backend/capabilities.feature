@@ -47,6 +47,16 @@ Feature: What a backend declares
     Then the text came whole
     And the conversation took more tokens than the question alone
 
+  @capability.chat
+  Scenario: a question that may be answered goes through the model's template
+    Given a running hive
+    And the model is loaded
+    And the model was asked in a conversation "What is 2 + 2?"
+    When the model is asked, through its template if it has one, "What is 2 + 2?"
+    Then the text came whole
+    And it is the same text
+    And its last word says that it went through the template
+
   @capability.batching
   Scenario: two texts are generated at a time
     Given a running hive that lets a worker write 2 texts at a time

@@ -164,12 +164,16 @@ class EngineInfo(Struct, frozen=True):
 
     `slots` is at most `LoadOptions.slots`. `context_tokens` is what one request may use, however many run beside it.
     `accelerator` is where the loaded model reports to be; rbee compares it with what was asked.
+
+    `chat_template` says whether the model has one. Where it does, a question that was asked as a plain prompt arrives
+    as messages; where it does not, as the prompt to go on with. None, which says nothing, is taken for no.
     """
 
     context_tokens: int
     slots: int = 1
     architecture: str = ""
     accelerator: Accelerator = "cpu"
+    chat_template: bool | None = None
 
 
 class Engine(ABC):

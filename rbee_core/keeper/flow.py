@@ -70,6 +70,7 @@ class Outcome:
             "duration_ms": done.duration_ms,
             "first_token_ms": done.first_token_ms,
             "finish_reason": done.finish_reason,
+            "chat_template": done.chat_template,
             "worker": self.worker,
             "model": self.model,
             "backend": self.backend,
@@ -168,8 +169,8 @@ class Flow:
 
     def _spawn_words(self, spawned: wire.SpawnResponse) -> str:
         verb = "already running" if self.outcome.mode == "persistent" and spawned.state in READY else "spawned"
-        chosen = "" if self._spawn_request.backend else f", backend: {spawned.backend}, device: {spawned.device}"
-        return f"✓ Worker {verb}: {spawned.worker_id} (state: {spawned.state}{chosen})"
+        chosen = f"backend: {spawned.backend}, device: {spawned.device}"
+        return f"✓ Worker {verb}: {spawned.worker_id} (state: {spawned.state}), {chosen}"
 
     def _await_ready(self, client: "HiveClient", worker: wire.WorkerInfo, stall_s: float) -> None:
         delay_s, last, since = POLL_FIRST_S, worker.progress, time.monotonic()
@@ -280,6 +281,9 @@ class Flow:
         screen.line(f"Total tokens: {done.total_tokens}")
         screen.line(f"Duration: {done.duration_ms} ms")
         screen.line(f"Speed: {self.outcome.speed_tokens_per_s:.2f} tokens/sec")
+        if done.prompt_tokens:
+            through = ", through the model's chat template" if done.chat_template else ""
+            screen.line(f"Prompt: {done.prompt_tokens} tokens{through}")
         if self.outcome.context_tokens:
             screen.line(f"Context: {self.outcome.context_tokens} tokens")
 

@@ -37,19 +37,36 @@ def check_timeout(options: Mapping[str, Any]) -> float | None:
 
 
 def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.InferenceRequest:
-    """Return the request for its text, reading the prompt from stdin if that is where it is."""
-    text, system = options["prompt"], options["system"]
-    if text in (None, "-"):
-        text = read_prompt(sys.stdin.buffer if sys.stdin else None, settings.body_limit_bytes, forced=text == "-")
-    fields: dict[str, Any] = {"prompt": check_text(text, "prompt")}
-    if options["chat"] or system is not None:
+    """Return the request for its text, reading the prompt from stdin if that is where it is.
+
+    A prompt is answered where the model has a chat template; ``--chat`` and a system message insist on one, and with
+    ``--raw`` it is continued.
+    """
+    system: str | None = options["system"]
+    insists = options["chat"] or system is not None
+    if insists and options["raw"]:
+        raise click.UsageError("--raw continues a text, which --chat and --system do not: give one of them.")
+    text = check_text(_prompt(options, settings), "prompt")
+    fields: dict[str, Any] = {"prompt": text}
+    if insists:
         if not text.strip():
             raise InvalidRequest("Invalid request: the prompt is empty", hint="give --prompt TEXT")
-        turns = [("system", check_text(system, "system")), ("user", text)]
-        fields = {"messages": [{"role": role, "content": content} for role, content in turns if content is not None]}
+        turns = [] if system is None else [{"role": "system", "content": check_text(system, "system")}]
+        fields = {"messages": [*turns, {"role": "user", "content": text}]}
+    fields["chat_template"] = "required" if insists else None if options["raw"] else "if_any"
     stops = [check_text(stop, "stop") for stop in options["stop"]]
     sampling = {name: options[name] for name in SAMPLING}
     return wire.build(wire.InferenceRequest, _option, **fields, **sampling, stop=stops, timeout_s=options["timeout"])
+
+
+def _prompt(options: Mapping[str, Any], settings: Settings) -> str:
+    """Return the prompt, wherever it stands on the command line, or from stdin."""
+    given = [text for text in (options["text"], options["prompt"]) if text is not None]
+    if len(given) > 1:
+        raise click.UsageError("There are two prompts: give one, with or without --prompt.")
+    if given and given != ["-"]:
+        return given[0]
+    return read_prompt(sys.stdin.buffer if sys.stdin else None, settings.body_limit_bytes, forced=bool(given))
 
 
 def model_for(text: str, node: str, settings: Settings) -> str:
@@ -78,7 +95,7 @@ def model_for(text: str, node: str, settings: Settings) -> str:
 def read_prompt(stream: BinaryIO | None, limit_bytes: int, *, forced: bool) -> str:
     """Read a prompt from stdin, unless a person sits there and did not ask for it."""
     if stream is None or (stream.isatty() and not forced):
-        raise click.UsageError("There is no prompt: give --prompt TEXT, or pipe one in.")
+        raise click.UsageError("There is no prompt: give one in quotes, or pipe one in.")
     data = stream.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise PayloadTooLarge(limit_bytes=limit_bytes)

@@ -17,7 +17,11 @@ class ChatMessage(Strict):
 
 
 class TextWanted(Strict):
-    """What to generate: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows."""
+    """What to generate: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows.
+
+    A prompt is continued. With `chat_template` it is answered instead: ``if_any`` where the model has a chat template,
+    ``required`` or not at all. Messages always ask for an answer; with ``required`` a model without a template refuses.
+    """
 
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
@@ -30,6 +34,7 @@ class TextWanted(Strict):
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
     timeout_s: Seconds | None = None
+    chat_template: Literal["if_any", "required"] | None = None
 
     def __post_init__(self) -> None:
         """Check what single fields cannot say."""
@@ -124,7 +129,10 @@ class TokenEvent(Lenient):
 
 
 class DoneEvent(Lenient):
-    """The terminal event of a stream that went well. `duration_ms` is wall time in the worker."""
+    """The terminal event of a stream that went well. `duration_ms` is wall time in the worker.
+
+    `chat_template` says that the request went through the model's chat template.
+    """
 
     done: bool
     total_tokens: int
@@ -132,6 +140,7 @@ class DoneEvent(Lenient):
     finish_reason: str
     prompt_tokens: int = 0
     first_token_ms: int = 0
+    chat_template: bool = False
 
 
 class StreamEvent(Lenient):
@@ -145,6 +154,7 @@ class StreamEvent(Lenient):
     finish_reason: str = ""
     prompt_tokens: int = 0
     first_token_ms: int = 0
+    chat_template: bool = False
     error: ErrorObject | None = None
     waiting: Waiting | None = None
     worker_id: str = ""

@@ -22,8 +22,6 @@ from rbee_core.backend import (
     EngineEvent,
     EngineInfo,
     Finished,
-    GenerateRequest,
-    Message,
     Progress,
     PromptDone,
     PromptProgress,
@@ -39,6 +37,7 @@ from rbee_core.errors import (
     WorkerNotReady,
 )
 from rbee_core.worker.stops import StopFinder
+from rbee_core.worker.wanted import generate_request
 
 TOGETHER_S = 0.04
 PROMPT_EVERY_S = 0.25
@@ -54,10 +53,13 @@ class Generation:
     A token that comes after a pause goes out at once. Those that follow closely go out together, once in
     `TOGETHER_S`: on a machine whose cores all compute, waking three processes for every token would cost a tenth of
     the speed. What waits is bounded by the context: an engine yields no more tokens than fit into it.
+
+    `template` is what the engine says of the model's chat template.
     """
 
-    def __init__(self, request: wire.WorkerTask, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: wire.WorkerTask, loop: asyncio.AbstractEventLoop, template: bool | None = None) -> None:
         self.request = request
+        self._template = template
         self.cancel = threading.Event()
         self._why: RbeeError = RequestCanceled()
         self._loop = loop
@@ -148,7 +150,8 @@ class Generation:
     def _produce(self, engine: Engine) -> wire.DoneEvent:
         stops, stopped, reason = StopFinder(self.request.stop), False, ""
         tokens = prompt_tokens = first_ms = 0
-        events = engine.generate(generate_request(self.request), self.cancel)
+        wanted = generate_request(self.request, self._template)
+        events = engine.generate(wanted, self.cancel)
         try:
             for event in map(_checked, events):
                 if isinstance(event, Token):
@@ -175,6 +178,7 @@ class Generation:
         return wire.DoneEvent(
             done=True, total_tokens=tokens, duration_ms=self._elapsed_ms(), finish_reason=reason,
             prompt_tokens=prompt_tokens, first_token_ms=first_ms,
+            chat_template=bool(wanted.messages and self._template),
         )  # fmt: skip
 
     def _tell_prompt(self, progress: PromptProgress) -> None:
@@ -289,7 +293,7 @@ class EngineHost:
         if self.busy >= self.slots:
             raise AllSlotsBusy(slots=self.slots, busy=self.busy)
         loop = asyncio.get_running_loop()
-        generation = Generation(request, loop)
+        generation = Generation(request, loop, self._info.chat_template)
         self._running.add(generation)
         future = loop.run_in_executor(self._threads, generation.run, self._engine)
         future.add_done_callback(lambda done: self._end(generation, done))
@@ -342,13 +346,6 @@ class EngineHost:
         """Free the engine if no thread is inside it; a stuck one is left to the end of the process."""
         if self._engine is not None and not self._running:
             self._engine.close()
-
-
-def generate_request(request: wire.WorkerTask) -> GenerateRequest:
-    """Return the engine's view of a request."""
-    fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
-    fields["messages"] = tuple(Message(m.role, m.content) for m in request.messages or ())
-    return GenerateRequest(**fields)
 
 
 def _checked(event: object) -> EngineEvent:

@@ -59,9 +59,15 @@ def ask_with_seed(loaded: Loaded, seed: int, client: HiveClient | None = None) -
     return text.text
 
 
+@given(parsers.parse('the model was asked in a conversation "{question}"'), target_fixture="earlier")
 @when(parsers.parse('the model is asked in a conversation "{question}"'), target_fixture="text")
 def ask_in_conversation(loaded: Loaded, question: str) -> Text:
     return loaded.ask(messages=[{"role": "user", "content": question}], max_tokens=16)
+
+
+@when(parsers.parse('the model is asked, through its template if it has one, "{question}"'), target_fixture="text")
+def ask_a_question(loaded: Loaded, question: str) -> Text:
+    return loaded.ask(prompt=question, chat_template="if_any", max_tokens=16)
 
 
 def word_in(text: Text) -> str:
@@ -155,6 +161,11 @@ def first_token_is_early(text: Text) -> None:
 @then("it is the same text")
 def same_text(text: Text, earlier: Text) -> None:
     assert text.text == earlier.text
+
+
+@then("its last word says that it went through the template")
+def says_template(text: Text) -> None:
+    assert text.end.chat_template, "EngineInfo.chat_template does not say that the model has a template"
 
 
 @then("each seed gave one text")

@@ -47,7 +47,7 @@ class ChatTemplate:
         except Exception as error:  # a template may raise whatever it likes
             raise InvalidRequest(
                 f"The model's chat template refused the messages: {shorten(str(error))}",
-                hint="many templates want user and assistant in turns, and some no system message",
+                hint="many templates want user and assistant in turns, and some no system message; `--raw` needs none",
             ) from error
 
 

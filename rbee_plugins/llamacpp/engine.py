@@ -205,6 +205,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         slots=1,
         architecture=header.architecture,
         accelerator=loaded.accelerator,
+        chat_template=bool(header.chat_template),
     )
     bos, eos = loaded.special_texts()
     progress(1.0, "ready")

@@ -64,7 +64,7 @@ class MlxEngine(Engine):
         except Exception as error:  # a template may raise whatever it likes
             raise InvalidRequest(
                 f"The model's chat template refused the messages: {shorten(str(error))}",
-                hint="many templates want user and assistant in turns, and some no system message",
+                hint="many templates want user and assistant in turns, and some no system message; `--raw` needs none",
             ) from error
 
     def _prefill(self, prompt: list[int], cancel: CancelToken) -> Generator[PromptProgress, None, bool]:
@@ -111,7 +111,12 @@ def load_engine(model: LocalModel, folder: ModelFolder, context_tokens: int, pro
         why = f"mlx-lm does not accept it: {type(error).__name__}: {shorten(str(error))}"
         raise ModelLoadFailed(reference=model.reference, why=why) from error
     progress(1.0, "ready")
-    info = EngineInfo(context_tokens, architecture=folder.architecture, accelerator=accelerator)
+    info = EngineInfo(
+        context_tokens,
+        architecture=folder.architecture,
+        accelerator=accelerator,
+        chat_template=loaded.has_chat_template,
+    )
     return MlxEngine(loaded, info, chunk_tokens)
 
 

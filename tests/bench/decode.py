@@ -72,6 +72,7 @@ def through_rbee(checkout: Path, threads: int) -> Iterator[Callable[[], float]]:
     """Give a measure of tokens per second through `rbee infer` of a checkout, with a worker that is loaded."""
     with home(checkout) as environment, hive(environment | {"RBEE_THREADS": str(threads)}, checkout):
         argv = [*rbee(checkout), "infer", "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temperature", "0"]
+        argv += raw(checkout)
 
         def measure() -> float:
             timing = run(argv, environment)
@@ -81,6 +82,12 @@ def through_rbee(checkout: Path, threads: int) -> Iterator[Callable[[], float]]:
 
         measure()  # the worker starts here
         yield measure
+
+
+def raw(checkout: Path) -> list[str]:
+    """Return the option that has a prompt continued, for a checkout that would else put it into a chat template."""
+    options = (checkout / "rbee_core" / "keeper" / "commands" / "infer.py").read_text(encoding="utf-8")
+    return ["--raw"] if '"--raw"' in options else []
 
 
 def bare_loop(threads: int) -> float:

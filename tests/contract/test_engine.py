@@ -72,6 +72,7 @@ def test_top_p_zero_is_the_most_likely_token(subject):
 def test_a_conversation_goes_through_the_models_template(subject):
     chat = subject.events(GenerateRequest(messages=QUESTION, max_tokens=1, temperature=0))
     assert chat[0] == PromptDone(37)
+    assert subject.engine.info().chat_template is True
 
 
 def test_the_models_own_end_stops_it(subject):

@@ -18,8 +18,10 @@ NOTHING_GIVEN: dict[str, Any] = {
     **dict.fromkeys(("backend", "device", "context", "timeout")),
     "model": "smollm2",
     "node": "localhost",
+    "text": None,
     "prompt": "Hello",
     "chat": False,
+    "raw": False,
     "stop": (),
 }
 
@@ -28,17 +30,35 @@ def options(**given: Any) -> dict[str, Any]:
     return {**NOTHING_GIVEN, **given}
 
 
-def test_plain_prompt_is_sent_as_it_is() -> None:
+def test_m2_a_prompt_is_answered_where_there_is_a_template() -> None:
     request = build_inference(options(prompt=" Once ", seed=7, stop=("\n",), timeout=3.0), SETTINGS)
 
-    assert (request.prompt, request.messages) == (" Once ", None)
+    assert (request.prompt, request.messages, request.chat_template) == (" Once ", None, "if_any")
     assert (request.seed, request.stop, request.timeout_s) == (7, ["\n"], 3.0)
+
+
+def test_m2_a_raw_prompt_is_continued() -> None:
+    request = build_inference(options(raw=True), SETTINGS)
+
+    assert (request.prompt, request.chat_template) == ("Hello", None)
+
+
+def test_m2_a_prompt_needs_no_option() -> None:
+    assert build_inference(options(prompt=None, text="hello"), SETTINGS).prompt == "hello"
+    with pytest.raises(click.UsageError, match="two prompts"):
+        build_inference(options(text="hello"), SETTINGS)
+
+
+@pytest.mark.parametrize("chat", [{"chat": True}, {"system": "Be brief"}])
+def test_m2_raw_and_chat_exclude_each_other(chat: dict[str, Any]) -> None:
+    with pytest.raises(click.UsageError, match="give one of them"):
+        build_inference(options(raw=True, **chat), SETTINGS)
 
 
 def test_chat_sends_messages() -> None:
     request = build_inference(options(chat=True), SETTINGS)
 
-    assert request.prompt is None
+    assert (request.prompt, request.chat_template) == (None, "required")
     assert [(m.role, m.content) for m in request.messages or ()] == [("user", "Hello")]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from rbee_core import __version__, client, wire
@@ -130,7 +131,7 @@ def test_ephemeral_inference_looks_as_promised() -> None:
     assert run.go() == [
         "[Phase 1] Skipped (ephemeral mode)",
         f"[Phase 2] ✓ Pool health: healthy (version {__version__})",
-        "[Phase 3-5] ✓ Worker spawned: worker-abc123 (state: loading)",
+        "[Phase 3-5] ✓ Worker spawned: worker-abc123 (state: loading), backend: llamacpp-cpu, device: cpu",
         "[Phase 6] Worker registered in pool manager",
         "[Phase 7] Waiting for worker ready..... ✓ Worker ready!",
         "[Phase 8] Executing inference...",
@@ -181,10 +182,25 @@ def test_effective_context_is_told() -> None:
     assert run.flow.outcome.as_data()["context_tokens"] == 4096
 
 
-def test_chosen_backend_is_named() -> None:
-    lines = Run(PlayedHive(), "ephemeral").go()
+@pytest.mark.parametrize("asked", [{}, {"backend": "cpu"}])
+def test_n31_the_chosen_backend_is_named_also_for_one_that_was_asked_for(asked: dict[str, str]) -> None:
+    lines = Run(PlayedHive(), "ephemeral", **asked).go()
 
-    assert "✓ Worker spawned: worker-abc123 (state: loading, backend: llamacpp-cpu, device: cpu)" in lines[2]
+    assert lines[2].endswith("✓ Worker spawned: worker-abc123 (state: loading), backend: llamacpp-cpu, device: cpu")
+
+
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [(True, "Prompt: 5 tokens, through the model's chat template"), (False, "Prompt: 5 tokens")],
+)
+def test_m2_the_summary_says_whether_the_prompt_went_through_a_template(template: bool, line: str) -> None:
+    hive = PlayedHive()
+    last = msgspec.structs.replace(done(), prompt_tokens=5, chat_template=template)
+    hive.streams = [[*tokens("Hello"), last]]
+    run = Run(hive, "ephemeral")
+
+    assert run.go()[-1] == line
+    assert run.flow.outcome.as_data()["chat_template"] is template
 
 
 def test_idle_worker_is_used_at_once() -> None:

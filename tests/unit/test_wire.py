@@ -82,6 +82,7 @@ RANGES: list[tuple[str, list[object], list[object]]] = [
     ("timeout_s", [0, -1, 86_401], [0.1, None]),
     ("request_id", ["", "a b", "a\n", "é", "x" * 65, "../x"], ["a-B_9", None]),
     ("prompt", ["", "  \n"], ["x"]),
+    ("chat_template", ["", "never", True], ["if_any", "required", None]),
 ]
 REFUSED = [(name, value) for name, refused, _ in RANGES for value in refused]
 ACCEPTED = [(name, value) for name, _, accepted in RANGES for value in accepted]

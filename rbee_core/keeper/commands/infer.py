@@ -25,8 +25,10 @@ from rbee_core.streams import raw_stdout
 @click.command("infer")
 @node_option("Where to run it.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="REF", help="Alias, path or reference.")
-@click.option("--prompt", metavar="TEXT", help="What to continue or answer; - or none reads stdin.")
-@click.option("--chat", is_flag=True, help="Use the model's chat template.")
+@click.argument("text", metavar="[PROMPT]", required=False)
+@click.option("--prompt", metavar="TEXT", help="The same as PROMPT.")
+@click.option("--chat", is_flag=True, help="Insist on the model's chat template.")
+@click.option("--raw", is_flag=True, help="Continue the prompt, without the chat template.")
 @click.option("--system", metavar="TEXT", help="A system message; implies --chat.")
 @click.option("--max-tokens", type=int, metavar="N", help="Stop after N tokens.")
 @click.option("--temperature", type=float, metavar="X", help="0 is greedy; up to 2.")
@@ -44,8 +46,9 @@ from rbee_core.streams import raw_stdout
 @click.option("--quiet", is_flag=True, help="Print the text alone.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Give up when the command takes longer.")
 def infer(**options: Any) -> int:
-    """Generate text with a model, on this machine or another.
+    """Ask a model PROMPT, or what stdin holds, on this machine or another.
 
+    The prompt goes through the model's chat template; a model that has none continues it.
     Progress goes to stderr, the generated text alone to stdout. When no hive runs on this machine, one is started
     for this command and stopped again.
     """

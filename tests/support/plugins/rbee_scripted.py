@@ -204,7 +204,7 @@ class ScriptedEngine(Engine):
 
     def info(self) -> EngineInfo:
         """Return what was loaded."""
-        return EngineInfo(context_tokens=self._context, slots=self._slots, architecture="scripted")
+        return EngineInfo(context_tokens=self._context, slots=self._slots, architecture="scripted", chat_template=False)
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield words, with whatever faults the script asks for."""

@@ -31,10 +31,9 @@ SIGN_OF_LIFE_S = 1.0
 class XllamaEngine(Engine):
     """One model in one llama.cpp server with one slot."""
 
-    def __init__(self, server: Any, info: EngineInfo, *, chats: bool) -> None:
+    def __init__(self, server: Any, info: EngineInfo) -> None:
         self._server = server
         self._info = info
-        self._chats = chats
 
     def info(self) -> EngineInfo:
         """Return what was loaded."""
@@ -46,7 +45,7 @@ class XllamaEngine(Engine):
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield the answer. The server's call blocks until it is done, so it runs in a thread and fills a queue."""
-        if request.messages and not self._chats:
+        if request.messages and not self._info.chat_template:
             raise InvalidRequest("This model has no chat template, so it cannot answer messages")
         if request.prompt == "":
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
@@ -100,8 +99,10 @@ def load_engine(
                 raise ModelLoadFailed(reference=model.reference, why="the load was given up", hint="load it again")
     except RuntimeError as error:
         raise ModelLoadFailed(reference=model.reference, why="llama.cpp refused it; see the worker's log") from error
-    info = EngineInfo(context_tokens=context_tokens, architecture=header.architecture)
-    return XllamaEngine(loading.result(), info, chats=bool(header.chat_template))
+    info = EngineInfo(
+        context_tokens=context_tokens, architecture=header.architecture, chat_template=bool(header.chat_template)
+    )
+    return XllamaEngine(loading.result(), info)
 
 
 def _is_loaded(result: Callable[[float], object]) -> bool:

@@ -1,0 +1,23 @@
+"""From a request as it came over the wire to what an engine is asked, which never has to choose."""
+
+from rbee_core import wire
+from rbee_core.backend import GenerateRequest, Message
+from rbee_core.errors import InvalidRequest
+
+
+def generate_request(request: wire.WorkerTask, template: bool | None) -> GenerateRequest:
+    """Return the engine's view of `request`; `template` is what the engine says of the model's.
+
+    A prompt that is to be answered becomes a message of a user where the model has a chat template, or may have one
+    and has to. Raises `InvalidRequest` where it has to and the model has none.
+    """
+    if request.chat_template == "required" and template is False:
+        raise InvalidRequest(
+            "This model has no chat template, so it cannot answer messages",
+            hint="continue a text instead (`--raw`), or use a model that was trained for conversations",
+        )
+    fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
+    fields["messages"] = tuple(Message(m.role, m.content) for m in request.messages or ())
+    if request.prompt is not None and (request.chat_template == "required" or (request.chat_template and template)):
+        fields |= {"prompt": None, "messages": (Message("user", request.prompt),)}
+    return GenerateRequest(**fields)

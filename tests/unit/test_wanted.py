@@ -1,0 +1,49 @@
+"""M2: who decides whether a prompt is answered or continued, and what an engine is asked then."""
+
+from typing import Any
+
+import pytest
+
+from rbee_core import wire
+from rbee_core.backend import GenerateRequest, Message
+from rbee_core.errors import InvalidRequest
+from rbee_core.worker.wanted import generate_request
+
+
+def asked(template: bool | None, **fields: Any) -> GenerateRequest:
+    return generate_request(wire.WorkerTask(request_id="r", seed=7, **fields), template)
+
+
+ANSWERED = (None, (Message("user", "hi"),))
+CONTINUED = ("hi", ())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "template", "is_asked"),
+    [
+        (None, True, CONTINUED),
+        (None, False, CONTINUED),
+        ("if_any", True, ANSWERED),
+        ("if_any", False, CONTINUED),
+        ("if_any", None, CONTINUED),  # a plugin that does not say so is asked as it always was
+        ("required", True, ANSWERED),
+        ("required", None, ANSWERED),
+    ],
+)
+def test_m2_a_prompt_is_answered_or_continued(wanted: Any, template: bool | None, is_asked: Any) -> None:
+    request = asked(template, prompt="hi", chat_template=wanted)
+    assert (request.prompt, request.messages) == is_asked
+    assert request.seed == 7
+
+
+@pytest.mark.parametrize("fields", [{"prompt": "hi"}, {"messages": [wire.ChatMessage(role="user", content="hi")]}])
+def test_m2_who_insists_is_refused_where_there_is_no_template(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="no chat template") as caught:
+        asked(False, chat_template="required", **fields)
+    assert "--raw" in caught.value.hint
+
+
+@pytest.mark.parametrize("template", [True, False, None])
+def test_messages_stay_messages(template: bool | None) -> None:
+    request = asked(template, messages=[wire.ChatMessage(role="user", content="hi")])
+    assert (request.prompt, request.messages) == ANSWERED
