@@ -1,5 +1,6 @@
 # Two commands: `make infer` sets up and runs one inference; `make test` sets up and runs every check.
-# `make checklist` runs features/ and writes what they show into CHECKLIST.md.
+# `make checklist` runs features/ and writes what they show into CHECKLIST.md. `make bench` takes half an hour of a quiet
+# machine and writes docs/benchmarks.md.
 PYTHON ?= python3
 VENV ?= .venv
 PROMPT ?= Write one sentence about bees.
@@ -7,7 +8,7 @@ PROMPT ?= Write one sentence about bees.
 # What a set-up depends on: when one of these is newer than the stamp, it is done again.
 SOURCES := pyproject.toml rbee_core/__init__.py scripts/setup.py
 
-.PHONY: infer test checklist fast clean
+.PHONY: infer test checklist bench fast clean
 
 infer: $(VENV)/.ready-infer
 	@$(VENV)/bin/rbee infer --max-tokens 64 -- "$(PROMPT)"
@@ -17,6 +18,9 @@ test: $(VENV)/.ready-test
 
 checklist: $(VENV)/.ready-test
 	@$(VENV)/bin/python -m nox --session checklist
+
+bench: $(VENV)/.ready-test
+	@$(VENV)/bin/python -m nox --session bench
 
 fast: $(VENV)/.ready-test
 	@$(VENV)/bin/python -m nox --session fast

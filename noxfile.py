@@ -2,15 +2,20 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import httpx
 import nox
 import psutil
 
@@ -140,3 +145,32 @@ def checklist(session: nox.Session) -> None:
     """Run the executable specification and write CHECKLIST.md, and a page for people under build/."""
     pages = ("--rbee-write-checklist", "CHECKLIST.md", "--rbee-report", "build/report.html")
     python(session, "pytest", "features", "-q", *pages, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measure many requests at once beside two other servers, and write docs/benchmarks.md. Nothing else should run."""
+    folder = Path("build/bench").absolute()
+    peer, server = folder / "xllamacpp", folder / "server"
+    install = ("pip", "install", "-q", "--upgrade", "--target")
+    python(session, *install, str(peer), "--no-deps", "xllamacpp")
+    python(session, *install, str(server), "fastapi", "openai", "pydantic", "safetensors", "uvicorn", "websockets")
+    program = example_server(folder)
+    others = ("--xllamacpp", str(peer), "--server", str(server), str(program))
+    python(session, "tests.bench.many", *others, "--page", "docs/benchmarks.md", *session.posargs)
+
+
+def example_server(folder: Path) -> Path:
+    """Return llama-cpp-python's own example of a server, out of the sources of the release that is installed."""
+    sources = f"llama_cpp_python-{version('llama-cpp-python')}.tar.gz"
+    index = httpx.get("https://pypi.org/simple/llama-cpp-python/").raise_for_status().text
+    url = next(link for link in re.findall('href="([^"#]+)', index) if link.endswith(sources))
+    with tempfile.NamedTemporaryFile() as archive:
+        with httpx.stream("GET", url, timeout=60) as answer:
+            for chunk in answer.raise_for_status().iter_bytes():
+                archive.write(chunk)
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as members:
+            name = next(name for name in members.getnames() if name.endswith("examples/server/server.py"))
+            members.extract(name, folder, filter="data")
+    return folder / name

@@ -1,5 +1,6 @@
 """The benches: rounds are paired, the other side runs its own code, and one that is ended leaves nothing."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from rbee_kit.waiting import eventually
-from tests.bench import measure
+from tests.bench import measure, page, streams
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 100
@@ -43,6 +44,36 @@ def test_every_other_round_goes_backwards() -> None:
 
 def test_a_ratio_is_that_of_the_median_round() -> None:
     assert measure.ratio([1.0, 10.0, 6.0], [2.0, 10.0, 2.0]) == 1.0
+
+
+def test_a_page_says_what_falls_short() -> None:
+    goals = [measure.Goal("quick", 0.99, 0.97, at_least=True), measure.Goal("late", 7.5, 5, unit="ms")]
+    text = page.of(goals, {"seen, s": 0.25}, rounds=3, threads=2)
+    assert "| quick | ≥ 0.97  | 0.990 | pass |" in text
+    assert "| late | ≤ 5 ms | 7.500 | **falls short** |" in text
+    assert "| seen, s | 0.250 |" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (b'data: {"token": "a", "index": 0}\n\ndata: {"done": true, "total_tokens": 3}\n\n', 3),
+        (b'data: {"text":"a"}\n\ndata: {"usage":{"completion_tokens":2,"total_tokens":9}}\n\ndata: [DONE]\n\n', 2),
+        (b'data: {"text":"a"}\n\ndata: {"text":""}\n\ndata: {"text":""}\n\ndata: [DONE]\n\n', 2),
+    ],
+)
+def test_the_tokens_of_every_server_are_counted(body: bytes, tokens: int) -> None:
+    async def asked() -> streams.Stream:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            return await streams.ask(f"http://127.0.0.1:{port}/x", {})
+
+    assert asyncio.run(asked()).tokens == tokens
 
 
 def test_two_checkouts_are_compared_in_one_command() -> None:
