@@ -220,7 +220,8 @@ class Backend(ABC):
 
     The hive calls `availability`, `devices`, `estimate`, `environment` and `stop_policy` in helper threads, several at
     a time, and waits `plugin_timeout_s` (10 s) for each: one that takes longer fails what it was called for, by name.
-    Each is called at most once for one decision, and none when workers are listed. The command line calls them in its
+    Each is called at most once for one decision (`environment` once for each device that it leaves open), and none when
+    workers are listed. The command line calls them in its
     main thread, the worker calls `devices` before `load`, in the engine's thread; neither has a limit of its own.
     """
 
@@ -258,7 +259,7 @@ class Backend(ABC):
     def environment(self, device: Device) -> Mapping[str, str]:
         """Return environment variables for a worker on `device`, such as ``CUDA_VISIBLE_DEVICES``.
 
-        `device` is as `devices` returned it in the same spawn. Called once a spawn.
+        `device` is as `devices` returned it in the same spawn. Called once a spawn for each device that may be used.
         """
         del device
         return {}

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from rbee_core.domain.worker import Demand, Recipe, RequestId, Secret, Ticket, WorkerId
+from rbee_core.domain.worker import Demand, RequestId, Secret, Spot, Ticket, WorkerId
 from rbee_core.errors import RbeeError
 
 Until = Literal["bound", "ready", "slot"]
@@ -28,15 +28,14 @@ class RequestWanted(Struct, frozen=True, kw_only=True):
 
 
 class Resolved(Struct, frozen=True, kw_only=True):
-    """What a demand means on this node, and what the system reports as free now in `recipe.memory`.
+    """What a demand means on this node: on each device that it leaves open, the backend's first one first.
 
-    `worker_id` and `secret` are used if a worker is launched for it.
+    What is free there is what the system reports now. `worker_id` and `secret` are used if a worker is launched for it.
     """
 
     at: float
     demand: Demand
-    recipe: Recipe
-    available_bytes: int
+    spots: tuple[Spot, ...]
     worker_id: WorkerId
     secret: Secret
 

@@ -5,21 +5,23 @@ from dataclasses import dataclass, field
 
 from rbee_core.domain import instructions as do
 from rbee_core.domain.queue import FairQueue
-from rbee_core.domain.worker import Demand, Recipe, Worker, WorkerId
+from rbee_core.domain.worker import Demand, Recipe, Spot, Worker, WorkerId
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
     """A demand that no worker serves yet, and who waits with it.
 
-    First it is resolved. If there is no room then, `recipe` says for which memory it waits and `awaited` for whose end;
-    `making_room` that those were stopped for it. It is `stale` when that memory changed since it was decided, and
-    `passed` counts the later ones that went before it.
+    First it is resolved. If there is no room then in any of its `memories`, it is decided anew whenever one of them
+    changes. `recipe` says in which one it waits for room to be made, `awaited` for whose end, `making_room` that those
+    were stopped for it. It is `stale` when a memory changed since it was decided, and `passed` counts the later ones
+    that went before it.
     """
 
     demand: Demand
     line: FairQueue = field(default_factory=FairQueue)
     resolving: bool = False
+    memories: tuple[str, ...] = ()
     recipe: Recipe | None = None
     awaited: frozenset[WorkerId] = frozenset()
     making_room: bool = False
@@ -28,7 +30,7 @@ class Pending:
 
     def waits_in(self, memory: str) -> bool:
         """Whether somebody waits here for room in `memory`."""
-        return self.recipe is not None and self.recipe.memory == memory and len(self.line) > 0
+        return memory in self.memories and len(self.line) > 0
 
     def resolve(self) -> Iterator[do.Instruction]:
         """Find out what the demand means, unless that is under way."""
@@ -63,8 +65,8 @@ class PendingDemands:
     def drop(self, pending: Pending) -> Iterator[do.Instruction]:
         """Take out a demand that nobody waits with; what it waited for is another's now."""
         self._by_demand.pop(pending.demand, None)
-        if pending.recipe:
-            yield from self.memory_changed(pending.recipe.memory)
+        for memory in pending.memories:
+            yield from self.memory_changed(memory)
 
     def clear(self) -> list[FairQueue]:
         """Take all out; return those who waited."""
@@ -77,9 +79,15 @@ class PendingDemands:
         before = list(self._by_demand.values())
         return [p for p in before[: before.index(pending)] if p.waits_in(memory)]
 
-    def promised_bytes(self, earlier: list[Pending]) -> int:
-        """Return what a later one must leave to these: the room that is made for one, and all that a due one needs."""
-        return sum(p.recipe.need.total_bytes for p in earlier if p.recipe and (p.making_room or self._is_due(p)))
+    def left(self, pending: Pending, spot: Spot) -> Spot:
+        """Return the spot with what earlier ones leave there: not the room made for one, nor what a due one needs.
+
+        Each of those is promised room in one memory, wherever else it would fit too.
+        """
+        memory, earlier = spot.recipe.memory, self.earlier(pending, spot.recipe.memory)
+        recipes = [p.recipe for p in earlier if p.recipe and (p.making_room or self._is_due(p))]
+        promised_bytes = sum(r.need.total_bytes for r in recipes if r.memory == memory)
+        return Spot(spot.recipe, spot.available_bytes - promised_bytes)
 
     def reserve(self, worker: Worker, earlier: list[Pending] | None = None) -> bool:
         """Whether one of these, or any, is due and waits for the end of `worker`: then it takes nobody new."""

@@ -1,11 +1,34 @@
-"""Whether a machine's memory holds one more worker, given what the others hold or are about to hold.
+"""Which memory of a machine's holds one more worker, given what the others hold or are about to hold.
 
 A *memory* is the host's, or one card's: workers of different memories do not concern each other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from rbee_core.domain.worker import HOST, Worker
+from rbee_core.domain.worker import HOST, Spot, Worker
+from rbee_core.errors import InsufficientRam, VramExhausted
+
+
+def roomiest(spots: Sequence[Spot], workers: Sequence[Worker]) -> Spot | None:
+    """Return the spot with most free memory, the first of equals; None if a worker fits into none of them.
+
+    Most and not just enough: what is computed beside it, and the next model, need room too.
+    """
+    fitting = [spot for spot in spots if spot.recipe.need.total_bytes <= free_at(spot, workers)]
+    return max(fitting, key=lambda spot: free_at(spot, workers), default=None)
+
+
+def free_at(spot: Spot, workers: Iterable[Worker]) -> int:
+    """Return what a new worker may take there, see `free_bytes`."""
+    return free_bytes(spot.recipe.memory, spot.available_bytes, workers)
+
+
+def shortage(spots: Sequence[Spot], workers: Sequence[Worker]) -> InsufficientRam | VramExhausted:
+    """Return the refusal of what fits into none of the spots, with the numbers of the one where most is free."""
+    best = max(spots, key=lambda spot: free_at(spot, workers))
+    error = InsufficientRam if best.recipe.memory == HOST else VramExhausted
+    have_bytes = max(0, free_at(best, workers))
+    return error(need_bytes=best.recipe.need.total_bytes, have_bytes=have_bytes, devices=len(spots))
 
 
 def free_bytes(memory: str, available_bytes: int, workers: Iterable[Worker]) -> int:

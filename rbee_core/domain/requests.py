@@ -8,17 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
-from rbee_core.domain.eviction import awaited, victims
+from rbee_core.domain.eviction import awaited, cheapest, victims
 from rbee_core.domain.pending import Pending, PendingDemands
-from rbee_core.domain.placement import free_bytes, sharing
+from rbee_core.domain.placement import roomiest, sharing, shortage
 from rbee_core.domain.queue import FairQueue
 from rbee_core.domain.worker import (
-    HOST,
     STARTING,
     Demand,
     Reason,
     Recipe,
     RequestId,
+    Spot,
     Ticket,
     Worker,
     WorkerId,
@@ -27,12 +27,10 @@ from rbee_core.domain.worker import (
 from rbee_core.domain.workers import Limits, Workers
 from rbee_core.errors import (
     AllSlotsBusy,
-    InsufficientRam,
     InvalidRequest,
     ModelInUse,
     RbeeError,
     ShuttingDown,
-    VramExhausted,
     WorkerNotFound,
     WorkerNotReady,
 )
@@ -97,7 +95,8 @@ class Requests:
                 yield from pending.resolve()
         elif not (pending.making_room or _is_patient(event)):
             pending.stale = True  # it cannot wait for what the others wait for: decide anew
-            yield from self._pending.look_again(pending.recipe.memory)
+            for memory in pending.memories:
+                yield from self._pending.look_again(memory)
 
     def leave(self, ticket: Ticket, at: float) -> Iterator[do.Instruction]:
         """Let go of a ticket, wherever it is."""
@@ -132,59 +131,79 @@ class Requests:
         pending = self._pending.find(event.demand)
         if pending is None:  # the hive began to close
             return
-        promised, pending.resolving = pending.making_room, False
+        promised = pending.recipe.memory if pending.recipe and pending.making_room else None
+        memories = dict.fromkeys([*pending.memories, *(spot.recipe.memory for spot in event.spots)])
+        pending.resolving = False
         if pending.line:
-            pending.recipe, pending.awaited, pending.making_room = event.recipe, frozenset(), False
+            pending.memories, pending.awaited, pending.making_room = tuple(memories), frozenset(), False
             yield from self._decide(pending, event)
         if not pending.line:  # all are served or refused, or left meanwhile
             yield from self._pending.drop(pending)
-        elif promised and not pending.making_room:  # what was kept for it is not
-            yield from self._pending.memory_changed(event.recipe.memory)
-        yield from self._pending.look_again(event.recipe.memory)
+        elif promised and not (pending.making_room and pending.recipe and pending.recipe.memory == promised):
+            yield from self._pending.memory_changed(promised)  # what was kept for it is not
+        for memory in memories:
+            yield from self._pending.look_again(memory)
 
     def _decide(self, pending: Pending, event: ev.Resolved) -> Iterator[do.Instruction]:
         """Decide, in this order.
 
         1. The hive is closing: everybody was refused, and nothing comes here.
-        2. A worker with an equal recipe is live and not stopping: line up there, for its address, its model or a slot;
-           but for a slot wait on, if an earlier demand that waits for that worker's end is due.
-        3. It fits beside what is promised to earlier demands: launch.
-        4. It fits once idle workers are stopped and those that are stopping are gone: stop them, come back then.
+        2. A worker with an equal recipe is live and not stopping, on whichever of the devices: line up there, for its
+           address, its model or a slot; but for a slot wait on, if an earlier demand that waits for its end is due.
+        3. It fits beside what is promised to earlier demands: launch, on the device with most free memory.
+        4. It fits once idle workers are stopped and those that are stopping are gone: stop them, on the device where
+           least has to go, and come back then.
         5. It would fit if busy and starting workers were gone: who queues for a slot waits for that.
         6. Refuse, with both numbers.
         """
-        recipe, need, workers = event.recipe, event.recipe.need, self._workers.live()
-        earlier = self._pending.earlier(pending, recipe.memory)
-        room = event.available_bytes - self._pending.promised_bytes(earlier)
-        if worker := self._twin(recipe):  # 2
-            yield from self._move(pending, worker, wait_on=self._pending.reserve(worker, earlier))
-        elif need.total_bytes <= (free := free_bytes(recipe.memory, room, workers)):  # 3
-            yield from self._launch(pending, event, earlier)
-        elif (to_stop := victims(need, recipe.memory, workers, room)) is not None:  # 4
-            yield from self._make_room(pending, recipe, to_stop)
+        workers = self._workers.live()
+        spots = [self._pending.left(pending, spot) for spot in event.spots]
+        if worker := self._twin(spots):  # 2
+            yield from self._move(pending, worker)
+        elif spot := roomiest(spots, workers):  # 3
+            yield from self._launch(pending, event, spot.recipe)
+        elif found := cheapest(spots, workers, victims):  # 4
+            yield from self._make_room(pending, *found)
         else:
-            worth_it = awaited(need, recipe.memory, workers, event.available_bytes)
-            pending.awaited = frozenset(worth_it or ())  # 5
-            shortage = InsufficientRam if recipe.memory == HOST else VramExhausted
-            error = shortage(need_bytes=need.total_bytes, have_bytes=max(0, free))
-            hopeless = [r for r in pending.line if worth_it is None or not _is_patient(r)]
-            yield from self._refuse_those(pending.line, hopeless, error)  # 6
+            may_wait = self._may_wait(pending, event.spots)  # 5
+            hopeless = [r for r in pending.line if not (may_wait and _is_patient(r))]
+            yield from self._refuse_those(pending.line, hopeless, shortage(spots, workers))  # 6
 
-    def _launch(self, pending: Pending, event: ev.Resolved, earlier: list[Pending]) -> Iterator[do.Instruction]:
-        for other in earlier:
+    def _launch(self, pending: Pending, event: ev.Resolved, recipe: Recipe) -> Iterator[do.Instruction]:
+        for other in self._pending.earlier(pending, recipe.memory):
             other.passed += 1
-        yield from self._workers.launch(event, for_whom=next(iter(pending.line)).client)
-        yield from self._move(pending, self._workers.find(event.worker_id))
+        yield from self._workers.launch(event, recipe, for_whom=next(iter(pending.line)).client)
+        yield from self._move(pending, self._workers.find(event.worker_id), launched=True)
 
-    def _make_room(self, pending: Pending, recipe: Recipe, to_stop: Iterable[WorkerId]) -> Iterator[do.Instruction]:
+    def _make_room(self, pending: Pending, spot: Spot, to_stop: Iterable[WorkerId]) -> Iterator[do.Instruction]:
+        recipe = pending.recipe = spot.recipe
         for worker in map(self._workers.find, to_stop):
             whom, reason = recipe.reference, Reason.MAKE_ROOM
             yield from self._workers.stop(worker, WorkerState.EVICTED, reason, f"{reason} for {whom}", for_whom=whom)
         stopping = [w for w in sharing(recipe.memory, self._workers.live()) if w.state is WorkerState.STOPPING]
         pending.making_room, pending.awaited = True, frozenset(w.id for w in stopping)
 
-    def _move(self, pending: Pending, worker: Worker, *, wait_on: bool = False) -> Iterator[do.Instruction]:
-        """Line up at a worker all who wait with a demand, but who wants a slot if these have to wait on."""
+    def _may_wait(self, pending: Pending, spots: Sequence[Spot]) -> bool:
+        """Whether it is worth waiting for what others hold. Who waits in one memory goes on waiting there.
+
+        Else one that is due could be sent from a memory where nobody new comes in any more to one where they do.
+        """
+        workers, memory = self._workers.live(), pending.recipe and pending.recipe.memory
+        here = [spot for spot in spots if spot.recipe.memory == memory]
+        found = cheapest(here, workers, awaited) or cheapest(spots, workers, awaited)
+        if found is None:
+            return False
+        pending.recipe, pending.awaited = found[0].recipe, frozenset(found[1])
+        return True
+
+    def _move(self, pending: Pending, worker: Worker, *, launched: bool = False) -> Iterator[do.Instruction]:
+        """Line up at a worker all who wait with a demand.
+
+        But who wants a slot of one that is not new waits on, if an earlier demand is due that waits for its end.
+        """
+        pending.recipe = worker.recipe
+        earlier = self._pending.earlier(pending, worker.recipe.memory)
+        wait_on = not launched and self._pending.reserve(worker, earlier)
         for other in self._workers.live():
             other.demands.discard(pending.demand)
         worker.demands.add(pending.demand)
@@ -197,9 +216,11 @@ class Requests:
             else:
                 yield self._refuse(request.ticket, self._busy([worker]))
 
-    def _twin(self, recipe: Recipe) -> Worker | None:
-        live = self._workers.live()
-        return next((w for w in live if w.recipe == recipe and w.state is not WorkerState.STOPPING), None)
+    def _twin(self, spots: Sequence[Spot]) -> Worker | None:
+        """Return the worker that holds the same already, rather one with a free slot."""
+        recipes = [spot.recipe for spot in spots]
+        twins = [w for w in self._workers.live() if w.recipe in recipes and w.state is not WorkerState.STOPPING]
+        return max(twins, key=lambda worker: worker.free_slots > 0, default=None)
 
     # Lines: who waits at a worker.
 

@@ -111,7 +111,8 @@ class Recipe:
 
     A model is its files, `place` and `identity`, whatever name it was asked for by; `reference` is the first one's.
     `path` is on this node's disk. `memory` is `HOST` for every device that shares the host's, else the device's id.
-    `device_index` is the number under which people know the device, `environment` what a worker on it is started with.
+    `device_index` is the number under which people know the device, one of `device_count`; `environment` what a worker
+    on it is started with.
     """
 
     reference: str = field(compare=False)
@@ -127,7 +128,16 @@ class Recipe:
     context_tokens: int | None = None
     slots: int = 1
     device_index: int = field(default=0, compare=False)
+    device_count: int = field(default=1, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A device where a demand could be met: the worker it would get there, and what is free in that device's memory."""
+
+    recipe: Recipe
+    available_bytes: int
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
-from rbee_core.domain.worker import Reason, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import Reason, Recipe, Worker, WorkerId, WorkerState
 from rbee_core.errors import LoadingTimeout, RbeeError, WorkerCrashed, WorkerNotFound
 
 REMEMBERED = 64
@@ -90,9 +90,9 @@ class Workers:
 
     # Starting.
 
-    def launch(self, event: ev.Resolved, for_whom: str) -> Iterator[do.Instruction]:
+    def launch(self, event: ev.Resolved, recipe: Recipe, for_whom: str) -> Iterator[do.Instruction]:
         """Enter a new worker into the registry."""
-        worker = Worker(id=event.worker_id, recipe=event.recipe, secret=event.secret, launched_at=event.at)
+        worker = Worker(id=event.worker_id, recipe=recipe, secret=event.secret, launched_at=event.at)
         self._live[worker.id] = worker
         yield do.Changed(worker.id, None, worker.state, Reason.WANTED, for_whom)
         yield do.Launch(worker.id)

@@ -202,10 +202,11 @@ class _Insufficient(RbeeError):
     what: ClassVar[str]
     advice: ClassVar[str]
 
-    def __init__(self, *, need_bytes: int, have_bytes: int) -> None:
+    def __init__(self, *, need_bytes: int, have_bytes: int, devices: int = 1) -> None:
         need_mb, have_mb = -(-need_bytes // 1_000_000), have_bytes // 1_000_000
+        where = f" on the roomiest of {devices} devices" if devices > 1 else ""
         super().__init__(
-            f"Insufficient {self.what}: need {need_mb} MB, have {have_mb} MB",
+            f"Insufficient {self.what}: need {need_mb} MB, have {have_mb} MB{where}",
             hint=self.advice,
             need_bytes=need_bytes,
             have_bytes=have_bytes,

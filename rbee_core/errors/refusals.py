@@ -28,7 +28,7 @@ class InvalidRequest(RbeeError):
         """Name a device index that the backend does not have."""
         return cls(
             f"Device {index} not available. Available: {list(available)}",
-            hint="leave --device out to use the first one",
+            hint="leave --device out to have the one with most free memory",
             device=index,
             available=list(available),
         )

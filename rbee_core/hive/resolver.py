@@ -2,15 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rbee_core import aio, hardware, wire
 from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel
 from rbee_core.backend.choice import Candidate, choose, named, ranked
 from rbee_core.domain.model_ref import OF_PLACES, parse
-from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe
+from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe, Spot
 from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.terms import LoadDefaults
@@ -26,13 +27,16 @@ LOOK_S, LOOKS_AT_ONCE = 2.0, 4
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A recipe with what it was made from. `available_bytes` is what the system reports free where it would live."""
+    """The spots where a demand could be met, the backend's first device first, with what they were made from."""
 
-    recipe: Recipe
+    spots: tuple[Spot, ...]
     model: LocalModel
-    device: Device
     estimate: Estimate
-    available_bytes: int
+
+    @property
+    def best(self) -> Spot:
+        """The spot of which the system reports most free memory, for display."""
+        return max(self.spots, key=lambda spot: spot.available_bytes)
 
 
 class Resolver:
@@ -112,11 +116,12 @@ class Resolver:
         if asyncio.get_running_loop().time() - survey.asked_at > FRESH_S:
             survey = await self._survey(demand.backend)
         candidate = await self._choose(survey, model.format)
-        backend, device = candidate.backend, _pick(candidate.devices, demand.device)
+        backend, devices = candidate.backend, _open(candidate.devices, demand.device)
         options = self._options(demand)
         identity = await aio.off_loop(identity_of, model.path)
         estimate = await self._estimate(backend, model, identity, options)
-        recipe = Recipe(
+        recipe = partial(
+            Recipe,
             reference=model.reference,
             path=str(model.path),
             place=await aio.off_loop(_place, model) if identity else model.reference,
@@ -124,15 +129,19 @@ class Resolver:
             format=model.format,
             size_bytes=model.size_bytes,
             backend=backend.name,
-            device=device.id,
-            device_index=demand.device or 0,
-            memory=HOST if device.shares_host_memory else device.id,
-            environment=await self._calls.environment(backend, device),
+            device_count=len(candidate.devices),
             context_tokens=options.context_tokens,
             slots=options.slots,
             need=Need(estimate.mapped_bytes, estimate.private_bytes),
         )
-        return Resolution(recipe, model, device, estimate, await _available_bytes(device))
+        spots = [await self._spot(recipe, backend, device, index) for index, device in devices]
+        return Resolution(tuple(spots), model, estimate)
+
+    async def _spot(self, recipe: Callable[..., Recipe], backend: Backend, device: Device, index: int) -> Spot:
+        memory = HOST if device.shares_host_memory else device.id
+        environment = await self._calls.environment(backend, device)
+        there = recipe(device=device.id, device_index=index, memory=memory, environment=environment)
+        return Spot(there, await _available_bytes(device))
 
     async def _estimate(
         self, backend: Backend, model: LocalModel, identity: Identity, options: LoadOptions
@@ -169,10 +178,14 @@ class _Survey:
         return list(dict.fromkeys(f for backend in meant for f in sorted(backend.formats)))
 
 
-def _pick(devices: Sequence[Device], index: int | None) -> Device:
-    if (index or 0) >= len(devices):
-        raise InvalidRequest.device_out_of_range(index or 0, list(range(len(devices))))
-    return devices[index or 0]
+def _open(devices: Sequence[Device], index: int | None) -> list[tuple[int, Device]]:
+    """Return the devices that a demand leaves open, with their numbers: the one it names, or all."""
+    numbered = list(enumerate(devices))
+    if index is None:
+        return numbered
+    if index >= len(devices):
+        raise InvalidRequest.device_out_of_range(index, list(range(len(devices))))
+    return [numbered[index]]
 
 
 def _place(model: LocalModel) -> str:

@@ -259,8 +259,7 @@ class Supervisor:
         return ev.Resolved(
             at=self._now(),
             demand=demand,
-            recipe=found.recipe,
-            available_bytes=found.available_bytes,
+            spots=found.spots,
             worker_id=self._launcher.next_id(),
             secret=Secret(secrets.token_urlsafe(32)),
         )

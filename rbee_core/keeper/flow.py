@@ -169,7 +169,8 @@ class Flow:
 
     def _spawn_words(self, spawned: wire.SpawnResponse) -> str:
         verb = "already running" if self.outcome.mode == "persistent" and spawned.state in READY else "spawned"
-        chosen = f"backend: {spawned.backend}, device: {spawned.device}"
+        several = self._spawn_request.device is None and spawned.devices > 1
+        chosen = f"backend: {spawned.backend}, device: {spawned.device}" + (f" of {spawned.devices}" if several else "")
         return f"✓ Worker {verb}: {spawned.worker_id} (state: {spawned.state}), {chosen}"
 
     def _await_ready(self, client: "HiveClient", worker: wire.WorkerInfo, stall_s: float) -> None:

@@ -104,7 +104,7 @@ class WorkerChanged(Lenient, tag_field="event", tag="changed"):
 
 
 class SpawnRequest(Strict):
-    """`POST /v1/workers/spawn`. `device` is an index of the backend's devices."""
+    """`POST /v1/workers/spawn`. `device` is an index of the backend's devices; without it, the one with most room."""
 
     model_ref: ModelText
     backend: Annotated[str, Meta(max_length=64)] | None = None
@@ -113,7 +113,10 @@ class SpawnRequest(Strict):
 
 
 class SpawnResponse(Lenient):
-    """Its answer, once the worker listens: `state` is loading, or idle or busy for one that was there."""
+    """Its answer, once the worker listens: `state` is loading, or idle or busy for one that was there.
+
+    `device` is one of `devices` that the backend has.
+    """
 
     worker_id: str
     url: str
@@ -121,6 +124,7 @@ class SpawnResponse(Lenient):
     model_ref: str = ""
     backend: str = ""
     device: str = ""
+    devices: int = 1
 
 
 class WorkerReady(Strict):

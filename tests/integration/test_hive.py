@@ -70,6 +70,24 @@ def test_health_and_readiness(hive: Hive) -> None:
     assert call(hive, "GET", "/v1/ready") == (200, {"ready": True, "state": "ready", "error": None})
 
 
+def test_m4_of_two_cards_the_one_with_room(home: Home) -> None:
+    home.environment["SCRIPTED_CARDS"] = "300,900"
+    hive = home.start_hive()
+    client = hive.client
+    first = client.spawn(wire.SpawnRequest(model_ref="scripted:need_mb=700;load_hang=1"))
+    assert (first.device, first.devices) == ("card:1", 2), "where most is free"
+    second = client.spawn(wire.SpawnRequest(model_ref="scripted:need_mb=250"))
+    assert second.device == "card:0", "the first one is about to take what it needs"
+    twin = client.spawn(wire.SpawnRequest(model_ref="scripted:need_mb=250"))
+    assert twin.worker_id == second.worker_id
+    ready(client, second.worker_id)
+    with pytest.raises(RemoteError, match=r"need 650 MB, have 300 MB$") as caught:
+        client.spawn(wire.SpawnRequest(model_ref="scripted:need_mb=650", device=0))
+    assert caught.value.code == "VRAM_EXHAUSTED"
+    with pytest.raises(RemoteError, match="need 950 MB, have 300 MB on the roomiest of 2 devices"):
+        client.spawn(wire.SpawnRequest(model_ref="scripted:need_mb=950"))
+
+
 def test_a_worker_from_spawn_to_stop(home: Home, client: HiveClient) -> None:
     answer = client.spawn(wire.SpawnRequest(model_ref="scripted:tokens=3;text=one two three"))
     assert answer.state in ("loading", "idle")

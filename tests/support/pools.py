@@ -1,12 +1,24 @@
 """What the tests of the pool are written in: demands, events and instructions in few words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Pool
-from rbee_core.domain.worker import HOST, Demand, Need, Reason, Recipe, RequestId, Secret, Ticket, WorkerId, WorkerState
+from rbee_core.domain.worker import (
+    HOST,
+    Demand,
+    Need,
+    Reason,
+    Recipe,
+    RequestId,
+    Secret,
+    Spot,
+    Ticket,
+    WorkerId,
+    WorkerState,
+)
 from rbee_core.errors import RbeeError
 
 NEED = Need(mapped_bytes=60, private_bytes=40)
@@ -70,9 +82,22 @@ def resolved(
     available: int = 1000,
     at: float = 0,
 ) -> ev.Resolved:
+    return resolved_on(model, worker, {device or 0: available}, wanted=demand(model, device), need=need, at=at)
+
+
+def resolved_on(
+    model: str,
+    worker: str,
+    available: Mapping[int, int],
+    *,
+    wanted: Demand | None = None,
+    need: Need = NEED,
+    at: float = 0,
+) -> ev.Resolved:
+    """A demand that leaves several devices open; `available` says what is free on each."""
     return ev.Resolved(
-        at=at, demand=demand(model, device), recipe=recipe(model, device, need), available_bytes=available,
-        worker_id=WorkerId(worker), secret=Secret("hush-hush"),
+        at=at, demand=wanted or demand(model), worker_id=WorkerId(worker), secret=Secret("hush-hush"),
+        spots=tuple(Spot(recipe(model, device, need), free) for device, free in available.items()),
     )  # fmt: skip
 
 

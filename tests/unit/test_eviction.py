@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_core.domain.eviction import awaited, victims
+from rbee_core.domain.eviction import awaited, cheapest, victims
 from rbee_core.domain.placement import free_bytes
-from rbee_core.domain.worker import HOST, Need, Secret, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import HOST, Need, Secret, Spot, Worker, WorkerId, WorkerState
 from tests.support.pools import recipe
 
 STATES = {
@@ -59,6 +59,42 @@ def test_table(
     need = Need(0, 500 - claimed + missing)
     assert victims(need, HOST, workers, 500) == stopped
     assert awaited(need, HOST, workers, 500) == waited_for
+
+
+# (what is free on card 1 and 2, the workers, on which card somebody is stopped, and who)
+CARDS: list[tuple[str, tuple[int, int], list[Worker], tuple[int, tuple[str, ...]] | None]] = [
+    (
+        "where less has to go", (0, 0),
+        [worker("a", "idle", 120, device=1), worker("b", "idle", 100, device=2, used_at=9)], (2, ("b",)),
+    ),
+    (
+        "one small one rather than two", (20, 0),
+        [worker("a", "idle", 80, device=1), worker("b", "idle", 60, device=2), worker("c", "idle", 60, device=2)],
+        (1, ("a",)),
+    ),
+    (
+        "where the other card would not be enough", (0, 0),
+        [worker("a", "idle", 50, device=1), worker("b", "idle", 300, device=2)], (2, ("b",)),
+    ),
+    (
+        "where nobody has to go: one is going already", (0, 0),
+        [worker("a", "idle", 100, device=1), worker("b", "stopping", 100, device=2)], (2, ()),
+    ),
+    (
+        "of equals the one used longest ago", (0, 0),
+        [worker("a", "idle", 100, device=1, used_at=5), worker("b", "idle", 100, device=2, used_at=4)], (2, ("b",)),
+    ),
+    ("nobody where all are busy", (0, 0), [worker("a", "busy", 100, device=1)], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("free", "workers", "chosen"), [row[1:] for row in CARDS], ids=[r[0] for r in CARDS])
+def test_m4_which_device_is_evicted_from(
+    free: tuple[int, int], workers: list[Worker], chosen: tuple[int, tuple[str, ...]] | None
+) -> None:
+    spots = [Spot(recipe("x", n, Need(0, 100)), available) for n, available in enumerate(free, 1)]
+    found = cheapest(spots, workers, victims)
+    assert found == (None if chosen is None else (spots[chosen[0] - 1], chosen[1]))
 
 
 WORKERS = st.lists(

@@ -17,6 +17,7 @@ from rbee_core.domain.worker import (
     Recipe,
     RequestId,
     Secret,
+    Spot,
     Ticket,
     WorkerId,
     WorkerState,
@@ -190,7 +191,7 @@ def test_the_story_tells_what_led_to_what_and_no_secret() -> None:
         find,
     )
     journal.record(
-        ev.Resolved(at=2, demand=demand, recipe=recipe, available_bytes=5, worker_id=ID, secret=Secret(secret)),
+        ev.Resolved(at=2, demand=demand, spots=(Spot(recipe, 5),), worker_id=ID, secret=Secret(secret)),
         [do.Changed(ID, None, WorkerState.LAUNCHING, Reason.WANTED, secret), do.Launch(ID)],
         find,
     )

@@ -37,6 +37,7 @@ class PlayedHive:
         self.version = __version__
         self.idle: wire.WorkerInfo | None = None
         self.spawned = "loading"
+        self.device, self.devices = "cpu", 1
         self.polls = [worker("loading"), worker("loading", progress=0.5), worker()]
         self.streams: list[list[wire.StreamEvent | BaseException]] = [[*tokens("Hel", "lo"), done()]]
         self.downloads = [progress("done")]
@@ -68,7 +69,8 @@ class PlayedHive:
             state=cast("Any", self.spawned),
             model_ref=request.model_ref,
             backend="llamacpp-cpu",
-            device="cpu",
+            device=self.device,
+            devices=self.devices,
         )
 
     def worker(self, _worker_id: str) -> wire.WorkerInfo:
@@ -106,7 +108,7 @@ class Run:
     def __init__(self, hive: PlayedHive, mode: str, *, queue: bool = True, **wanted: Any) -> None:
         self.stderr, self.stdout = io.StringIO(), io.BytesIO()
         self.phases = PhaseLog(Screen(self.stderr))
-        asked = {name: wanted.pop(name, None) for name in ("backend", "context_tokens")}
+        asked = {name: wanted.pop(name, None) for name in ("backend", "device", "context_tokens")}
         spawn = wire.SpawnRequest(model_ref=MODEL, **asked)
         request = wire.InferenceRequest(prompt="Hi", **wanted)
         self.flow = Flow(spawn, request, self.phases, TextOut(self.stdout), mode, queue=queue)
@@ -201,6 +203,13 @@ def test_m2_the_summary_says_whether_the_prompt_went_through_a_template(template
 
     assert run.go()[-1] == line
     assert run.flow.outcome.as_data()["chat_template"] is template
+
+
+def test_m4_a_device_chosen_among_several_is_named_with_their_number() -> None:
+    hive = PlayedHive()
+    hive.device, hive.devices = "cuda:1", 2
+    assert Run(hive, "ephemeral").go()[2].endswith("(state: loading), backend: llamacpp-cpu, device: cuda:1 of 2")
+    assert Run(hive, "ephemeral", device=1).go()[2].endswith(", device: cuda:1")
 
 
 def test_idle_worker_is_used_at_once() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rbee_core.domain.placement import free_bytes
-from rbee_core.domain.worker import ENDED, HOST, Need, Secret, Worker, WorkerId, WorkerState
+from rbee_core.domain.placement import free_bytes, roomiest, shortage
+from rbee_core.domain.worker import ENDED, HOST, Need, Secret, Spot, Worker, WorkerId, WorkerState
 from tests.support.pools import NEED, recipe
 
 CARD = "cuda:1"
@@ -58,3 +58,36 @@ def test_claims_add_up() -> None:
 
 def test_more_may_be_claimed_than_there_is() -> None:
     assert free_bytes(HOST, 50, [worker(WorkerState.LOADING)]) == -50
+
+
+# Of several devices, the one with most free memory: what is free on card 1, 2 and 3, who is there, which one it is.
+LOADING_ON_2 = worker(WorkerState.LOADING, device=2)
+
+
+@pytest.mark.parametrize(
+    ("free", "workers", "chosen"),
+    [
+        ((100, 900, 500), [], 2),
+        ((900, 100, 500), [], 1),
+        ((500, 500, 500), [], 1),
+        ((99, 99, 100), [], 3),
+        ((99, 99, 99), [], None),
+        ((450, 500, 99), [LOADING_ON_2], 1),
+        ((99, 200, 99), [LOADING_ON_2], 2),
+        ((99, 199, 99), [LOADING_ON_2], None),
+        ((99, 120, 99), [worker(WorkerState.IDLE, device=2)], 2),
+    ],
+)
+def test_m4_the_device_with_most_free_memory_that_fits(
+    free: tuple[int, ...], workers: list[Worker], chosen: int | None
+) -> None:
+    spots = [Spot(recipe(device=n), available) for n, available in enumerate(free, 1)]
+    assert roomiest(spots, workers) is (None if chosen is None else spots[chosen - 1])
+
+
+def test_m4_a_refusal_has_the_numbers_of_the_roomiest_device() -> None:
+    spots = [Spot(recipe(device=n), available) for n, available in ((1, 40 * 10**6), (2, 70 * 10**6))]
+    error = shortage(spots, [])
+    assert error.details == {"need_bytes": 100, "have_bytes": 70 * 10**6}
+    assert "have 70 MB on the roomiest of 2 devices" in error.message
+    assert "devices" not in shortage(spots[:1], []).message

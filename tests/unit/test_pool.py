@@ -252,8 +252,7 @@ def test_what_a_demand_means_may_change() -> None:
     """The file was replaced by a larger one: a spawn gets a new worker, and requests go there from then on."""
     pool = pool_in("idle")
     changed_file = ev.Resolved(
-        at=0, demand=demand(), recipe=resolved("b").recipe, available_bytes=1000, worker_id=WorkerId("w2"),
-        secret=resolved().secret,
+        at=0, demand=demand(), spots=resolved("b").spots, worker_id=WorkerId("w2"), secret=resolved().secret
     )  # fmt: skip
     feed(pool, [wants(2, until="bound"), changed_file, bound("w2"), loaded("w2")])
     assert grant(3, "w2") in pool.handle(wants(3))

@@ -12,15 +12,38 @@ from rbee_core.domain import instructions as do
 from rbee_core.domain.pending import Pending
 from rbee_core.domain.placement import free_bytes
 from rbee_core.domain.pool import REMEMBERED, Limits, Pool
-from rbee_core.domain.worker import ENDED, HOST, STARTING, Demand, Need, Reason, Ticket, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import (
+    ENDED,
+    HOST,
+    STARTING,
+    Demand,
+    Need,
+    Reason,
+    Spot,
+    Ticket,
+    Worker,
+    WorkerId,
+    WorkerState,
+)
 from rbee_core.errors import RbeeError
-from tests.support.pools import URL, demand, recipe, resolved, wants, wants_worker
+from tests.support.pools import URL, demand, recipe, resolved_on, wants, wants_worker
 
 LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20, queue=8, overtakes=2)
 RANK = {"launching": 0, "loading": 1, "idle": 2, "busy": 2, "stopping": 3}
-MEMORIES = {HOST: 600, "cuda:1": 450}
-MODELS = {"a": Need(150, 100), "b": Need(250, 150), "c": Need(200, 100), "d": Need(700, 200)}
+MEMORIES = {HOST: 600, "cuda:1": 450, "cuda:2": 350}
+MODELS = {
+    "a": Need(150, 100), "b": Need(250, 150), "c": Need(200, 100), "d": Need(700, 200), "e": Need(100, 100),
+    "f": Need(0, 300),
+}  # fmt: skip
+ON_CARDS = "ef"
+"""Models of a backend that has the two cards, where the others have the host's memory; each may name card 1."""
 PICK = st.integers(0, 5)
+
+
+def open_devices(wanted: Demand) -> list[int]:
+    if wanted.device is None:
+        return [1, 2] if wanted.reference[-1] in ON_CARDS else [0]
+    return [wanted.device]
 
 
 class World:
@@ -88,27 +111,37 @@ class PoolMachine(RuleBasedStateMachine):
         states = {w.id: (w.state, w.pinned) for w in live}
         lines = {w.id: self.line(w) for w in live}
         instructions = self.pool.handle(event)
-        if any(isinstance(i, do.Launch) for i in instructions):
+        for launch in (i for i in instructions if isinstance(i, do.Launch)):
             assert not closing, "nothing starts after shutdown"
             assert isinstance(event, ev.Resolved)
-            self.check_launch(event, pending, live)
+            self.check_launch(event, self.pool.find(launch.worker_id), pending, live)
         evicted = [i.worker_id for i in instructions if isinstance(i, do.Changed) and i.reason is Reason.MAKE_ROOM]
         if evicted:
             assert isinstance(event, ev.Resolved)
             assert all(states[w] == (WorkerState.IDLE, False) for w in evicted), "only idle ones that are not pinned"
-            assert {self.pool.find(w).recipe.memory for w in evicted} == {event.recipe.memory}
+            (memory,) = {self.pool.find(w).recipe.memory for w in evicted}
+            (need,) = (s.recipe.need.total_bytes for s in event.spots if s.recipe.memory == memory)
             stay = [w for w in self.pool.live() if w.state is not WorkerState.STOPPING]
-            assert event.recipe.need.total_bytes <= self.unclaimed(event.recipe.memory, stay), "nobody stops in vain"
+            assert need <= self.unclaimed(memory, stay), "nobody stops in vain"
+            assert all(
+                s.recipe.need.total_bytes > self.unclaimed(s.recipe.memory, live) - self.promised(s, event, pending)
+                for s in event.spots
+            ), "nobody stops where another device has room"
         self.check_turns(instructions, lines)
         self.world.carry_out(instructions)
         while self.world.to_launch:
             self.launch(self.world.to_launch.pop())
 
-    def check_launch(self, event: ev.Resolved, pending: list[Pending], live: list[Worker]) -> None:
-        memory, need = event.recipe.memory, event.recipe.need.total_bytes
+    def check_launch(self, event: ev.Resolved, new: Worker, pending: list[Pending], live: list[Worker]) -> None:
+        memory, need = new.recipe.memory, new.recipe.need.total_bytes
+        recipes = [spot.recipe for spot in event.spots]
+        assert new.recipe in recipes, "on a device that it leaves open"
+        assert not [w for w in live if w.recipe in recipes and w.state is not WorkerState.STOPPING], "no second one"
         before = pending[: [p.demand for p in pending].index(event.demand)]
         due = [
-            p.recipe.need.total_bytes for p in before if p.passed > LIMITS.overtakes and p.recipe and p.waits_in(memory)
+            p.recipe.need.total_bytes
+            for p in before
+            if p.passed > LIMITS.overtakes and p.recipe and p.line and p.recipe.memory == memory
         ]
         assert need <= self.unclaimed(memory, live), "it fits"
         assert need + sum(due) <= self.unclaimed(memory, live) or not due, "who has waited long enough is not passed"
@@ -146,6 +179,12 @@ class PoolMachine(RuleBasedStateMachine):
 
     # Looking, for the invariants alone.
 
+    def promised(self, spot: Spot, event: ev.Resolved, pending: list[Pending]) -> int:
+        """Return at most what is promised to earlier ones there."""
+        before = pending[: [p.demand for p in pending].index(event.demand)]
+        here = [p.recipe for p in before if p.recipe and p.recipe.memory == spot.recipe.memory]
+        return sum(r.need.total_bytes for r in here)
+
     def pending(self) -> list[Pending]:
         return list(self.pool._requests._pending)
 
@@ -169,7 +208,7 @@ class PoolMachine(RuleBasedStateMachine):
     # What may happen.
 
     @rule(
-        model=st.sampled_from("aabbcd"), device=st.sampled_from([None, None, 1]), client=st.sampled_from("xyz"),
+        model=st.sampled_from("aabbcdeef"), device=st.sampled_from([None, None, 1]), client=st.sampled_from("xyz"),
         until=st.sampled_from(["slot", "slot", "slot", "ready", "bound"]), queue=st.sampled_from([True, True, False]),
     )  # fmt: skip
     def want(self, model: str, device: int | None, client: str, until: ev.Until, queue: bool) -> None:
@@ -177,7 +216,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.feed(wants(ticket, model, device=device, client=client, until=until, queue=queue, at=self.now))
 
     @precondition(lambda self: not self.pool.closing)
-    @rule(model=st.sampled_from("abc"), device=st.sampled_from([None, None, 1]), keep=st.booleans())
+    @rule(model=st.sampled_from("abcef"), device=st.sampled_from([None, None, 1]), keep=st.booleans())
     def have_a_worker(self, model: str, device: int | None, keep: bool) -> None:
         """Go straight to where most happens: a model is loaded, if there is room."""
         self.want(model, device, "w", "bound", True)
@@ -196,7 +235,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.have_a_worker(model, device, n < keep)
 
     @precondition(lambda self: not self.pool.closing)
-    @rule(models=st.lists(st.sampled_from("abc"), min_size=2, max_size=4), client=st.sampled_from("xyz"))
+    @rule(models=st.lists(st.sampled_from("abcef"), min_size=2, max_size=4), client=st.sampled_from("xyz"))
     def want_at_once(self, models: list[str], client: str) -> None:
         """What is wanted is used at once, so that the next one finds memory taken by busy workers."""
         for model in models:
@@ -249,13 +288,9 @@ class PoolMachine(RuleBasedStateMachine):
             self.feed(ev.Unresolvable(self.now, wanted, RbeeError("no such model")))
             return
         self.count += 1
-        model = wanted.reference[-1]
-        available = self.world.available(recipe(model, wanted.device).memory)
-        self.feed(
-            resolved(
-                model, f"w{self.count}", device=wanted.device, need=MODELS[model], available=available, at=self.now
-            )
-        )
+        model, need = wanted.reference[-1], MODELS[wanted.reference[-1]]
+        free = {n: self.world.available(recipe(model, n).memory) for n in open_devices(wanted)}
+        self.feed(resolved_on(model, f"w{self.count}", free, wanted=wanted, need=need, at=self.now))
 
     @precondition(lambda self: self.pool.live())
     @rule(pick=PICK)
@@ -351,11 +386,10 @@ class PoolMachine(RuleBasedStateMachine):
         removed = set(self.pool._requests._removals.values())
         memories: set[str] = set()
         for pending in self.pending():
-            memory = pending.recipe.memory if pending.recipe else ""
             assert pending.resolving == (pending.demand in self.world.resolving) or self.pool.closing
             reasons = [pending.resolving, pending.demand.reference in removed, pending.awaited & live]
-            assert any(reasons) or memory in memories, f"{pending} waits for nothing"
-            memories |= {memory} - {""}
+            assert any(reasons) or memories & set(pending.memories), f"{pending} waits for nothing"
+            memories |= set(pending.memories)
         for worker in self.pool.live():
             assert not self.line(worker) or worker.state in STARTING or (worker.serving and not worker.free_slots)
 

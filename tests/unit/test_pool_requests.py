@@ -16,6 +16,7 @@ from rbee_core.errors import (
     VramExhausted,
 )
 from tests.support.pools import (
+    NEED,
     Refused,
     answer,
     bound,
@@ -33,6 +34,7 @@ from tests.support.pools import (
     plain,
     refusal,
     resolved,
+    resolved_on,
     stop,
     waits,
     wants,
@@ -223,6 +225,69 @@ def test_a_model_on_a_card_is_not_counted_on_top_of_what_the_driver_says() -> No
     """D1: the driver's free bytes know what a loaded model holds."""
     pool = pool_after(*idle(device=1, available=200), wants(2, "b", device=1))
     assert do.Launch(WorkerId("w2")) in pool.handle(resolved("b", "w2", device=1, available=100))
+
+
+def on_cards(model: str, worker: str, *free: int, need: Need = NEED) -> ev.Resolved:
+    """A demand that leaves cards 1, 2 … open, with what is free on each."""
+    return resolved_on(model, worker, dict(enumerate(free, 1)), need=need)
+
+
+def devices(pool: Pool) -> dict[str, str]:
+    return {w.id: w.recipe.device for w in pool.live()}
+
+
+def test_m4_a_second_model_goes_to_the_card_that_has_room() -> None:
+    pool = pool_after(wants(1, "a"), on_cards("a", "w1", 300, 300), wants(2, "b"), on_cards("b", "w2", 300, 300))
+    assert devices(pool) == {"w1": "cuda:1", "w2": "cuda:2"}
+
+
+def test_m4_a_device_that_is_named_is_used_or_refused() -> None:
+    pool = pool_after(wants(1, device=1))
+    assert isinstance(refusal(pool.handle(resolved(device=1, available=99)), ticket=1), VramExhausted)
+
+
+def test_m4_a_worker_on_another_card_is_found_before_a_new_one_is_started() -> None:
+    pool = pool_after(*idle(device=2), wants(1, "a"))
+    assert grant(1) in pool.handle(on_cards("a", "w2", 900, 0))
+    assert devices(pool) == {"w1": "cuda:2"}
+
+
+def test_m4_of_two_twins_the_one_with_a_free_slot() -> None:
+    pool = pool_after(*idle("w1", device=1), *idle("w2", device=2), wants(1, device=1), wants(2, "a"))
+    assert grant(2, "w2") in pool.handle(on_cards("a", "w3", 0, 0))
+
+
+def test_m4_where_none_has_room_the_card_is_cleared_where_least_has_to_go() -> None:
+    large, small = Need(0, 200), Need(0, 110)
+    pool = pool_after(*idle("w1", "b", device=1, need=large), *idle("w2", "c", device=2, need=small), wants(1, "a"))
+    said = pool.handle(on_cards("a", "w3", 0, 0))
+    assert [i for i in said if isinstance(i, do.Stop)] == [do.Stop(WorkerId("w2"))]
+    feed(pool, [exited("w2"), on_cards("a", "w3", 0, 110)])
+    assert devices(pool) == {"w1": "cuda:1", "w3": "cuda:2"}
+
+
+def test_m4_room_on_a_card_that_it_does_not_wait_for_serves_it_too() -> None:
+    large, small = Need(0, 200), Need(0, 110)
+    pool = pool_after(*idle("w1", "b", device=1, need=large), *idle("w2", "c", device=2, need=small))
+    feed(pool, [wants(1, "b", device=1), wants(2, "c", device=2), wants(3, "a")])
+    assert pool.handle(on_cards("a", "w3", 0, 0)) == [waits(3, 1, "memory")]
+    assert RESOLVE_A in pool.handle(exited("w1"))
+    pool.handle(on_cards("a", "w3", 200, 0))
+    assert devices(pool) == {"w2": "cuda:2", "w3": "cuda:1"}
+
+
+def test_m4_who_waits_long_enough_is_promised_one_card_and_the_other_goes_on_serving() -> None:
+    busy = [*idle("w1", "b", device=1), wants(1, "b", device=1), *idle("w2", "c", device=2), wants(2, "c", device=2)]
+    pool = pool_after(*busy, wants(3, "a"), on_cards("a", "w3", 0, 0))
+    assert pool.find("w1").used_at <= pool.find("w2").used_at
+    feed(pool, [wants(4, "b", device=1), wants(5, "b", device=1)])
+    assert do.Resolve(demand("b", 1)) in pool.handle(wants(6, "b", device=1)), "passed twice: w1 takes nobody new"
+    pool.handle(resolved("b", "w9", device=1, available=0))
+    assert waits(7, 1, "a slot") in pool.handle(wants(7, "c", device=2)), "w2 is not what it waits for"
+    feed(pool, [ended(1), ended(4)])
+    assert RESOLVE_A in pool.handle(ended(5))
+    said = pool.handle(on_cards("a", "w3", 0, 0))
+    assert [i for i in said if isinstance(i, do.Stop)] == [do.Stop(WorkerId("w1"))]
 
 
 def test_an_idle_worker_is_stopped_to_make_room_and_it_says_for_whom() -> None:

@@ -67,7 +67,8 @@ def test_a_spawn_opens_the_driver_once(tmp_path: Path) -> None:
     backends = [llamacpp.LlamaCppCpu(), llamacpp.LlamaCppCuda(cards)]
     found = resolve(Gguf().write(tmp_path), backends, Demand("file:m", device=1))
     assert cards.opened == 1
-    recipe = found.recipe
+    (spot,) = found.spots
+    recipe = spot.recipe
     assert (recipe.backend, recipe.device, recipe.device_index, recipe.memory) == (
         "llamacpp-cuda",
         "cuda:1",
@@ -76,7 +77,16 @@ def test_a_spawn_opens_the_driver_once(tmp_path: Path) -> None:
     )
     assert recipe.environment["CUDA_VISIBLE_DEVICES"] == "GPU-1"
     assert recipe.need == Need(0, found.estimate.total_bytes), "a card's memory is nobody else's"
-    assert found.available_bytes == 23 * GB
+    assert spot.available_bytes == 23 * GB
+
+
+def test_m4_a_demand_that_names_no_device_leaves_all_open(tmp_path: Path) -> None:
+    cards = Cards()
+    found = resolve(Gguf().write(tmp_path), [llamacpp.LlamaCppCuda(cards)], Demand("file:m"))
+    assert cards.opened == 1
+    open_to = [(s.recipe.device_index, s.recipe.device, s.available_bytes) for s in found.spots]
+    assert open_to == [(0, "cuda:0", 24 * GB), (1, "cuda:1", 23 * GB)]
+    assert [s.recipe.environment["CUDA_VISIBLE_DEVICES"] for s in found.spots] == ["GPU-0", "GPU-1"]
 
 
 def test_the_header_is_read_once_for_all_that_a_command_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +103,7 @@ def test_the_header_is_read_once_for_all_that_a_command_asks(tmp_path: Path, mon
         calls, files = PluginCalls(PluginHost({}, []), 30.0), cast("Any", Files(path))
         asked = Resolver(LoadDefaults.of(Settings(home=tmp_path)), [llamacpp.LlamaCppCpu()], calls, files)
         first = await asked.resolve(Demand("file:m"))
-        assert (await asked.resolve(Demand("file:m"))).recipe == first.recipe
+        assert (await asked.resolve(Demand("file:m"))).best.recipe == first.best.recipe
         assert paths == [path]
 
         await asked.resolve(Demand("file:m", context_tokens=7))
@@ -110,8 +120,9 @@ def test_another_backend_asks_no_driver_of_a_card(tmp_path: Path, monkeypatch: p
     backends = [llamacpp.LlamaCppCpu(), llamacpp.LlamaCppCuda(cards)]
     found = resolve(Gguf().write(tmp_path), backends, Demand("file:m", backend="cpu"))
     assert cards.opened == 0
-    assert (found.recipe.backend, found.recipe.memory, found.available_bytes) == ("llamacpp-cpu", HOST, 5 * GB)
-    assert found.recipe.need.mapped_bytes == found.estimate.weights_bytes
+    best = found.best
+    assert (best.recipe.backend, best.recipe.memory, best.available_bytes) == ("llamacpp-cpu", HOST, 5 * GB)
+    assert best.recipe.need.mapped_bytes == found.estimate.weights_bytes
 
 
 def test_a_refusal_says_what_there_is_instead(tmp_path: Path) -> None:

@@ -62,22 +62,22 @@ class ModelRoutes:
         wanted = read_query(request, wire.ModelQuery)
         demand = Demand(self.canonical(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
         resolution = await self._resolver.show(demand)
-        model, estimate = resolution.model, resolution.estimate
+        model, estimate, best = resolution.model, resolution.estimate, resolution.best
         return json_response(
             wire.ModelDetails(
                 reference=model.reference,
                 local_path=str(model.path),
                 format=model.format,
                 size_bytes=model.size_bytes,
-                backend=resolution.recipe.backend,
-                device=resolution.device.id,
+                backend=best.recipe.backend,
+                device=best.recipe.device,
                 context_tokens=estimate.context_tokens,
                 weights_bytes=estimate.weights_bytes,
                 kv_cache_bytes=estimate.kv_cache_bytes,
                 compute_bytes=estimate.compute_bytes,
                 total_bytes=estimate.total_bytes,
-                available_bytes=resolution.available_bytes,
-                fits=estimate.total_bytes <= resolution.available_bytes,
+                available_bytes=best.available_bytes,
+                fits=estimate.total_bytes <= best.available_bytes,
             )
         )
 

@@ -75,6 +75,7 @@ class WorkerRoutes:
                 model_ref=worker.recipe.reference,
                 backend=worker.recipe.backend,
                 device=worker.recipe.device,
+                devices=worker.recipe.device_count,
             )
         )
 
@@ -90,10 +91,10 @@ class WorkerRoutes:
         if not any(w.state is WorkerState.IDLE and w.recipe.reference == demand.reference for w in self._live()):
             return None
         try:
-            recipe = (await self._resolver.show(demand)).recipe
+            recipes = [spot.recipe for spot in (await self._resolver.show(demand)).spots]
         except RbeeError:  # whoever asks for more than a look is told
             return None
-        return next((w for w in self._live() if w.state is WorkerState.IDLE and w.recipe == recipe), None)
+        return next((w for w in self._live() if w.state is WorkerState.IDLE and w.recipe in recipes), None)
 
     def _live(self) -> list[Worker]:
         return self._supervisor.pool.live()

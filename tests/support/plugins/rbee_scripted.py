@@ -44,6 +44,7 @@ from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong
 WORDS = ("bee", "hive", "comb", "wax", "nectar", "pollen", "queen", "drone", "swarm", "honey", "clover", "meadow")
 STEP_S = 0.02
 FOREVER_S = 3600
+CARDS = "SCRIPTED_CARDS"
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,10 @@ class ScriptedBackend(Backend):
     capabilities = frozenset({"stream", "cancel", "seed"})
 
     def devices(self) -> Sequence[Device]:
-        """Return the one device."""
-        return [Device("cpu", "a script")]
+        """Return the one device, or the cards that the environment gives: SCRIPTED_CARDS=300,900 is free megabytes."""
+        cards = [int(free) * 1_000_000 for free in filter(None, os.environ.get(CARDS, "").split(","))]
+        made = [Device(f"card:{n}", "a card", free, free, shares_host_memory=False) for n, free in enumerate(cards)]
+        return made or [Device("cpu", "a script")]
 
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
         """Return what the script claims to need."""
