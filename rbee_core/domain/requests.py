@@ -291,7 +291,8 @@ class Requests:
 
     def want_removal(self, event: ev.ModelRemovalWanted) -> Iterator[do.Instruction]:
         """Allow to remove a model's files, unless somebody holds it or waits for it."""
-        users: list[str] = [w.id for w in self._workers.live() if event.reference in w.names]
+        workers = [w.id for w in self._workers.live() if event.reference in w.names]
+        users: list[str] = [*workers]
         if any(p.demand.reference == event.reference for p in self._pending):
             users.append("a request that waits for it")
         if event.reference in self._removals.values():
@@ -299,7 +300,8 @@ class Requests:
         if self.closing:
             yield self._refuse(event.ticket, ShuttingDown(who="hive"))
         elif users:
-            yield self._refuse(event.ticket, ModelInUse(reference=event.reference, users=users))
+            stop = f"rbee workers shutdown {' '.join(workers)}" if workers else ""
+            yield self._refuse(event.ticket, ModelInUse(reference=event.reference, users=users, ended_by=stop))
         else:
             self._removals[event.ticket] = event.reference
             yield self._answer(event.ticket, None)

@@ -150,10 +150,10 @@ class ModelInUse(RbeeError):
     code = "MODEL_IN_USE"
     http_status = 409
 
-    def __init__(self, *, reference: str, users: Sequence[str]) -> None:
+    def __init__(self, *, reference: str, users: Sequence[str], ended_by: str = "") -> None:
         super().__init__(
             f"Model {reference} is in use by {', '.join(users)}",
-            hint="stop them first with `rbee workers shutdown`",
+            hint=f"end that first with `{ended_by}`" if ended_by else "try again when that is over",
             reference=reference,
             users=list(users),
         )

@@ -123,7 +123,8 @@ class Provisioner:
         model. Raises `ModelInUse` while it is looked up or fetched, `ModelNotFound`.
         """
         if self._downloads.runs(reference):
-            raise ModelInUse(reference=reference, users=["a running download"])
+            cancel = f"rbee models pull --cancel {reference}"
+            raise ModelInUse(reference=reference, users=["a running download"], ended_by=cancel)
         with self._claims.removing(reference):
             return await aio.to_the_end(self._remove, reference)
 

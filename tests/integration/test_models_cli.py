@@ -95,6 +95,11 @@ def test_n3_a_download_is_seen_and_stopped_and_ctrl_c_says_what_goes_on(hub: Hub
     [running] = json.loads(home.rbee("models", "downloads", "--json").stdout)["downloads"]
     assert (running["reference"], running["state"], running["total_bytes"]) == (REFERENCE, "running", len(DATA))
 
+    refused = home.rbee("models", "rm", "org/repo")
+    assert (refused.exit_code, f"end that first with `rbee models pull --cancel {REFERENCE}`" in refused.stderr) == (
+        1,
+        True,
+    )
     stopped = home.rbee("models", "pull", "--cancel", "org/repo")
     assert (stopped.exit_code, stopped.stdout[:35]) == (0, f"The download of {REFERENCE} is ended"[:35])
     eventually(lambda: hive.client.downloads() == [], 60, what="nothing is fetched any more")

@@ -403,19 +403,19 @@ def test_pinning_tells_those_who_wait_for_nothing_now() -> None:
 
 
 @pytest.mark.parametrize(
-    ("history", "users"),
+    ("history", "users", "hint"),
     [
-        (idle(), ["w1"]),
-        ([wants(1)], ["a request that waits for it"]),
-        ([ev.ModelRemovalWanted(0, Ticket(8), "file:/a")], ["another removal"]),
+        (idle(), ["w1"], "end that first with `rbee workers shutdown w1`"),
+        ([wants(1)], ["a request that waits for it"], "try again when that is over"),
+        ([ev.ModelRemovalWanted(0, Ticket(8), "file:/a")], ["another removal"], "try again when that is over"),
     ],
 )
-def test_a_model_in_use_is_not_removed(history: list[ev.Event], users: list[str]) -> None:
+def test_a_model_in_use_is_not_removed(history: list[ev.Event], users: list[str], hint: str) -> None:
     """D12: somebody whose demand is being resolved holds no worker yet, and uses the files."""
     pool = pool_after(*history)
     error = refusal(pool.handle(ev.ModelRemovalWanted(0, Ticket(9), "file:/a")), ticket=9)
     assert isinstance(error, ModelInUse)
-    assert error.details["users"] == users
+    assert (error.details["users"], error.hint) == (users, hint)
 
 
 def test_while_a_model_is_removed_nobody_begins_to_use_it() -> None:
