@@ -82,7 +82,7 @@ def model_for(text: str, node: str, settings: Settings) -> str:
             hint = f"give the absolute path that it has on {node}"
             raise InvalidRequest(f"The path {shorten(text)} means nothing on {node}", hint=hint)
         return text  # it may be an alias of the node's
-    reference = model_ref.parse(text)
+    reference = _reference(text)
     if reference.scheme != "file":
         return text
     try:
@@ -90,6 +90,16 @@ def model_for(text: str, node: str, settings: Settings) -> str:
     except RuntimeError as error:
         raise InvalidRequest.bad_reference(text, "there is no such home folder") from error
     return f"file:{os.path.abspath(path)}"  # noqa: PTH100  # keeps symbolic links
+
+
+def _reference(text: str) -> model_ref.ModelRef:
+    """Parse it. A word that means nothing else may be a folder's name: then nobody has to write ``./``."""
+    try:
+        return model_ref.parse(text)
+    except InvalidRequest:
+        if "/" in text or not os.path.isdir(text):  # noqa: PTH112  # False for what can be no path, too
+            raise
+        return model_ref.parse(f"./{text}")
 
 
 def read_prompt(stream: BinaryIO | None, limit_bytes: int, *, forced: bool) -> str:

@@ -13,10 +13,12 @@ from typing import Any, cast
 
 from rbee_core.backend import LocalModel
 from rbee_core.backend.files import CONFIGS, code_named_in
-from rbee_core.errors import InvalidRequest, ModelNotFound
+from rbee_core.errors import InvalidRequest, ModelNotFound, shorten
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 _MAX_PARTS = 999
+_MOST_NAMED = 5
+_NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix)(?:[-._]|$)", re.IGNORECASE)
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
 
 
@@ -32,6 +34,13 @@ def split_parts(name: str) -> list[str]:
         return []
     extension = name[-5:]
     return [f"{match[1]}-{n:05d}-of-{match[3]}{extension}" for n in range(1, int(match[3]) + 1)]
+
+
+def whole_ggufs(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the complete GGUF models among `names`: first part to all parts."""
+    present = {n for n in names if n.lower().endswith(".gguf") and not _NO_MODEL.search(n)}
+    groups = [tuple(split_parts(name)) for name in sorted(present)]
+    return {parts[0]: parts for parts in groups if parts and present.issuperset(parts)}
 
 
 def describe(path: Path, reference: str) -> LocalModel:
@@ -72,13 +81,23 @@ def _magic(path: Path) -> bytes:
 def _describe_folder(path: Path, reference: str) -> LocalModel:
     names = sorted(entry.name for entry in path.iterdir())
     if missing := missing_from_folder(path, names):
+        ggufs = [] if any(n.endswith(".safetensors") for n in names) else list(whole_ggufs(names))
+        if len(ggufs) == 1:
+            return _describe_gguf(path / ggufs[0], reference)
         # What else lies there is not told: the answer may go to another machine than the folder's.
         found = "" if names else "; it is empty"
-        hint = "name the .gguf file itself" if any(n.lower().endswith(".gguf") for n in names) else ""
-        raise ModelNotFound(reference=reference, why=f"{path} has no {missing}{found}", hint=hint)
+        if ggufs:
+            raise ModelNotFound(reference=reference, why=_several(path, ggufs), hint="name one of them by its path")
+        raise ModelNotFound(reference=reference, why=f"{path} has no {missing}{found}")
     refuse_code_in(path, reference)
     size = sum((path / name).stat().st_size for name in names if (path / name).is_file())
     return LocalModel(reference, path, "mlx", size)
+
+
+def _several(path: Path, ggufs: Sequence[str]) -> str:
+    named = ", ".join(map(shorten, ggufs[:_MOST_NAMED]))
+    more = f" and {len(ggufs) - _MOST_NAMED} more" if len(ggufs) > _MOST_NAMED else ""
+    return f"{path} holds several: {named}{more}"
 
 
 def missing_from_folder(path: Path, names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rbee_plugins.sources.formats import split_parts
+from rbee_plugins.sources.formats import split_parts, whole_ggufs
 
 DEFAULT_QUANT = "Q4_K_M"
 # Quantisations by size, smallest first: "nearest" means the fewest steps in this list.
@@ -19,7 +19,6 @@ _QUANT = re.compile(
     r"(?:^|[-._/])((?:UD-)?(" + "|".join(sorted(_QUANTS, key=len, reverse=True)) + r"))(?=$|[-._/])", re.IGNORECASE
 )
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,7}")
-_NO_MODEL = re.compile(r"(?:^|[-._/])(?:mmproj|imatrix)(?:[-._]|$)", re.IGNORECASE)
 _FOLDER_FILES = re.compile(r"[^/]+\.(?:safetensors|json|txt|jinja)|tokenizer\.model")
 
 
@@ -45,10 +44,8 @@ def quant_of(name: str) -> str:
 
 
 def gguf_entries(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the complete GGUF models among `names`: first part to all parts."""
-    present = {n for n in names if n.lower().endswith(".gguf") and is_safe_name(n) and not _NO_MODEL.search(n)}
-    groups = [tuple(split_parts(name)) for name in sorted(present)]
-    return {parts[0]: parts for parts in groups if parts and present.issuperset(parts)}
+    """Return the complete GGUF models among a hub's `names`: first part to all parts."""
+    return whole_ggufs(filter(is_safe_name, names))
 
 
 def choose(names: Sequence[str], formats: Sequence[str], *, path: str = "", quant: str = "") -> Choice | None:

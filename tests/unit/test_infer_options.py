@@ -124,6 +124,18 @@ def test_path_is_made_absolute_where_it_was_typed(node: str, monkeypatch: pytest
     assert model_for("file:///m/a.gguf", node, SETTINGS) == "file:/m/a.gguf"
 
 
+def test_m11_a_folder_needs_no_dot_and_slash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "repo").mkdir()
+
+    assert model_for("folder", "localhost", SETTINGS) == f"file:{tmp_path / 'folder'}"
+    assert model_for("org/repo", "localhost", SETTINGS) == "org/repo"
+    with pytest.raises(InvalidRequest, match="no known alias"):
+        model_for("other", "localhost", SETTINGS)
+
+
 def test_alias_that_looks_like_a_path_is_an_alias() -> None:
     mine = Settings(home=Path("/nowhere"), models={"./mine.gguf": "org/repo"})
 

@@ -82,6 +82,33 @@ def test_split_files_belong_together(tmp_path: Path) -> None:
     assert (model.path, model.size_bytes) == (first, 128)
 
 
+def test_m11_a_folder_with_one_gguf_model_is_that_model(tmp_path: Path) -> None:
+    for name in ("a b-00001-of-00002.gguf", "a b-00002-of-00002.gguf", "mmproj-a.gguf", "README.md", "config.json"):
+        (tmp_path / name).write_bytes(GGUF)
+    model = FileSource().resolve(local(tmp_path), [])
+    assert (model.path, model.format, model.size_bytes) == (tmp_path / "a b-00001-of-00002.gguf", "gguf", 128)
+    assert model.reference == f"file:{tmp_path}"
+
+
+def test_m11_several_gguf_models_are_named_and_nothing_else_is(tmp_path: Path) -> None:
+    for name in ("a.Q4_1.gguf", "a.Q8_0.gguf", "diary.txt"):
+        (tmp_path / name).write_bytes(GGUF)
+    with pytest.raises(ModelNotFound, match=r"holds several: a\.Q4_1\.gguf, a\.Q8_0\.gguf$") as caught:
+        FileSource().resolve(local(tmp_path), [])
+    assert caught.value.hint == "name one of them by its path"
+    for number in range(7):
+        (tmp_path / f"b{number}.gguf").write_bytes(GGUF)
+    with pytest.raises(ModelNotFound, match=r"and 4 more$"):
+        FileSource().resolve(local(tmp_path), [])
+
+
+def test_half_an_mlx_model_is_not_passed_over_for_a_gguf_beside_it(mlx: Path) -> None:
+    (mlx / "config.json").unlink()
+    (mlx / "a.gguf").write_bytes(GGUF)
+    with pytest.raises(ModelNotFound, match=r"has no config\.json"):
+        FileSource().resolve(local(mlx), [])
+
+
 def _nothing(path: Path) -> None:
     assert not path.exists()
 
