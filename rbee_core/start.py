@@ -7,6 +7,7 @@ says of a Ctrl+C while it starts, before it reads a line of ours, is beyond a Py
 
 import os
 import signal
+import sys
 from importlib import import_module
 
 EXIT_INTERRUPTED = 130
@@ -19,17 +20,24 @@ def rbee() -> None:
 
 def rbee_hive() -> None:
     """Run `rbee-hive` and exit."""
-    _start("hive")
+    _start("hive", "rbee-hive")
 
 
 def llm_worker_rbee() -> None:
     """Run `llm-worker-rbee` and exit."""
-    _start("worker")
+    _start("worker", "llm-worker-rbee")
 
 
-def _start(package: str) -> None:
-    """Import a program by its name, so that this module may stand below all of them, and run it."""
+def _start(package: str, title: str = "") -> None:
+    """Import a program by its name, so that this module may stand below all of them, and run it.
+
+    One that stays carries its `title` and its arguments in `ps`.
+    """
     _leave_quietly_on_interrupt()
+    if title:
+        from rbee_core.titles import show_as  # a command that is over at once need not wait for it
+
+        show_as(" ".join([title, *sys.argv[1:]]))
     import_module(f"rbee_core.{package}.main").main()
 
 

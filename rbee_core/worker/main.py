@@ -10,6 +10,7 @@ import os
 import sys
 
 from rbee_core.imports import import_aiohttp, quick_imports
+from rbee_core.titles import show_as
 from rbee_core.worker import lifeline
 
 
@@ -39,7 +40,7 @@ def _run() -> None:
     with quick_imports():
         import_aiohttp()
         from rbee_core import wire
-        from rbee_core.worker.program import prepare, run
+        from rbee_core.worker.program import prepare, run, title
 
         plugins = prepare() if "--spare" in sys.argv else None
     line = sys.stdin.buffer.readline()
@@ -47,6 +48,7 @@ def _run() -> None:
         os._exit(lifeline.EXIT_ORPHANED)
     spec = wire.decode(line, wire.WorkerSpec)
     lifeline.hold(spec.hive_pid, sys.stdin.fileno())
+    show_as(title(spec))
     os.environ.update(spec.environment)  # before an engine is imported, which is when drivers read it
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(run(spec, plugins))

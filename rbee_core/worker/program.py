@@ -13,7 +13,7 @@ from rbee_core import wire
 from rbee_core.backend import Backend, Device, Engine, LoadOptions, LocalModel, Progress
 from rbee_core.backend.choice import ask, named, ranked
 from rbee_core.backend.manager import PluginHost
-from rbee_core.errors import DeviceGone, RbeeError
+from rbee_core.errors import DeviceGone, RbeeError, shorten
 from rbee_core.http.bind import bind
 from rbee_core.http.listen import serving
 from rbee_core.worker.engine import EngineHost
@@ -39,6 +39,12 @@ def prepare() -> PluginHost:
         except Exception:
             log.exception("backend %s could not be prepared", best.backend.name)
     return plugins
+
+
+def title(spec: wire.WorkerSpec) -> str:
+    """Return what `ps` shows of this worker: model, device and id. Everybody reads it, so no folder is named."""
+    _, _, model = spec.reference.rpartition("/" if "/" in spec.reference else ":")
+    return f"llm-worker-rbee {shorten(model.removesuffix('.gguf'), 60)} {spec.device} {spec.worker_id}"
 
 
 async def run(spec: wire.WorkerSpec, plugins: PluginHost | None = None) -> None:

@@ -34,7 +34,7 @@ def hive(home: Home) -> Iterator[Hive]:
 
 
 def hives(home: Home) -> set[int]:
-    return {p.pid for p in home.processes() if "daemon" in p.cmdline()}
+    return {p.pid for p in home.processes() if "rbee-hive daemon" in " ".join(p.cmdline())}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[" ".join(command[:2]) for command in COMMANDS])

@@ -96,7 +96,7 @@ def test_an_ended_bench_leaves_no_hive(tmp_path: Path, ending: signal.Signals, c
     arguments = ("--rounds", "1000", "--threads", "1")
     with bench("decode", *arguments, environment=environment) as process:
         try:
-            eventually(lambda: any("rbee_core.worker" in c for c in started_under(tmp_path)), 60, what="a worker")
+            eventually(lambda: any("llm-worker-rbee" in c for c in started_under(tmp_path)), 60, what="a worker")
             process.send_signal(ending)
             process.communicate(timeout=60)
         finally:

@@ -62,7 +62,18 @@ def infer(client: HiveClient, worker_id: str, **fields: Any) -> Iterator[wire.St
 
 
 def worker_processes(home: Home) -> list[psutil.Process]:
-    return [p for p in home.processes() if "rbee_core.worker" in p.cmdline()]
+    return [p for p in home.processes() if "llm-worker-rbee" in " ".join(p.cmdline())]
+
+
+def test_m1_every_process_carries_its_name(home: Home, hive: Hive, client: HiveClient) -> None:
+    worker = ready(client, spawn(client, "tokens=2"))
+    [guardian] = [p for p in home.processes() if p.pid not in (hive.pid, worker.pid)]
+    shown = {pid: " ".join(psutil.Process(pid).cmdline()).rstrip() for pid in (hive.pid, worker.pid, guardian.pid)}
+    assert shown[hive.pid].startswith("rbee-hive daemon --")
+    assert shown[worker.pid] == f"llm-worker-rbee tokens=2 cpu {worker.worker_id}"
+    assert "rbee-guardian" in shown[guardian.pid]
+    assert guardian.name() == "rbee-guardian"
+    assert psutil.Process(hive.pid).environ()["RBEE_HOME"] == str(home.path)  # by it, processes are found
 
 
 def test_health_and_readiness(hive: Hive) -> None:

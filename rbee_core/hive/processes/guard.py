@@ -9,10 +9,11 @@ from rbee_core import aio
 from rbee_core.hive.processes import guardian
 from rbee_core.hive.processes.child import Child
 from rbee_core.hive.processes.start import start_process
+from rbee_core.titles import named
 
 log = logging.getLogger(__name__)
 
-ARGV = [sys.executable, "-I", "-S", guardian.__file__]
+ARGV = [sys.executable, "-I", "-S", *named(guardian.NAME), guardian.__file__]
 RESTART_DELAY_S, LONGEST_DELAY_S = 0.2, 30.0
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee_core.home import INSTANCE_LENGTH, INSTANCE_VARIABLE, Home
+from rbee_core.titles import named
 
 SECRET_VARIABLES = frozenset({"RBEE_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
@@ -59,7 +60,8 @@ def start_spare(home: Home) -> Spare | None:
 def start_worker(worker_id: str, *options: str, instance: str, home: Home) -> "subprocess.Popen[bytes]":
     """Start a worker process that waits for its specification. Raises `OSError`."""
     # -P keeps the working directory off sys.path: nothing is ever imported from where the user happens to stand.
-    argv = [sys.executable, "-P", "-m", "rbee_core.worker", "--worker-id", worker_id, *options]
+    name = named("llm-worker-rbee")
+    argv = [sys.executable, "-P", *name, "-m", "rbee_core.worker", "--worker-id", worker_id, *options]
     return start_process(argv, environment_for(os.environ, instance), home.worker_log(worker_id))
 
 

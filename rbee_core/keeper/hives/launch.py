@@ -10,6 +10,7 @@ from typing import IO
 from rbee_core.errors import InvalidRequest, RbeeError, RemoteError
 from rbee_core.home import HiveNote, Home, parse_note
 from rbee_core.settings import Settings
+from rbee_core.titles import named
 
 KILL_PATIENCE_S = 5.0
 LINE_LIMIT_BYTES = 1 << 16
@@ -21,7 +22,7 @@ def launch(*options: str, lifeline: bool) -> subprocess.Popen[bytes]:
     With a `lifeline`, the hive stops by itself as soon as its stdin is closed, however the keeper ended.
     """
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "rbee_core.hive", "daemon", *options],
+        [sys.executable, "-P", *named("rbee-hive"), "-m", "rbee_core.hive", "daemon", *options],
         stdin=subprocess.PIPE if lifeline else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-LOOPS = ("rbee-hive", "rbee_core.hive", "rbee_core.worker")
+LOOPS = ("rbee-hive", "rbee_core.hive", "llm-worker-rbee", "rbee_core.worker")
 
 # Frames below which the loop's thread may wait for the system, and why.
 ALLOWED = frozenset(
