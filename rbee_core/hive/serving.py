@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 
 import aiohttp
@@ -114,6 +115,31 @@ class Answer:
             raise await self._explain(None)
 
 
+@dataclass(slots=True)
+class _Line:
+    what: str
+    answer: Answer | None = None
+
+
+@asynccontextmanager
+async def _logged(name: str, client: str, what: str) -> AsyncGenerator[_Line]:
+    """Write one line about a request to the hive's log, however it ends: also if it never reaches a worker."""
+    line = _Line(what)
+    outcome = "its client left before it began"
+    try:
+        yield line
+    except RbeeError as error:
+        outcome = f"refused, {error.code}"
+        raise
+    finally:
+        log_request(name, client, line.what, line.answer.outcome() if line.answer else outcome)
+
+
+def log_request(name: str, client: str, what: str, outcome: str) -> None:
+    """Write the one line that the hive's log has about a request: whose it was, for what, and how it went."""
+    log.info("request %s of %s: %s: %s", name, client, shorten(what), outcome)
+
+
 class Serving:
     """Opens answers for one hive."""
 
@@ -137,6 +163,17 @@ class Serving:
         `tell` is called with what the request waits for, once that takes a moment and whenever it changes. Raises what
         the pool or the worker refuses it with, and `DeadlineExceeded` if its `timeout_s` passes in the queue.
         """
+        async with (
+            _logged(request.request_id, client, _named(target)) as line,
+            self._opened(client, target, request, queue, tell) as answer,
+        ):
+            line.what, line.answer = f"{answer.worker.recipe.reference} on {answer.worker.id}", answer
+            yield answer
+
+    @asynccontextmanager
+    async def _opened(
+        self, client: str, target: Demand | WorkerId, request: wire.WorkerTask, queue: bool, tell: TellWaiting
+    ) -> AsyncGenerator[Answer]:
         loop, timeout_s = asyncio.get_running_loop(), request.timeout_s
         deadline = None if timeout_s is None else loop.time() + timeout_s
         name = request.request_id
@@ -152,11 +189,7 @@ class Serving:
                 request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))
             caller.afterwards = partial(self._let_go, worker, name)
             async with self._ask(worker, request) as answer:
-                try:
-                    yield answer
-                finally:
-                    what = worker.recipe.reference
-                    log.info("request %s of %s: %s on %s: %s", name, client, what, worker.id, answer.outcome())
+                yield answer
                 if answer.over:
                     caller.afterwards = None
 
@@ -208,6 +241,10 @@ class Serving:
             hint = "it still runs: try again in a moment"
             return Overloaded(f"The connection to worker {worker.id} broke: {why}", hint=hint)
         return WorkerCrashed(worker_id=worker.id, exit=ended.reason)
+
+
+def _named(target: Demand | WorkerId) -> str:
+    return target.reference if isinstance(target, Demand) else target
 
 
 def last_word(error: RbeeError) -> bytes:

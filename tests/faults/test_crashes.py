@@ -1,6 +1,7 @@
 """Workers that crash, hang, abort, flood their log or fill the hive's patience: the hive names it and lives on."""
 
 import os
+import re
 import resource
 import signal
 import time
@@ -253,6 +254,33 @@ def test_n8_logs_tell_what_was_loaded_and_how_each_request_went(home: Home) -> N
     told = f"scripted:tokens=3 on {worker_id}: stop, 1 prompt and 3 generated tokens, first token after"
     eventually(lambda: told in home.log("hive"), what="the request's line")
     assert "request mine of " in home.log("hive")
+
+
+def test_n8_a_request_that_is_refused_has_its_line_too(home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "tokens=inf;token_ms=20")
+    in_state(client, worker_id, "idle")
+    stream = client.infer(worker_id, wire.WorkerInference(prompt="hello", request_id="first"))
+    next(stream)
+    refused = {
+        "busy": wire.PoolInference(prompt="x", model_ref="scripted:tokens=inf;token_ms=20", queue=False),
+        "absent": wire.PoolInference(prompt="x", model_ref="scripted:load_error=it is damaged"),
+        "nonsense": wire.PoolInference(prompt="x", model_ref="scripted:nonsense=1"),
+        "nowhere": wire.PoolInference(prompt="x", model_ref="nobody:knows/it"),
+    }
+    for name, request in refused.items():
+        request.request_id = name
+        with pytest.raises(RemoteError):
+            list(client.infer_with_model(request))
+    stream.close()
+    for line in (
+        r"request busy of 127.0.0.1 \S+: scripted:tokens=inf;token_ms=20: refused, ALL_SLOTS_BUSY",
+        r"request absent of 127.0.0.1 \S+: scripted:load_error=it is damaged: refused, MODEL_LOAD_FAILED",
+        r"request nonsense of 127.0.0.1 \S+: scripted:nonsense=1: refused, INVALID_REQUEST",
+        r"request nowhere of 127.0.0.1 \S+: nobody:knows/it: refused, \w+",
+        rf"request first of 127.0.0.1 \S+: scripted:tokens=inf;token_ms=20 on {worker_id}: not read to its end",
+    ):
+        eventually(lambda line=line: re.search(line, home.log("hive")), what=line)
 
 
 def test_c1_a_client_of_a_worker_that_is_stopped_is_told_so(home: Home) -> None:

@@ -11,7 +11,7 @@ from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand, WorkerId
 from rbee_core.errors import RbeeError
 from rbee_core.hive.resolver import Resolver
-from rbee_core.hive.serving import Serving, last_word
+from rbee_core.hive.serving import Serving, last_word, log_request
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
 from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
@@ -40,7 +40,13 @@ class InferenceRoutes:
     async def for_model(self, request: web.Request) -> web.StreamResponse:
         """Generate with a model: on a worker that holds it, or on one that is started for it."""
         wanted = await read_body(request, wire.PoolInference)
-        return await self._stream(request, self._resolver.demand(wanted), wanted, queue=wanted.queue)
+        wanted.request_id = wanted.request_id or secrets.token_hex(8)
+        try:
+            demand = self._resolver.demand(wanted)
+        except RbeeError as error:
+            log_request(wanted.request_id, client_of(request), wanted.model_ref, f"refused, {error.code}")
+            raise
+        return await self._stream(request, demand, wanted, queue=wanted.queue)
 
     async def on_worker(self, request: web.Request) -> web.StreamResponse:
         """Generate on one worker."""
