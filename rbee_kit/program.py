@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from rbee_core import settings
-from rbee_core.client import HiveClient
+from rbee_core.client import ClientTerms, HiveClient
 from rbee_kit import oracle
 from rbee_kit.waiting import eventually
 
@@ -128,7 +128,7 @@ class Hive:
     def connect(self) -> HiveClient:
         """Return another connection, for another thread; closed with the home."""
         in_force = settings.load(self.home.environment)
-        return self.home.cleanup.enter_context(HiveClient("127.0.0.1", self.port, in_force))
+        return self.home.cleanup.enter_context(HiveClient("127.0.0.1", self.port, ClientTerms.of(in_force)))
 
     def stop(self) -> Result:
         """Stop it politely."""

@@ -2,6 +2,7 @@
 
 ::
 
+    terms   ClientTerms: what a client needs of the settings
     calls   every call as data: what is sent, what comes back, how long it may take, whether it may be sent twice
     rules   what an answer or a failure means; neither of the two opens a connection
     sync    HiveClient: blocking, for programs that do one thing at a time
@@ -13,11 +14,12 @@ Importing the package imports no transport: httpx comes with `HiveClient`, aioht
 from typing import TYPE_CHECKING, Any
 
 from rbee_core.client.rules import HiveLost, jittered
+from rbee_core.client.terms import ClientTerms
 
 if TYPE_CHECKING:
     from rbee_core.client.sync import HiveClient
 
-__all__ = ["HiveClient", "HiveLost", "jittered"]
+__all__ = ["ClientTerms", "HiveClient", "HiveLost", "jittered"]
 
 
 def __getattr__(name: str) -> Any:

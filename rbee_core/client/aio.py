@@ -27,8 +27,8 @@ from rbee_core.client.rules import (
     check_status,
     read,
 )
+from rbee_core.client.terms import ClientTerms
 from rbee_core.errors import RemoteError
-from rbee_core.settings import Settings
 
 T = TypeVar("T")
 
@@ -40,18 +40,18 @@ class AsyncHiveClient:
     what the hive answered otherwise. A call that is cancelled hangs up.
     """
 
-    def __init__(self, host: str, port: int, settings: Settings, *, https: bool = False) -> None:
+    def __init__(self, host: str, port: int, terms: ClientTerms, *, https: bool = False) -> None:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
-        self._settings = settings
+        self._terms = terms
         self._https = https
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        trusted = await aio.off_loop(tls.client_context, self._settings.ca_file) if self._https else False
+        trusted = await aio.off_loop(tls.client_context, self._terms.ca_file) if self._https else False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=trusted),
-            headers=rules.headers(self._settings),
+            headers=rules.headers(self._terms),
             middlewares=(_send_once,),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -66,8 +66,8 @@ class AsyncHiveClient:
 
     async def call(self, call: Call[T], *, attempts: int = ATTEMPTS, timeout_s: float | None = None) -> T:
         """Carry out `call` and return its answer. `timeout_s` is in place of the call's own patience."""
-        whole_s = call.patience.seconds(self._settings) if timeout_s is None else timeout_s
-        limits = aiohttp.ClientTimeout(total=whole_s, connect=min(whole_s, self._settings.connect_timeout_s))
+        whole_s = call.patience.seconds(self._terms) if timeout_s is None else timeout_s
+        limits = aiohttp.ClientTimeout(total=whole_s, connect=min(whole_s, self._terms.connect_s))
         trying = Attempts(self.address, call, attempts)
         while True:
             try:
@@ -135,8 +135,8 @@ class AsyncHiveClient:
         return self._infer(calls.inference_with_model(request))
 
     async def _infer(self, call: Call[wire.StreamEvent]) -> AsyncGenerator[list[wire.StreamEvent]]:
-        reader = InferenceReader(self._settings, self._host)
-        async with self._stream(call, call.patience.seconds(self._settings)) as response:
+        reader = InferenceReader(self._terms, self._host)
+        async with self._stream(call, call.patience.seconds(self._terms)) as response:
             if named := reader.opened(response.headers):
                 yield named
             try:
@@ -154,11 +154,11 @@ class AsyncHiveClient:
     ) -> AsyncIterable[list[T]]:
         chunks = response.content.iter_any()
         heard = chunks if silence_s is None else _heard(aiter(chunks), silence_s)
-        return sse.groups_as_they_come(heard, call.answer, call.patience.seconds(self._settings))
+        return sse.groups_as_they_come(heard, call.answer, call.patience.seconds(self._terms))
 
     @asynccontextmanager
     async def _stream(self, call: Call[T], silence_s: float) -> AsyncGenerator[aiohttp.ClientResponse]:
-        limits = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout_s, sock_read=silence_s)
+        limits = aiohttp.ClientTimeout(total=None, connect=self._terms.connect_s, sock_read=silence_s)
         trying = Attempts(self.address, call, ATTEMPTS)
         while True:
             try:

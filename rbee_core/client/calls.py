@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from rbee_core import wire
-from rbee_core.settings import Settings
+from rbee_core.client.terms import ClientTerms
 
 # Before a hive answers about a model it may have to ask the hub, which has 30 s, 45 s at most.
 HUB_PATIENCE_S = 60.0
@@ -24,19 +24,19 @@ class Patience(Enum):
     STOP = "workers end"
     TOKEN = "a token is computed"  # noqa: S105  # none of the secret kind
 
-    def seconds(self, settings: Settings) -> float:
+    def seconds(self, terms: ClientTerms) -> float:
         """Return it as a number."""
         match self:
             case Patience.SHORT:
-                return settings.request_timeout_s
+                return terms.request_s
             case Patience.HUB:
                 return HUB_PATIENCE_S
             case Patience.START:
-                return settings.worker_start_timeout_s + settings.shutdown_grace_s
+                return terms.worker_start_s + terms.grace_s
             case Patience.STOP:
-                return settings.shutdown_grace_s + settings.request_timeout_s
+                return terms.grace_s + terms.request_s
             case Patience.TOKEN:
-                return settings.token_stall_timeout_s
+                return terms.token_stall_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import msgspec
 
 from rbee_core import sse, tls, wire
 from rbee_core.client.calls import Call
+from rbee_core.client.terms import ClientTerms
 from rbee_core.errors import HiveUnreachable, RbeeError, RemoteError, StreamBroken, shorten
-from rbee_core.settings import Settings
 
 ATTEMPTS = 3
 FIRST_RETRY_DELAY_S = 0.1
@@ -58,9 +58,9 @@ class Attempts:
 class InferenceReader:
     """One inference's stream, as far as it was read."""
 
-    def __init__(self, settings: Settings, host: str) -> None:
-        self._stall_s = settings.token_stall_timeout_s
-        self._line_s = settings.line_timeout_s if _is_elsewhere(host) else None
+    def __init__(self, terms: ClientTerms, host: str) -> None:
+        self._stall_s = terms.token_stall_s
+        self._line_s = terms.line_s if _is_elsewhere(host) else None
         self._host = host
         self.silence_s: float | None = None
         self._tokens = 0
@@ -104,9 +104,9 @@ class InferenceReader:
             raise StreamBroken(tokens=self._tokens, why="it ended without a last word")
 
 
-def headers(settings: Settings) -> dict[str, str]:
+def headers(terms: ClientTerms) -> dict[str, str]:
     """Return what every request says: who asks, so that users of one machine take turns, and the key."""
-    key = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+    key = {"Authorization": f"Bearer {terms.api_key}"} if terms.api_key else {}
     return {"X-Rbee-Client": f"user-{os.getuid()}", **key}
 
 

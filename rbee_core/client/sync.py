@@ -23,8 +23,8 @@ from rbee_core.client.rules import (
     headers,
     read,
 )
+from rbee_core.client.terms import ClientTerms
 from rbee_core.errors import RemoteError
-from rbee_core.settings import Settings
 
 # httpx imports its own command line program, with rich and pygments, wherever those are installed: a third of its
 # import time, which every `rbee infer` would wait for. None is Python's mark for "there is no such module".
@@ -42,17 +42,17 @@ class HiveClient:
     what the hive answered otherwise.
     """
 
-    def __init__(self, host: str, port: int, settings: Settings, *, https: bool = False) -> None:
+    def __init__(self, host: str, port: int, terms: ClientTerms, *, https: bool = False) -> None:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
-        self._settings = settings
+        self._terms = terms
         self._http = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{self.address}",
-            headers=headers(settings),
-            timeout=self._timeout(settings.request_timeout_s),
+            headers=headers(terms),
+            timeout=self._timeout(terms.request_s),
             trust_env=False,
             # For plain HTTP, an empty context saves reading every authority's certificate.
-            verify=tls.client_context(settings.ca_file) if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            verify=tls.client_context(terms.ca_file) if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class HiveClient:
 
     def call(self, call: Call[T], *, attempts: int = ATTEMPTS, timeout_s: float | None = None) -> T:
         """Carry out `call` and return its answer. `timeout_s` is in place of the call's own patience."""
-        request = self._request(call, call.patience.seconds(self._settings) if timeout_s is None else timeout_s)
+        request = self._request(call, call.patience.seconds(self._terms) if timeout_s is None else timeout_s)
         response = self._heard(call, lambda: self._http.send(request), attempts)
         return read(self.address, call, response.status_code, response.content)
 
@@ -192,7 +192,7 @@ class HiveClient:
         return self._infer(calls.inference_with_model(request))
 
     def _infer(self, call: Call[wire.StreamEvent]) -> Generator[list[wire.StreamEvent]]:
-        reader, stall_s = InferenceReader(self._settings, self._host), call.patience.seconds(self._settings)
+        reader, stall_s = InferenceReader(self._terms, self._host), call.patience.seconds(self._terms)
         with self._stream(call, stall_s) as response:
             named = reader.opened(response.headers)
             if reader.silence_s is not None:  # httpx looks here for each part of a request anew
@@ -213,7 +213,7 @@ class HiveClient:
         """Yield what one stream tells; it ends at a silence too."""
         try:
             with self._stream(call, PROGRESS_SILENCE_S) as response:
-                yield from sse.events(response.iter_raw(), call.answer, call.patience.seconds(self._settings))
+                yield from sse.events(response.iter_raw(), call.answer, call.patience.seconds(self._terms))
         except (httpx.ReadTimeout, sse.Stalled):
             return
         except (httpx.HTTPError, ValueError) as error:
@@ -255,4 +255,4 @@ class HiveClient:
         )  # fmt: skip
 
     def _timeout(self, whole_s: float) -> httpx.Timeout:
-        return httpx.Timeout(whole_s, connect=min(whole_s, self._settings.connect_timeout_s))
+        return httpx.Timeout(whole_s, connect=min(whole_s, self._terms.connect_s))

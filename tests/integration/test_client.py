@@ -15,14 +15,16 @@ import pytest
 from aiohttp import web
 
 from rbee_core import wire
-from rbee_core.client import HiveClient, HiveLost, calls
+from rbee_core.client import ClientTerms, HiveClient, HiveLost, calls
 from rbee_core.errors import DeadlineExceeded, HiveUnreachable, RemoteError, StreamBroken
 from rbee_core.keeper.interrupt import deadline
 from rbee_core.settings import Settings
 from tests.support.clients import TRANSPORTS, Client
 from tests.support.http_server import Handler, served
 
-SETTINGS = Settings(home=Path("/nowhere"), connect_timeout_s=5, request_timeout_s=5, token_stall_timeout_s=2)
+TERMS = ClientTerms.of(
+    Settings(home=Path("/nowhere"), connect_timeout_s=5, request_timeout_s=5, token_stall_timeout_s=2)
+)
 REQUEST = wire.InferenceRequest(prompt="Hi", request_id="req-1")
 DONE = 'data: {"done":true,"total_tokens":2,"duration_ms":7,"finish_reason":"stop"}\n\n'
 TOKENS = 'data: {"token":"Hel","index":0}\n\ndata: {"token":"lo","index":1}\n\n'
@@ -37,9 +39,9 @@ def _each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 
 @contextmanager
-def serving(handler: Handler, settings: Settings = SETTINGS) -> Iterator[Client]:
+def serving(handler: Handler, terms: ClientTerms = TERMS) -> Iterator[Client]:
     """Serve every path with `handler`, and yield a client of it."""
-    with served(handler) as port, transport("127.0.0.1", port, settings) as client:
+    with served(handler) as port, transport("127.0.0.1", port, terms) as client:
         yield client
 
 
@@ -107,7 +109,7 @@ def test_key_is_sent_if_there_is_one(key: str, header: str | None) -> None:
         seen.append(request.headers.get("Authorization"))
         return web.json_response({"stopped": []})
 
-    with serving(handler, replace(SETTINGS, api_key=key)) as client:
+    with serving(handler, replace(TERMS, api_key=key)) as client:
         client.call(calls.shutdown())
 
     assert seen == [header]
@@ -145,7 +147,7 @@ def test_nobody_there_is_said_after_three_attempts() -> None:
         port = sock.getsockname()[1]
     started = time.monotonic()
 
-    with transport("127.0.0.1", port, SETTINGS) as client, pytest.raises(HiveUnreachable) as caught:
+    with transport("127.0.0.1", port, TERMS) as client, pytest.raises(HiveUnreachable) as caught:
         client.call(calls.health())
 
     assert caught.value.message == f"Cannot connect to 127.0.0.1:{port} after 3 attempts"
@@ -234,7 +236,7 @@ def test_keep_alive_is_no_sign_of_progress() -> None:
 
 
 ELSEWHERE = "0.0.0.0"  # leads to this machine, and does not look like it
-KEPT_ALIVE = replace(SETTINGS, token_stall_timeout_s=60, line_timeout_s=2)
+KEPT_ALIVE = replace(TERMS, token_stall_s=60, line_s=2)
 
 
 def kept_alive(*, comments: int) -> Handler:
@@ -266,7 +268,7 @@ def test_m7_a_line_that_was_cut_is_noticed_by_the_missing_comments() -> None:
 
 
 def test_m7_a_stream_that_is_kept_alive_is_waited_for() -> None:
-    patient = replace(KEPT_ALIVE, line_timeout_s=20)
+    patient = replace(KEPT_ALIVE, line_s=20)
     with served(kept_alive(comments=6)) as port, transport(ELSEWHERE, port, patient) as client:
         assert text_of(client) == "Hello"
 
@@ -326,7 +328,7 @@ def test_a_command_s_deadline_is_no_silence_of_a_download() -> None:
 
     with (
         served(handler) as port,
-        HiveClient("127.0.0.1", port, SETTINGS) as client,
+        HiveClient("127.0.0.1", port, TERMS) as client,
         pytest.raises(DeadlineExceeded, match="deadline of 1 s"),
         deadline(1),
     ):
@@ -338,7 +340,7 @@ def test_named_calls_of_the_blocking_client_unpack_their_answers() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.json_response({"workers": [], "stopped": ["worker-1"], "backends": [], "models": []})
 
-    with served(handler) as port, HiveClient("127.0.0.1", port, SETTINGS) as client:
+    with served(handler) as port, HiveClient("127.0.0.1", port, TERMS) as client:
         assert client.list_workers() == client.backends() == client.models() == []
         assert client.stop_worker("worker-1") == client.shutdown() == ["worker-1"]
 

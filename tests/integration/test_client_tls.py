@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from rbee_core import wire
-from rbee_core.client import calls
+from rbee_core.client import ClientTerms, calls
 from rbee_core.errors import HiveUntrusted, InvalidRequest
 from rbee_core.keeper.hives.open import connect
 from rbee_core.settings import Settings
@@ -46,9 +46,13 @@ def settings(ca_file: Path | None = None) -> Settings:
     return Settings(home=Path("/nowhere"), ca_file=str(ca_file or ""))
 
 
+def terms(ca_file: Path | None = None) -> ClientTerms:
+    return ClientTerms.of(settings(ca_file))
+
+
 def test_a_hive_under_tls_is_spoken_to(transport: type[Client], certificate: tuple[Path, int]) -> None:
     path, port = certificate
-    with transport("127.0.0.1", port, settings(path), https=True) as client:
+    with transport("127.0.0.1", port, terms(path), https=True) as client:
         assert client.call(calls.health()).status == "alive"
         groups = client.infer_in_groups("worker-1", wire.InferenceRequest(prompt="Hi"))
         assert [event.token for group in groups for event in group] == ["Hello", None]
@@ -59,7 +63,7 @@ def test_the_systems_authorities_are_trusted_without_a_ca_file(
 ) -> None:
     path, port = certificate
     monkeypatch.setenv("SSL_CERT_FILE", str(path))  # which is where OpenSSL looks for the system's
-    with transport("127.0.0.1", port, settings(), https=True) as client:
+    with transport("127.0.0.1", port, terms(), https=True) as client:
         assert client.call(calls.health()).status == "alive"
 
 
@@ -67,7 +71,7 @@ def test_a_certificate_of_nobody_known_is_refused_at_once(
     transport: type[Client], certificate: tuple[Path, int]
 ) -> None:
     _, port = certificate
-    with transport("127.0.0.1", port, settings(), https=True) as client, pytest.raises(HiveUntrusted) as caught:
+    with transport("127.0.0.1", port, terms(), https=True) as client, pytest.raises(HiveUntrusted) as caught:
         client.call(calls.health())
     assert caught.value.message.startswith(f"Cannot trust 127.0.0.1:{port}: its certificate is refused (self")
     assert "RBEE_CA_FILE" in caught.value.hint
@@ -76,7 +80,7 @@ def test_a_certificate_of_nobody_known_is_refused_at_once(
 @pytest.mark.parametrize("certificate", ["DNS:other.example"], indirect=True)
 def test_a_certificate_for_another_name_is_refused(transport: type[Client], certificate: tuple[Path, int]) -> None:
     path, port = certificate
-    with transport("127.0.0.1", port, settings(path), https=True) as client, pytest.raises(HiveUntrusted) as caught:
+    with transport("127.0.0.1", port, terms(path), https=True) as client, pytest.raises(HiveUntrusted) as caught:
         client.call(calls.spawn(wire.SpawnRequest(model_ref="m")))
     assert "127.0.0.1" in caught.value.message
     assert caught.value.hint == "call the hive by a name that its certificate is for"
@@ -85,7 +89,7 @@ def test_a_certificate_for_another_name_is_refused(transport: type[Client], cert
 def test_a_hive_that_speaks_no_tls_is_told_from_a_dead_one(transport: type[Client]) -> None:
     with (
         served(hive) as port,
-        transport("127.0.0.1", port, settings(), https=True) as client,
+        transport("127.0.0.1", port, terms(), https=True) as client,
         pytest.raises(HiveUntrusted) as caught,
     ):
         client.call(calls.health())
@@ -97,7 +101,7 @@ def test_a_ca_file_without_certificates_is_named(transport: type[Client], tmp_pa
     path = tmp_path / "ca.pem"
     if content:
         path.write_text(content)
-    with pytest.raises(InvalidRequest, match=str(path)), transport("127.0.0.1", 1, settings(path), https=True):
+    with pytest.raises(InvalidRequest, match=str(path)), transport("127.0.0.1", 1, terms(path), https=True):
         pass
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from rbee_core import aio
-from rbee_core.client import HiveClient
+from rbee_core.client import ClientTerms, HiveClient
 from rbee_core.errors import HiveAlreadyRunning, InvalidRequest
 from rbee_core.hive import daemon
 from rbee_core.hive.daemon import open_hive
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 async def ask(note: HiveNote, settings: Settings, question: Callable[[HiveClient], T]) -> T:
     def asked() -> T:
-        with HiveClient(note.host, note.port, settings) as client:
+        with HiveClient(note.host, note.port, ClientTerms.of(settings)) as client:
             return question(client)
 
     return await aio.off_loop(asked)

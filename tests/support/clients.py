@@ -5,10 +5,9 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Self, TypeVar
 
 from rbee_core import wire
-from rbee_core.client import HiveClient
+from rbee_core.client import ClientTerms, HiveClient
 from rbee_core.client.aio import AsyncHiveClient
 from rbee_core.client.calls import Call
-from rbee_core.settings import Settings
 
 T = TypeVar("T")
 
@@ -16,9 +15,9 @@ T = TypeVar("T")
 class Blocking:
     """The asynchronous client as a blocking one."""
 
-    def __init__(self, host: str, port: int, settings: Settings, *, https: bool = False) -> None:
+    def __init__(self, host: str, port: int, terms: ClientTerms, *, https: bool = False) -> None:
         self._runner = asyncio.Runner()
-        self._client = AsyncHiveClient(host, port, settings, https=https)
+        self._client = AsyncHiveClient(host, port, terms, https=https)
 
     def __enter__(self) -> Self:
         try:

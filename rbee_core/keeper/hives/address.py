@@ -90,6 +90,6 @@ def is_here(node: str) -> bool:
 
 def client_of(host: str, port: int, settings: Settings, *, https: bool = False) -> "HiveClient":
     """Return a client of the hive that listens there, without connecting yet."""
-    from rbee_core.client import HiveClient  # slow, and needed only once a hive is known
+    from rbee_core.client import ClientTerms, HiveClient  # slow, and needed only once a hive is known
 
-    return HiveClient(reached(host), port, settings, https=https)
+    return HiveClient(reached(host), port, ClientTerms.of(settings), https=https)
