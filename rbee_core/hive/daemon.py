@@ -195,9 +195,11 @@ async def _build(
     journal.listen(log_change)
     supervisor = Supervisor(Care.of(settings), place, plugins, calls, resolver, launcher, link, journal)
     answers = Serving(waits, supervisor, link)
-    models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, provisioner, resolver, fetching)
-    workers = WorkerRoutes(place, supervisor, plugins, resolver, models.canonical)
-    inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, resolver)
+    models = ModelRoutes(
+        settings.write_timeout_s, supervisor, catalog, references, provisioner, resolver, fetching
+    )  # fmt: skip
+    workers = WorkerRoutes(place, supervisor, plugins, references, resolver)
+    inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, references)
     routes = HiveRoutes(
         settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted
     )  # fmt: skip

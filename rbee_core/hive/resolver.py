@@ -60,11 +60,6 @@ class Resolver:
         """
         return (await self._survey(backend)).formats()
 
-    def demand(self, request: wire.SpawnRequest | wire.PoolInference) -> Demand:
-        """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
-        reference = self._provisioner.canonical(request.model_ref)
-        return Demand(reference, request.backend, request.device, request.context_tokens)
-
     async def resolve(self, demand: Demand) -> Resolution:
         """Return how `demand` can be met, fetching the model if it is not here.
 

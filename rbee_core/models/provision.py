@@ -52,10 +52,6 @@ class Provisioner:
         self._claims = Claims()
         self._looks = Looks()
 
-    def canonical(self, text: str) -> str:
-        """Return the reference that a request's text means: what every other method, catalog and registry take."""
-        return self._references.canonical(text)
-
     async def look(self, reference: str, formats: Sequence[str]) -> LocalModel | RemoteModel:
         """Return the model if it is on this node, else what would have to be fetched. Fetches nothing.
 

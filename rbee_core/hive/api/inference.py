@@ -10,11 +10,11 @@ from rbee_core import wire
 from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand, WorkerId
 from rbee_core.errors import RbeeError
-from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving, last_word, log_request
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
 from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
+from rbee_core.models.references import References
 
 CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"
 CLIENT_LIMIT = 64
@@ -29,20 +29,20 @@ class InferenceRoutes:
         keep_alive_s: float,
         supervisor: Supervisor,
         serving: Serving,
-        resolver: Resolver,
+        references: References,
     ) -> None:
         self._write_timeout_s = write_timeout_s
         self._keep_alive_s = keep_alive_s
         self._supervisor = supervisor
         self._serving = serving
-        self._resolver = resolver
+        self._references = references
 
     async def for_model(self, request: web.Request) -> web.StreamResponse:
         """Generate with a model: on a worker that holds it, or on one that is started for it."""
         wanted = await read_body(request, wire.PoolInference)
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
         try:
-            demand = self._resolver.demand(wanted)
+            demand = demand_of(wanted, self._references)
         except RbeeError as error:
             log_request(wanted.request_id, client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise
@@ -89,6 +89,12 @@ class InferenceRoutes:
                     raise
                 await stream.write(last_word(error))
         return stream.response
+
+
+def demand_of(request: wire.SpawnRequest | wire.PoolInference, references: References) -> Demand:
+    """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
+    reference = references.canonical(request.model_ref)
+    return Demand(reference, request.backend, request.device, request.context_tokens)
 
 
 def client_of(request: web.Request) -> str:

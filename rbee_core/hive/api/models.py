@@ -17,6 +17,7 @@ from rbee_core.http.stream import send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
 from rbee_core.models.provision import Provisioner
+from rbee_core.models.references import References
 
 
 class ModelRoutes:
@@ -27,6 +28,7 @@ class ModelRoutes:
         write_timeout_s: float,
         supervisor: Supervisor,
         catalog: Catalog,
+        references: References,
         provisioner: Provisioner,
         resolver: Resolver,
         downloads: Downloads,
@@ -34,13 +36,10 @@ class ModelRoutes:
         self._write_timeout_s = write_timeout_s
         self._supervisor = supervisor
         self._catalog = catalog
+        self._references = references
         self._provisioner = provisioner
         self._resolver = resolver
         self._downloads = downloads
-
-    def canonical(self, reference: str) -> str:
-        """Return the spelling under which a model's workers are registered."""
-        return self._provisioner.canonical(reference)
 
     async def check(self) -> None:
         """Raise what a spawn would raise if the catalog cannot be used."""
@@ -60,7 +59,7 @@ class ModelRoutes:
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
         wanted = read_query(request, wire.ModelQuery)
-        demand = Demand(self.canonical(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
+        demand = Demand(self._references.canonical(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
         resolution = await self._resolver.show(demand)
         model, estimate, best = resolution.model, resolution.estimate, resolution.best
         return json_response(
@@ -85,7 +84,7 @@ class ModelRoutes:
         """Have a model on this node; answers at once, the progress route follows it."""
         wanted = await read_body(request, wire.DownloadRequest)
         formats = await self._resolver.formats(wanted.backend)
-        found = await self._provisioner.begin(self.canonical(wanted.model_ref), formats)
+        found = await self._provisioner.begin(self._references.canonical(wanted.model_ref), formats)
         if isinstance(found, LocalModel):
             size = found.size_bytes
             there = wire.DownloadProgress(
@@ -102,7 +101,7 @@ class ModelRoutes:
     async def cancel_download(self, request: web.Request) -> web.Response:
         """Have a download end."""
         wanted = await read_body(request, wire.DownloadCancel)
-        return json_response(self._downloads.cancel(self.canonical(wanted.model_ref)).progress())
+        return json_response(self._downloads.cancel(self._references.canonical(wanted.model_ref)).progress())
 
     async def progress(self, request: web.Request) -> web.StreamResponse:
         """Stream a download's progress up to its end."""
@@ -113,7 +112,7 @@ class ModelRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget a model, and remove its files if rbee fetched them."""
-        name = self.canonical(request.match_info["reference"])
+        name = self._references.canonical(request.match_info["reference"])
         async with self._supervisor.removal(name):
             removed = await self._provisioner.remove(name)
         return json_response(

@@ -1,7 +1,6 @@
 """The hive's routes about workers: reading requests, asking the supervisor, shaping answers. Decides nothing."""
 
 import asyncio
-from collections.abc import Callable
 
 from aiohttp import web
 
@@ -9,7 +8,7 @@ from rbee_core import aio, wire
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import ENDED, Demand, Worker, WorkerState
 from rbee_core.errors import InvalidApiKey, RbeeError
-from rbee_core.hive.api.inference import client_of
+from rbee_core.hive.api.inference import client_of, demand_of
 from rbee_core.hive.processes import logs
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
@@ -17,24 +16,25 @@ from rbee_core.home import Home
 from rbee_core.http.body import read_body
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
+from rbee_core.models.references import References
 
 
 class WorkerRoutes:
-    """One hive's routes about workers. `canonical` returns the spelling under which workers are registered."""
+    """One hive's routes about workers."""
 
     def __init__(
         self,
         home: Home,
         supervisor: Supervisor,
         plugins: PluginHost,
+        references: References,
         resolver: Resolver,
-        canonical: Callable[[str], str],
     ) -> None:
         self._home = home
         self._supervisor = supervisor
         self._plugins = plugins
+        self._references = references
         self._resolver = resolver
-        self._canonical = canonical
 
     def _describe(self, worker: Worker) -> wire.WorkerInfo:
         return describe(worker, self._home)
@@ -45,7 +45,7 @@ class WorkerRoutes:
         Workers that have ended are no part of it: the remembered ones are listed for who asks for a state of theirs.
         """
         wanted = read_query(request, wire.WorkerFilter)
-        model = self._canonical(wanted.model) if wanted.model else None
+        model = self._references.canonical(wanted.model) if wanted.model else None
         filters = {"model": model, "backend": wanted.backend, "device": wanted.device, "state": wanted.state}
         given = {name: value for name, value in filters.items() if value is not None}
         pool = self._supervisor.pool
@@ -65,7 +65,7 @@ class WorkerRoutes:
 
     async def spawn(self, request: web.Request) -> web.Response:
         """Have a worker for a model: one that is there, or a new one once it listens."""
-        demand = self._resolver.demand(await read_body(request, wire.SpawnRequest))
+        demand = demand_of(await read_body(request, wire.SpawnRequest), self._references)
         worker = await self._supervisor.spawn(client_of(request), demand)
         return json_response(
             wire.SpawnResponse(
@@ -81,7 +81,7 @@ class WorkerRoutes:
 
     async def find_worker(self, request: web.Request) -> web.Response:
         """Show the idle worker that would serve such a request now, if there is one; changes nothing."""
-        demand = self._resolver.demand(await read_body(request, wire.SpawnRequest))
+        demand = demand_of(await read_body(request, wire.SpawnRequest), self._references)
         await self._supervisor.look_after(demand)
         worker = self._supervisor.pool.would_serve(demand) or await self._idle_twin(demand)
         return json_response(wire.FoundWorker(worker=self._describe(worker) if worker else None))
