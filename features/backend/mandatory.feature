@@ -15,6 +15,11 @@ Feature: What every backend does
     Then the worker is on a device of the backend
     And that device belongs to the accelerator that the backend names
 
+  Scenario: the memory that a model takes is reckoned before it is loaded
+    Given a running hive
+    When the model is loaded
+    Then memory was set aside for it
+
   Scenario: tokens arrive in order, with one last word
     Given a running hive
     And the model is loaded

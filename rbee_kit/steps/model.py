@@ -78,6 +78,12 @@ def on_device(hive: Hive, loaded: Loaded, backend: str) -> None:
     assert loaded.worker.device in [device.id for device in info.devices]
 
 
+@then("memory was set aside for it")
+def memory_set_aside(loaded: Loaded) -> None:
+    reckoned = loaded.worker.reserved_bytes
+    assert reckoned > 0, f"its estimate is of {reckoned} bytes, so that no model is too large for it"
+
+
 @then("that device belongs to the accelerator that the backend names")
 def on_accelerator(hive: Hive, loaded: Loaded, backend: str) -> None:
     [info] = [b for b in hive.client.backends() if b.name == backend]

@@ -34,6 +34,7 @@ NAMED_BY = {
     "never-ready": ("a load shows its progress and becomes ready", "stopped making progress"),
     "swallows-errors": ("a model that cannot be loaded is refused and harms nobody [random bytes]", "exit code 0"),
     "falls-back": ("a model is loaded where the backend says that it runs", "on cpu instead of cuda"),
+    "needs-nothing": ("the memory that a model takes is reckoned before it is loaded", "its estimate is of 0 bytes"),
     "holds-back": ("text comes while it is generated, not at the end", "the first token came after"),
     "cuts-prompts": ("a prompt longer than the context is refused with both numbers", "it was not refused"),
 }

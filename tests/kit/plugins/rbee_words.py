@@ -21,6 +21,7 @@ from rbee_core.backend import (
     Engine,
     EngineEvent,
     EngineInfo,
+    Estimate,
     Finished,
     GenerateRequest,
     LoadOptions,
@@ -48,6 +49,7 @@ FAULTS = {
     "never-ready": "loads for ever, in silence",
     "swallows-errors": "loads whatever it is given",
     "falls-back": "is asked for CUDA and loads on the CPU",
+    "needs-nothing": "says that no model takes any memory",
     "holds-back": "declares stream and yields everything at the end",
     "cuts-prompts": "reads as much of a prompt as fits, without a word",
     "is-modest": "keeps everything, and does not declare that it keeps seeds",
@@ -83,6 +85,11 @@ class WordsBackend(Backend):
 
     def devices(self) -> Sequence[Device]:
         return [Device("cuda:0" if self.accelerator == "cuda" else "cpu", "a shelf")]
+
+    def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
+        if self.fault == "needs-nothing":
+            return Estimate(0, 0, 0, options.context_tokens or CONTEXT)
+        return super().estimate(model, options)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         if self.fault == "never-ready":
