@@ -1,4 +1,7 @@
-"""The cheap side: what hive and CLI ask of the backend. Imports no engine."""
+"""The cheap side: what hive and CLI ask of the backend. Imports no engine.
+
+The hive asks in helper threads and gives each answer ten seconds (`plugin_timeout_s`), so nothing here waits.
+"""
 
 import importlib
 import importlib.util
@@ -45,7 +48,11 @@ class XllamaCpp(Backend):
         return {} if "GOMP_SPINCOUNT" in os.environ else {"GOMP_SPINCOUNT": "1000"}
 
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
-        """Return what `model` will need, from its header."""
+        """Return what `model` will need, from its header.
+
+        llama.cpp maps the file: the weights' pages are the system's to take back, so they are `mapped_bytes`. Cache and
+        buffers are private.
+        """
         header = checked_header(model)
         context = context_tokens(header, options.context_tokens)
         width = header.embedding_length // max(header.head_counts, default=1)
