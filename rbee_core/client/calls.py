@@ -157,6 +157,11 @@ def inference_with_model(request: wire.PoolInference) -> Call[wire.StreamEvent]:
     return _change("POST", "/v1/inference", wire.StreamEvent, request, Patience.TOKEN)
 
 
+def cancel_request(request_id: str) -> Call[None]:
+    """Tell the hive that nobody waits for a request any more, wherever it waits or runs."""
+    return Call("DELETE", f"/v1/inference/{quote(request_id, safe='')}", type(None))
+
+
 def cancel(worker_id: str, request_id: str) -> Call[None]:
     """Tell a worker that nobody waits for a request any more."""
     return Call("DELETE", f"{_worker_path(worker_id)}/inference/{quote(request_id, safe='')}", type(None))

@@ -165,6 +165,10 @@ class HiveClient:
         """Stop the hive and return the workers that it stopped."""
         return self.call(calls.shutdown()).stopped
 
+    def cancel_request(self, request_id: str, *, timeout_s: float) -> None:
+        """Tell the hive that nobody waits for a request any more, wherever it waits or runs."""
+        self.call(calls.cancel_request(request_id), attempts=1, timeout_s=timeout_s)
+
     def cancel(self, worker_id: str, request_id: str, *, timeout_s: float) -> None:
         """Tell a worker that nobody waits for a request any more."""
         self.call(calls.cancel(worker_id, request_id), attempts=1, timeout_s=timeout_s)

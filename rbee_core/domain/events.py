@@ -85,6 +85,14 @@ class TicketDropped(Struct, frozen=True):
     ticket: Ticket
 
 
+class CancelWanted(Struct, frozen=True):
+    """Nobody wants the request of this name any more, whether it waits or runs; with `worker_id`, only there."""
+
+    at: float
+    request_id: RequestId
+    worker_id: WorkerId | None = None
+
+
 class ChildLaunched(Struct, frozen=True):
     """The worker's process exists."""
 
@@ -210,6 +218,7 @@ Event = (
     | Resolved
     | Unresolvable
     | TicketDropped
+    | CancelWanted
     | RequestEnded
     | ModelRemovalWanted
     | ModelRemoved

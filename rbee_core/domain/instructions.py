@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from rbee_core.domain.worker import Demand, Reason, Ticket, WorkerId, WorkerState
+from rbee_core.domain.worker import Demand, Reason, RequestId, Ticket, WorkerId, WorkerState
 from rbee_core.errors import RbeeError
 
 
@@ -70,6 +70,14 @@ class Waiting(Struct, frozen=True):
     progress: float = 0.0
 
 
+class Cancel(Struct, frozen=True):
+    """Have the worker end the request that holds a slot with `ticket`; its stream says so, and the slot comes back."""
+
+    ticket: Ticket
+    worker_id: WorkerId
+    request_id: RequestId
+
+
 class Tell(Struct, frozen=True):
     """Tell the holder of `ticket` how its waiting goes. Said again when that changes."""
 
@@ -97,4 +105,4 @@ class Changed(Struct, frozen=True):
     for_whom: str = ""
 
 
-Instruction = Resolve | Launch | Watch | Probe | Stop | Answer | Grant | Tell | Refuse | Changed
+Instruction = Resolve | Launch | Watch | Probe | Stop | Answer | Grant | Cancel | Tell | Refuse | Changed

@@ -70,7 +70,7 @@ class Pool:
             if isinstance(instruction, do.Changed):
                 yield from self._heard(self._requests.heard(instruction, at), at)
 
-    def _handle(self, event: ev.Event) -> Iterator[do.Instruction]:  # noqa: C901, PLR0911  # one flat table
+    def _handle(self, event: ev.Event) -> Iterator[do.Instruction]:  # noqa: C901, PLR0911, PLR0912  # one flat table
         match event:
             case ev.RequestWanted():
                 return self._requests.want(event)
@@ -80,6 +80,8 @@ class Pool:
                 return self._requests.unresolvable(event)
             case ev.TicketDropped() | ev.RequestEnded():
                 return self._requests.leave(event.ticket, event.at)
+            case ev.CancelWanted():
+                return self._requests.cancel(event)
             case ev.ModelRemovalWanted():
                 return self._requests.want_removal(event)
             case ev.ModelRemoved():

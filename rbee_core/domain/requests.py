@@ -30,6 +30,7 @@ from rbee_core.errors import (
     InvalidRequest,
     ModelInUse,
     RbeeError,
+    RequestCanceled,
     ShuttingDown,
     WorkerNotFound,
     WorkerNotReady,
@@ -105,12 +106,28 @@ class Requests:
             worker = self._workers.find(worker_id)
             del worker.requests[ticket]
             yield from self._serve(worker, at)
-            return
+        else:
+            yield from self._leave_line(ticket)
+
+    def _leave_line(self, ticket: Ticket) -> Iterator[do.Instruction]:
         for line in self._lines.values():
             line.remove(ticket)
         for pending in self._pending:
             if pending.line.remove(ticket) and not pending.line and not pending.resolving:
                 yield from self._pending.drop(pending)
+
+    def cancel(self, event: ev.CancelWanted) -> Iterator[do.Instruction]:
+        """End the request of that name: one that waits is refused, one that runs is its worker's to end."""
+        workers = [w for w in self._workers.live() if event.worker_id in (None, w.id)]
+        lines = [self._lines[w.id] for w in workers if w.id in self._lines]
+        if event.worker_id is None:
+            lines += [p.line for p in self._pending]
+        for request in [r for line in lines for r in line if r.request_id == event.request_id]:
+            yield self._refuse(request.ticket, RequestCanceled())
+            yield from self._leave_line(request.ticket)
+        for worker in workers:
+            tickets = [ticket for ticket, name in worker.requests.items() if name == event.request_id]
+            yield from (do.Cancel(ticket, worker.id, event.request_id) for ticket in tickets)
 
     def close(self) -> Iterator[do.Instruction]:
         """Refuse all who wait, now and from now on. Who holds a slot keeps it."""

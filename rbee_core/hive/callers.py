@@ -20,7 +20,8 @@ REMIND_S = 10.0
 class Caller:
     """The holder of one ticket. All methods belong to the event loop's thread.
 
-    `afterwards` is what has to be done before its slot is free, once it has left.
+    `afterwards` is what has to be done before its slot is free, once it has left. `canceled` is set once somebody said
+    that nobody wants its request any more.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class Caller:
         self._news: Waiting | None = None
         self._moved = asyncio.Event()
         self.holds_slot = False
+        self.canceled = False
         self.afterwards: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def tell(self, waiting: Waiting) -> None:

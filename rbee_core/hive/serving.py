@@ -189,6 +189,8 @@ class Serving:
                 request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))
             caller.afterwards = partial(self._let_go, worker, name)
             async with self._ask(worker, request) as answer:
+                if caller.canceled:  # perhaps said before the worker knew the request
+                    await self._link.cancel(worker, name)
                 yield answer
                 if answer.over:
                     caller.afterwards = None
@@ -215,10 +217,6 @@ class Serving:
         stall_s = self._waits.token_stall_s
         if not await self._link.cancel(worker, request_id, stall_s):
             await self._supervisor.stop(worker.id, f"did not end a request within {stall_s:g} s")
-
-    async def cancel(self, worker: Worker, request_id: str) -> None:
-        """Tell the worker that nobody wants this request any more."""
-        await self._link.cancel(worker, request_id)
 
     async def _send(self, worker: Worker, request: wire.WorkerTask) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, connect=self._waits.connect_s, sock_read=self._waits.token_stall_s)

@@ -64,6 +64,7 @@ class Supervisor:
         self._callers: dict[Ticket, Caller] = {}
         self._resolving: dict[Demand, asyncio.Task[None]] = {}
         self._gone: dict[WorkerId, asyncio.Event] = {}
+        self._canceling: dict[RequestId, asyncio.Task[None]] = {}
         self._tickets = itertools.count(1)
         self._tasks = asyncio.TaskGroup()
         self._quiet = asyncio.Event()
@@ -140,6 +141,16 @@ class Supervisor:
         async with self.enter(client, demand, until="bound") as caller:
             return await caller.worker()
 
+    async def cancel(self, request_id: str, worker_id: str | None = None) -> None:
+        """End a request, waiting or running; with `worker_id`, only there.
+
+        Returns when its slot is free, or the worker could not be told. One that nobody knows is as good as ended.
+        """
+        name, where = RequestId(request_id), None if worker_id is None else WorkerId(worker_id)
+        self.feed(ev.CancelWanted(self._now(), name, where))
+        if canceling := self._canceling.get(name):
+            await asyncio.wait([canceling])
+
     @asynccontextmanager
     async def removal(self, reference: str) -> AsyncGenerator[None]:
         """Keep a model unused while its files are removed. Raises `ModelInUse`."""
@@ -214,6 +225,8 @@ class Supervisor:
                 self._start(self._probe(self.pool.find(worker_id)))
             case do.Stop(worker_id, force):
                 self._start(self._stop(self.pool.find(worker_id), force=force))
+            case do.Cancel(ticket, worker_id, request_id):
+                self._cancel(ticket, self.pool.find(worker_id), request_id)
             case do.Answer() | do.Grant() | do.Refuse() | do.Tell():
                 if caller := self._callers.get(instruction.ticket):
                     self._reply(caller, instruction)
@@ -231,7 +244,13 @@ class Supervisor:
             case do.Tell(_, waiting):
                 caller.tell(waiting)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _cancel(self, ticket: Ticket, worker: Worker, request_id: RequestId) -> None:
+        if caller := self._callers.get(ticket):
+            caller.canceled = True
+        canceling = self._canceling[request_id] = self._start(self._link.cancel(worker, request_id))
+        canceling.add_done_callback(lambda _: self._canceling.pop(request_id, None))
+
+    def _start(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Follow one worker in a task. A bug in that concerns this worker; the others and the hive go on."""
 
         async def logged() -> None:
@@ -240,7 +259,7 @@ class Supervisor:
             except Exception:
                 log.exception("following a worker failed")
 
-        self._tasks.create_task(logged())
+        return self._tasks.create_task(logged())
 
     async def _resolve(self, demand: Demand) -> None:
         outcome = await self._outcome(demand)

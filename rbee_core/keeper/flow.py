@@ -267,7 +267,7 @@ class Flow:
 
     def _cancel(self, client: "HiveClient") -> None:
         with contextlib.suppress(RbeeError):
-            client.cancel(self.outcome.worker, self._request.request_id or "", timeout_s=CANCEL_PATIENCE_S)
+            client.cancel_request(self._request.request_id or "", timeout_s=CANCEL_PATIENCE_S)
 
     def _finish_text(self) -> None:
         with contextlib.suppress(BrokenPipeError, CannotWrite):

@@ -69,7 +69,10 @@ def test_a_wrong_body_or_query_is_refused_before_anything_happens(hive: Hive) ->
 def test_what_is_not_there_is_answered_with_a_code_that_the_row_names(hive: Hive) -> None:
     for row in TABLE:
         if row.names:
-            status, said = code(ask(hive, row, body=b'{"prompt": "x"}' if row.body else None))
+            answer = ask(hive, row, body=b'{"prompt": "x"}' if row.body else None)
+            if answer[0] == 204 and row.answers.keys() == {204} and not row.errors:
+                continue  # a request that nobody knows is as good as ended
+            status, said = code(answer)
             assert status in (400, 404), name(row)
             assert said in {cls.code for cls in errors_of(row)}, name(row)
 

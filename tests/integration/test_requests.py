@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.request import Request, urlopen
 
 import aiohttp
 import psutil
@@ -149,6 +150,23 @@ def test_who_waits_is_told_its_place_and_who_leaves_is_forgotten(hive: Hive) -> 
     first_token(third)
     third.close()
     eventually(lambda: hive.client.list_workers()[0].state == "idle", what="nobody is left")
+
+
+def test_a_request_is_cancelled_by_its_name_whether_it_waits_or_runs(hive: Hive) -> None:
+    running = ask(hive, ENDLESS, request_id="first")
+    first_token(running)
+    body = {"model_ref": f"scripted:{ENDLESS}", "prompt": "hello", "request_id": "second"}
+    url = f"http://127.0.0.1:{hive.port}/v1/inference"
+    with urlopen(Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})) as stream:
+        assert b'"waiting"' in stream.readline()
+        hive.client.cancel_request("second", timeout_s=5)
+        rest = stream.read()
+    assert (rest.count(b'"error"'), rest.count(b"REQUEST_CANCELED"), rest.count(b"[DONE]")) == (1, 1, 1)
+    hive.client.cancel_request("first", timeout_s=5)
+    with pytest.raises(RemoteError) as caught:
+        text_of(running)
+    assert caught.value.code == "REQUEST_CANCELED"
+    eventually(lambda: hive.client.list_workers()[0].state == "idle", what="the slot is free")
 
 
 def test_the_deadline_of_a_request_counts_while_it_waits(hive: Hive) -> None:

@@ -121,6 +121,10 @@ def dropped(ticket: int, at: float = 0) -> ev.TicketDropped:
     return ev.TicketDropped(at, Ticket(ticket))
 
 
+def cancels(name: str, worker: str | None = None) -> ev.CancelWanted:
+    return ev.CancelWanted(0, RequestId(name), None if worker is None else WorkerId(worker))
+
+
 def stop(worker: str = "w1", at: float = 0) -> ev.StopWanted:
     return ev.StopWanted(at, WorkerId(worker), "asked to stop")
 

@@ -83,7 +83,7 @@ class PlayedHive:
                 raise item
             yield [item]
 
-    def cancel(self, _worker_id: str, request_id: str, **_: Any) -> None:
+    def cancel_request(self, request_id: str, **_: Any) -> None:
         self.cancelled.append(request_id)
 
 

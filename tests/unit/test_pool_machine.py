@@ -19,6 +19,7 @@ from rbee_core.domain.worker import (
     Demand,
     Need,
     Reason,
+    RequestId,
     Spot,
     Ticket,
     Worker,
@@ -84,6 +85,8 @@ class World:
                     del self.waiting[ticket]
                     if isinstance(instruction, do.Grant):
                         self.granted[ticket] = instruction.worker_id
+                case do.Cancel(ticket, worker_id):
+                    assert self.granted[ticket] == worker_id, "a worker ends what it runs"
                 case do.Tell(ticket, waiting):
                     assert ticket in self.waiting, "who does not wait is not told that it does"
                     assert waiting.position >= 1
@@ -191,6 +194,10 @@ class PoolMachine(RuleBasedStateMachine):
     def line(self, worker: Worker) -> dict[Ticket, str]:
         return {r.ticket: r.client for r in self.pool._requests._lines.get(worker.id, ())}
 
+    def queued(self) -> list[ev.RequestWanted]:
+        lines = [*(p.line for p in self.pending()), *self.pool._requests._lines.values()]
+        return [request for line in lines for request in line]
+
     def unclaimed(self, memory: str, workers: list[Worker]) -> int:
         needs = sum(w.recipe.need.total_bytes for w in workers if w.recipe.memory == memory)
         return MEMORIES[memory] - self.world.strangers[memory] - needs
@@ -272,6 +279,16 @@ class PoolMachine(RuleBasedStateMachine):
             ticket = waiting[pick % len(waiting)]
             del self.world.waiting[ticket]
             self.feed(ev.TicketDropped(self.now, ticket))
+
+    @precondition(lambda self: self.world.waiting or self.world.granted)
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        tickets = [*self.world.waiting, *self.world.granted]
+        ticket = tickets[pick % len(tickets)]
+        before = len(self.world.settled)
+        self.feed(ev.CancelWanted(self.now, RequestId(f"r{ticket}")))
+        assert len(self.world.settled) <= before + 1, "nobody else is refused"
+        assert ticket not in [r.ticket for r in self.queued() if r.request_id], "who is cancelled waits no more"
 
     @precondition(lambda self: self.world.granted)
     @rule(pick=PICK, well=st.booleans())

@@ -12,6 +12,7 @@ from rbee_core.errors import (
     InvalidRequest,
     ModelInUse,
     RbeeError,
+    RequestCanceled,
     ShuttingDown,
     VramExhausted,
 )
@@ -20,6 +21,7 @@ from tests.support.pools import (
     Refused,
     answer,
     bound,
+    cancels,
     changed,
     demand,
     dropped,
@@ -173,6 +175,42 @@ def test_a_request_that_leaves_the_queue_is_never_granted() -> None:
     pool = busy_pool()
     feed(pool, [wants(2), wants(3), dropped(2)])
     assert [i for i in pool.handle(ended(1)) if isinstance(i, do.Grant)] == [grant(3)]
+
+
+@pytest.mark.parametrize(
+    ("history", "event", "said"),
+    [
+        pytest.param([*idle(), wants(1), wants(2)], cancels("r2"), [Refused(2, RequestCanceled)], id="in a line"),
+        pytest.param([*idle(), wants(1), wants(2)], cancels("r2", "w1"), [Refused(2, RequestCanceled)], id="named"),
+        pytest.param([*idle(), wants(1), wants(2)], cancels("r2", "w2"), [], id="not at that worker"),
+        pytest.param([wants(1)], cancels("r1"), [Refused(1, RequestCanceled)], id="while its model is looked up"),
+        pytest.param([wants(1), resolved()], cancels("r1"), [Refused(1, RequestCanceled)], id="while it is loaded"),
+        pytest.param(
+            [*idle(), wants(1), wants(2, "b"), resolved("b", "w2", available=150)], cancels("r2"),
+            [Refused(2, RequestCanceled)], id="while it waits for memory",
+        ),
+        pytest.param([*idle(), wants(1)], cancels("r1"), [do.Cancel(Ticket(1), WorkerId("w1"), "r1")], id="running"),
+        pytest.param([*idle(), wants(1)], cancels("r1", "w2"), [], id="running elsewhere"),
+        pytest.param([*idle(), wants(1), ended(1)], cancels("r1"), [], id="over"),
+        pytest.param([*idle(), wants(1)], cancels("nobody"), [], id="unknown"),
+    ],
+)  # fmt: skip
+def test_a_request_is_cancelled_by_its_name(
+    history: list[ev.Event], event: ev.CancelWanted, said: list[do.Instruction | Refused]
+) -> None:
+    pool = pool_after(*history)
+    assert without_words(pool.handle(event)) == said
+    if said and isinstance(said[0], Refused):
+        assert without_words(pool.handle(event)) == []
+        assert pool.handle(dropped(said[0].ticket)) == []
+        assert not any(isinstance(i, do.Grant) for i in feed(pool, [bound(), loaded(), ended(1)]))
+
+
+def test_who_stands_behind_a_cancelled_request_moves_up() -> None:
+    pool = busy_pool()
+    feed(pool, [wants(2), wants(3)])
+    assert waits(3, 1, "a slot") in pool.handle(cancels("r2"))
+    assert grant(3) in pool.handle(ended(1))
 
 
 def test_a_demand_that_everybody_left_launches_nothing() -> None:

@@ -55,10 +55,14 @@ class InferenceRoutes:
         return await self._stream(request, worker_id, wanted, queue=wanted.queue)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """End a request. Idempotent."""
+        """End a request, waiting or running. Idempotent."""
+        await self._supervisor.cancel(request.match_info["request_id"])
+        return web.Response(status=204)
+
+    async def cancel_on_worker(self, request: web.Request) -> web.Response:
+        """End a request that waits or runs at one worker. Idempotent."""
         worker = self._supervisor.pool.find(request.match_info["worker_id"])
-        if not worker.ended:
-            await self._serving.cancel(worker, request.match_info["request_id"])
+        await self._supervisor.cancel(request.match_info["request_id"], worker.id)
         return web.Response(status=204)
 
     async def _stream(

@@ -21,6 +21,7 @@ from rbee_core.errors import (
     ModelNotFound,
     PluginFailed,
     PromptTooLong,
+    RequestCanceled,
     RouteNotFound,
     ShuttingDown,
     VramExhausted,
@@ -39,7 +40,9 @@ from rbee_core.http.routes import application as serve
 
 RESOLVING = (ModelNotFound, BackendNotAvailable, CatalogUnusable, DownloadFailed, PluginFailed)
 STARTING = (*RESOLVING, InsufficientRam, VramExhausted, LoadingTimeout, ModelLoadFailed, WorkerCrashed, ShuttingDown)
-INFERRING = (WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, ShuttingDown)
+INFERRING = (
+    WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, RequestCanceled, ShuttingDown,
+)  # fmt: skip
 
 HIVE = (
     Route(
@@ -188,10 +191,19 @@ INFERENCE = (
     ),
     Route(
         method="DELETE",
-        path="/v1/workers/{worker_id}/inference/{request_id}",
+        path="/v1/inference/{request_id}",
         handler=InferenceRoutes.cancel,
         scope=Scope.INFER,
-        summary="ends a request, whether or not it still runs",
+        summary="ends a request that waits or runs; nothing, for one that is over or unknown",
+        parameters={"request_id": wire.RequestId},
+        answers={204: None},
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/workers/{worker_id}/inference/{request_id}",
+        handler=InferenceRoutes.cancel_on_worker,
+        scope=Scope.INFER,
+        summary="the same, if it waits or runs at this worker",
         parameters={"request_id": wire.RequestId},
         answers={204: None},
         errors=(WorkerNotFound,),
