@@ -102,7 +102,10 @@ class ModelSource(ABC):
     schemes: frozenset[str]
 
     def canonical(self, reference: ModelRef) -> str:
-        """Return the one spelling for everything that means the same model. No I/O; called in the hive."""
+        """Return the one spelling for everything that means the same model.
+
+        No I/O. Called by the hive in a helper thread, with `plugin_timeout_s` to answer, once for each text.
+        """
         return str(reference)
 
     @abstractmethod

@@ -188,7 +188,7 @@ async def _build(
     fetching = await stack.enter_async_context(
         downloads.running(catalog, place.models_dir, options, settings.downloads_at_once)
     )
-    references = References(plugins.sources(), settings.models)
+    references = References(plugins.sources(), settings.models, settings.plugin_timeout_s)
     provisioner = Provisioner(catalog, references, fetching, place.models_dir)
     resolver = Resolver(LoadDefaults.of(settings), [*plugins.backends().values()], calls, provisioner)
     journal = Journal(partial(describe, home=place))

@@ -215,6 +215,14 @@ def test_a_busy_worker_is_waited_for(hive: Hive) -> None:
     assert hive.client.worker(busy).state == "evicted"
 
 
+def test_of_two_cold_models_of_which_one_fits_both_are_served_in_turn(hive: Hive) -> None:
+    size = most_of_the_memory()
+    with ThreadPoolExecutor(2) as pool:
+        texts = pool.map(lambda word: text_of(ask(hive, f"text={word};tokens=1;need_mb={size}")), ("one", "two"))
+        assert list(texts) == ["one ", "two "]
+    assert len(hive.client.list_workers()) == 1
+
+
 def test_what_will_never_fit_is_refused_and_nobody_stopped_for_it(hive: Hive) -> None:
     idle = spawn(hive, "tokens=1")
     with pytest.raises(RemoteError) as caught:

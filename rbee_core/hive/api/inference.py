@@ -42,7 +42,7 @@ class InferenceRoutes:
         wanted = await read_body(request, wire.PoolInference)
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
         try:
-            demand = demand_of(wanted, self._references)
+            demand = await demand_of(wanted, self._references)
         except RbeeError as error:
             log_request(wanted.request_id, client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise
@@ -95,9 +95,9 @@ class InferenceRoutes:
         return stream.response
 
 
-def demand_of(request: wire.SpawnRequest | wire.PoolInference, references: References) -> Demand:
+async def demand_of(request: wire.SpawnRequest | wire.PoolInference, references: References) -> Demand:
     """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
-    reference = references.canonical(request.model_ref)
+    reference = await references.name(request.model_ref)
     return Demand(reference, request.backend, request.device, request.context_tokens)
 
 

@@ -59,7 +59,7 @@ class ModelRoutes:
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
         wanted = read_query(request, wire.ModelQuery)
-        demand = Demand(self._references.canonical(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
+        demand = Demand(await self._references.name(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
         resolution = await self._resolver.show(demand)
         model, estimate, best = resolution.model, resolution.estimate, resolution.best
         return json_response(
@@ -84,7 +84,7 @@ class ModelRoutes:
         """Have a model on this node; answers at once, the progress route follows it."""
         wanted = await read_body(request, wire.DownloadRequest)
         formats = await self._resolver.formats(wanted.backend)
-        found = await self._provisioner.begin(self._references.canonical(wanted.model_ref), formats)
+        found = await self._provisioner.begin(await self._references.name(wanted.model_ref), formats)
         if isinstance(found, LocalModel):
             size = found.size_bytes
             there = wire.DownloadProgress(
@@ -101,7 +101,7 @@ class ModelRoutes:
     async def cancel_download(self, request: web.Request) -> web.Response:
         """Have a download end."""
         wanted = await read_body(request, wire.DownloadCancel)
-        return json_response(self._downloads.cancel(self._references.canonical(wanted.model_ref)).progress())
+        return json_response(self._downloads.cancel(await self._references.name(wanted.model_ref)).progress())
 
     async def progress(self, request: web.Request) -> web.StreamResponse:
         """Stream a download's progress up to its end."""
@@ -112,7 +112,7 @@ class ModelRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget a model, and remove its files if rbee fetched them."""
-        name = self._references.canonical(request.match_info["reference"])
+        name = await self._references.name(request.match_info["reference"])
         async with self._supervisor.removal(name):
             removed = await self._provisioner.remove(name)
         return json_response(

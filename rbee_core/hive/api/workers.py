@@ -45,7 +45,7 @@ class WorkerRoutes:
         Workers that have ended are no part of it: the remembered ones are listed for who asks for a state of theirs.
         """
         wanted = read_query(request, wire.WorkerFilter)
-        model = self._references.canonical(wanted.model) if wanted.model else None
+        model = await self._references.name(wanted.model) if wanted.model else None
         filters = {"model": model, "backend": wanted.backend, "device": wanted.device, "state": wanted.state}
         given = {name: value for name, value in filters.items() if value is not None}
         pool = self._supervisor.pool
@@ -65,7 +65,7 @@ class WorkerRoutes:
 
     async def spawn(self, request: web.Request) -> web.Response:
         """Have a worker for a model: one that is there, or a new one once it listens."""
-        demand = demand_of(await read_body(request, wire.SpawnRequest), self._references)
+        demand = await demand_of(await read_body(request, wire.SpawnRequest), self._references)
         worker = await self._supervisor.spawn(client_of(request), demand)
         return json_response(
             wire.SpawnResponse(
@@ -81,7 +81,7 @@ class WorkerRoutes:
 
     async def find_worker(self, request: web.Request) -> web.Response:
         """Show the idle worker that would serve such a request now, if there is one; changes nothing."""
-        demand = demand_of(await read_body(request, wire.SpawnRequest), self._references)
+        demand = await demand_of(await read_body(request, wire.SpawnRequest), self._references)
         await self._supervisor.look_after(demand)
         worker = self._supervisor.pool.would_serve(demand) or await self._idle_twin(demand)
         return json_response(wire.FoundWorker(worker=self._describe(worker) if worker else None))
