@@ -61,7 +61,10 @@ def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.Infe
 
 def _prompt(options: Mapping[str, Any], settings: Settings) -> str:
     """Return the prompt, wherever it stands on the command line, or from stdin."""
-    given = [text for text in (options["text"], options["prompt"]) if text is not None]
+    words: tuple[str, ...] = options["text"]
+    if len(words) > 1:
+        raise click.UsageError("A prompt of several words is one argument: put it in quotes.")
+    given = [*words, *([] if options["prompt"] is None else [options["prompt"]])]
     if len(given) > 1:
         raise click.UsageError("There are two prompts: give one, with or without --prompt.")
     if given and given != ["-"]:

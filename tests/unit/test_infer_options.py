@@ -18,7 +18,7 @@ NOTHING_GIVEN: dict[str, Any] = {
     **dict.fromkeys(("backend", "device", "context", "timeout")),
     "model": "smollm2",
     "node": "localhost",
-    "text": None,
+    "text": (),
     "prompt": "Hello",
     "chat": False,
     "raw": False,
@@ -44,9 +44,11 @@ def test_m2_a_raw_prompt_is_continued() -> None:
 
 
 def test_m2_a_prompt_needs_no_option() -> None:
-    assert build_inference(options(prompt=None, text="hello"), SETTINGS).prompt == "hello"
+    assert build_inference(options(prompt=None, text=("hello",)), SETTINGS).prompt == "hello"
     with pytest.raises(click.UsageError, match="two prompts"):
-        build_inference(options(text="hello"), SETTINGS)
+        build_inference(options(text=("hello",)), SETTINGS)
+    with pytest.raises(click.UsageError, match="in quotes"):
+        build_inference(options(prompt=None, text=("hello", "world")), SETTINGS)
 
 
 @pytest.mark.parametrize("chat", [{"chat": True}, {"system": "Be brief"}])

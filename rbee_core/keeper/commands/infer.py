@@ -25,7 +25,7 @@ from rbee_core.streams import raw_stdout
 @click.command("infer")
 @node_option("Where to run it.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="REF", help="Alias, path or reference.")
-@click.argument("text", metavar="[PROMPT]", required=False)
+@click.argument("text", metavar="[PROMPT]", nargs=-1)
 @click.option("--prompt", metavar="TEXT", help="The same as PROMPT.")
 @click.option("--chat", is_flag=True, help="Insist on the model's chat template.")
 @click.option("--raw", is_flag=True, help="Continue the prompt, without the chat template.")
