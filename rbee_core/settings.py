@@ -59,6 +59,8 @@ class Settings:
     shutdown_grace_s: float = 30.0
     idle_timeout_s: float = 300.0
     probe_interval_s: float = 30.0
+    restart_delay_s: float = 1.0
+    quarantine_s: float = 600.0
     plugin_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
     write_timeout_s: float = 30.0

@@ -137,6 +137,11 @@ def find_worker(request: wire.SpawnRequest) -> Call[wire.FoundWorker]:
     return _change("POST", "/v1/workers/find", wire.FoundWorker, request)
 
 
+def retry(model: str) -> Call[wire.WorkerList]:
+    """Try a model again whose workers failed."""
+    return _change("POST", "/v1/workers/retry", wire.WorkerList, wire.RetryRequest(model_ref=model))
+
+
 def stop_worker(worker_id: str) -> Call[wire.StopResponse]:
     """Stop a worker."""
     return _change("DELETE", _worker_path(worker_id), wire.StopResponse, patience=Patience.STOP)

@@ -86,6 +86,14 @@ class HiveClient:
         """Return the live workers, or those that match; with a `state` that ends a worker, the remembered ones."""
         return self.call(calls.list_workers(model=model, backend=backend, device=device, state=state)).workers
 
+    def held_back(self) -> list[wire.WorkerInfo]:
+        """Return the last worker of each model that is not started for a while because its workers fail."""
+        return self.call(calls.list_workers()).held_back
+
+    def retry(self, model: str) -> list[wire.WorkerInfo]:
+        """Have a model tried again however often its workers failed; return those it was held back for."""
+        return self.call(calls.retry(model)).workers
+
     def find_worker(self, request: wire.SpawnRequest) -> wire.WorkerInfo | None:
         """Return the idle worker that would serve such a request now."""
         return self.call(calls.find_worker(request)).worker

@@ -26,6 +26,11 @@ class RequestWanted(Struct, frozen=True, kw_only=True):
     until: Until = "slot"
     queue: bool = True
 
+    @property
+    def patient(self) -> bool:
+        """Whether it waits for what others hold."""
+        return self.until == "slot" and self.queue
+
 
 class Resolved(Struct, frozen=True, kw_only=True):
     """What a demand means on this node: on each device that it leaves open, the backend's first one first.
@@ -69,6 +74,13 @@ class ModelRemoved(Struct, frozen=True):
 
     at: float
     ticket: Ticket
+
+
+class RetryWanted(Struct, frozen=True):
+    """Somebody asks to try a model again now, however often workers for it have failed."""
+
+    at: float
+    reference: str
 
 
 class ModelReplaced(Struct, frozen=True):
@@ -158,10 +170,14 @@ class ProbeFailed(Struct, frozen=True):
 
 
 class RequestEnded(Struct, frozen=True):
-    """The worker is done with the request that `ticket` was granted a slot for, however that went."""
+    """The worker is done with the request that `ticket` was granted a slot for, however that went.
+
+    `answered` says that it ended it itself, with its last word: a worker that does so is well.
+    """
 
     at: float
     ticket: Ticket
+    answered: bool = False
 
 
 class StopWanted(Struct, frozen=True):
@@ -223,6 +239,7 @@ Event = (
     | ModelRemovalWanted
     | ModelRemoved
     | ModelReplaced
+    | RetryWanted
     | WorkerEvent
     | PinWanted
     | DrainWanted

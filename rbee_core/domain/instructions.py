@@ -62,11 +62,12 @@ class Grant(Struct, frozen=True):
 class Waiting(Struct, frozen=True):
     """What a ticket waits for, and its place among those who wait for the same, from 1.
 
-    `progress` is the loaded fraction, 0..1, where it waits for the model.
+    `progress` is the loaded fraction, 0..1, where it waits for the model. A restart waits for its time: the last worker
+    failed a moment ago.
     """
 
     position: int
-    for_what: Literal["a slot", "the model", "memory"]
+    for_what: Literal["a slot", "the model", "memory", "a restart"]
     progress: float = 0.0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rbee_core.domain import instructions as do
 from rbee_core.domain.queue import FairQueue
@@ -15,7 +16,7 @@ class Pending:
     First it is resolved. If there is no room then in any of its `memories`, it is decided anew whenever one of them
     changes. `recipe` says in which one it waits for room to be made, `awaited` for whose end, `making_room` that those
     were stopped for it. It is `stale` when a memory changed since it was decided, and `passed` counts the later ones
-    that went before it.
+    that went before it. With `held_until`, a worker of it failed a moment ago, and it is resolved anew then.
     """
 
     demand: Demand
@@ -27,6 +28,14 @@ class Pending:
     making_room: bool = False
     stale: bool = False
     passed: int = 0
+    held_until: float | None = None
+
+    @property
+    def what_for(self) -> Literal["the model", "memory", "a restart"]:
+        """What who waits with it waits for."""
+        if self.recipe is not None:
+            return "memory"
+        return "the model" if self.held_until is None else "a restart"
 
     def waits_in(self, memory: str) -> bool:
         """Whether somebody waits here for room in `memory`."""
@@ -35,7 +44,7 @@ class Pending:
     def resolve(self) -> Iterator[do.Instruction]:
         """Find out what the demand means, unless that is under way."""
         if not self.resolving:
-            self.resolving, self.stale = True, False
+            self.resolving, self.stale, self.held_until = True, False, None
             yield do.Resolve(self.demand)
 
 
@@ -115,6 +124,12 @@ class PendingDemands:
             if pending.stale and not (pending.making_room and pending.awaited):
                 yield from pending.resolve()
                 return
+
+    def come_back(self, at: float) -> Iterator[do.Instruction]:
+        """Resolve those anew that were held back until `at`."""
+        for pending in self:
+            if pending.held_until is not None and pending.held_until <= at:
+                yield from pending.resolve()
 
     def ended(self, worker: Worker) -> Iterator[do.Instruction]:
         """Take in that a worker is gone."""

@@ -7,6 +7,7 @@ everybody else.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
@@ -59,6 +60,10 @@ class Pool:
         worker = self._requests.holder(demand)
         return worker if worker and worker.state is WorkerState.IDLE else None
 
+    def held_back(self, at: float) -> list[Worker]:
+        """Return the last worker of each recipe that is held back at this time because its workers fail."""
+        return self._requests.failures.held_back(at)
+
     def handle(self, event: ev.Event) -> list[do.Instruction]:
         """Take in what happened and return what to do about it, in order."""
         return [*self._heard(self._handle(event), event.at), *self._requests.tell()]
@@ -78,10 +83,14 @@ class Pool:
                 return self._requests.resolved(event)
             case ev.Unresolvable():
                 return self._requests.unresolvable(event)
-            case ev.TicketDropped() | ev.RequestEnded():
+            case ev.TicketDropped():
                 return self._requests.leave(event.ticket, event.at)
             case ev.CancelWanted():
                 return self._requests.cancel(event)
+            case ev.RequestEnded():
+                return self._requests.ended(event)
+            case ev.RetryWanted():
+                return self._requests.retry(event)
             case ev.ModelRemovalWanted():
                 return self._requests.want_removal(event)
             case ev.ModelRemoved():
@@ -89,7 +98,7 @@ class Pool:
             case ev.ModelReplaced():
                 return self._requests.replaced(event)
             case ev.Tick():
-                return self._workers.tick(event.at)
+                return chain(self._workers.tick(event.at), self._requests.come_back(event.at))
             case ev.DrainWanted():
                 return self._requests.close()
             case ev.ShutdownWanted():

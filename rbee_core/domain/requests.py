@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.eviction import awaited, cheapest, victims
+from rbee_core.domain.failures import Failures, held_back
 from rbee_core.domain.pending import Pending, PendingDemands
 from rbee_core.domain.placement import roomiest, sharing, shortage
 from rbee_core.domain.queue import FairQueue
+from rbee_core.domain.replies import Replies
 from rbee_core.domain.worker import (
     STARTING,
     Demand,
@@ -29,7 +31,6 @@ from rbee_core.errors import (
     AllSlotsBusy,
     InvalidRequest,
     ModelInUse,
-    RbeeError,
     RequestCanceled,
     ShuttingDown,
     WorkerNotFound,
@@ -37,17 +38,18 @@ from rbee_core.errors import (
 )
 
 
-class Requests:
+class Requests(Replies):
     """Everybody who waits for a worker or holds a slot of one."""
 
     def __init__(self, limits: Limits, workers: Workers) -> None:
+        super().__init__()
         self._limits = limits
         self._workers = workers
         self._pending = PendingDemands(limits.overtakes)
         self._lines: dict[WorkerId, FairQueue] = {}
         self._granted: dict[Ticket, WorkerId] = {}
         self._removals: dict[Ticket, str] = {}
-        self._told: dict[Ticket, do.Waiting] = {}
+        self.failures = Failures(limits)
         self.closing = False
 
     def holder(self, demand: Demand) -> Worker | None:
@@ -94,7 +96,7 @@ class Requests:
         if pending.recipe is None:
             if demand.reference not in self._removals.values():
                 yield from pending.resolve()
-        elif not (pending.making_room or _is_patient(event)):
+        elif not (pending.making_room or event.patient):
             pending.stale = True  # it cannot wait for what the others wait for: decide anew
             for memory in pending.memories:
                 yield from self._pending.look_again(memory)
@@ -128,6 +130,12 @@ class Requests:
         for worker in workers:
             tickets = [ticket for ticket, name in worker.requests.items() if name == event.request_id]
             yield from (do.Cancel(ticket, worker.id, event.request_id) for ticket in tickets)
+
+    def ended(self, event: ev.RequestEnded) -> Iterator[do.Instruction]:
+        """Let go of a slot whose request the worker is done with."""
+        if event.answered and (worker_id := self._granted.get(event.ticket)):
+            self.failures.did_well(self._workers.find(worker_id).recipe)
+        return self.leave(event.ticket, event.at)
 
     def close(self) -> Iterator[do.Instruction]:
         """Refuse all who wait, now and from now on. Who holds a slot keeps it."""
@@ -167,24 +175,36 @@ class Requests:
         1. The hive is closing: everybody was refused, and nothing comes here.
         2. A worker with an equal recipe is live and not stopping, on whichever of the devices: line up there, for its
            address, its model or a slot; but for a slot wait on, if an earlier demand that waits for its end is due.
-        3. It fits beside what is promised to earlier demands: launch, on the device with most free memory.
-        4. It fits once idle workers are stopped and those that are stopping are gone: stop them, on the device where
+        3. Its workers failed on each device: come back in time, or refuse. One on which they failed is left out.
+        4. It fits beside what is promised to earlier demands: launch, on the device with most free memory.
+        5. It fits once idle workers are stopped and those that are stopping are gone: stop them, on the device where
            least has to go, and come back then.
-        5. It would fit if busy and starting workers were gone: who queues for a slot waits for that.
-        6. Refuse, with both numbers.
+        6. It would fit if busy and starting workers were gone: who queues for a slot waits for that.
+        7. Refuse, with both numbers.
         """
         workers = self._workers.live()
-        spots = [self._pending.left(pending, spot) for spot in event.spots]
-        if worker := self._twin(spots):  # 2
+        failed, well = self.failures.sort(event.spots, event.at)
+        pending.held_until = min((worker.held_until for worker in failed), default=None)
+        spots = [self._pending.left(pending, spot) for spot in well]
+        if worker := self._twin(event.spots):  # 2
             yield from self._move(pending, worker)
-        elif spot := roomiest(spots, workers):  # 3
+        elif not well:  # 3
+            yield from self._hold_back(pending, failed, event.at)
+        elif spot := roomiest(spots, workers):  # 4
             yield from self._launch(pending, event, spot.recipe)
-        elif found := cheapest(spots, workers, victims):  # 4
+        elif found := cheapest(spots, workers, victims):  # 5
             yield from self._make_room(pending, *found)
         else:
-            may_wait = self._may_wait(pending, event.spots)  # 5
-            hopeless = [r for r in pending.line if not (may_wait and _is_patient(r))]
-            yield from self._refuse_those(pending.line, hopeless, shortage(spots, workers))  # 6
+            may_wait = self._may_wait(pending, well)  # 6
+            hopeless = [r for r in pending.line if not (may_wait and r.patient)]
+            yield from self._refuse_those(pending.line, hopeless, shortage(spots, workers))  # 7
+
+    def _hold_back(self, pending: Pending, failed: Sequence[Worker], at: float) -> Iterator[do.Instruction]:
+        """Let who waits wait for the next launch, unless that is far; it takes no room meanwhile."""
+        pending.recipe, pending.memories = None, ()
+        error = held_back(pending.demand.reference, min(failed, key=lambda worker: worker.held_until), at)
+        hopeless = [r for r in pending.line if not r.queue or all(map(self.failures.is_refused, failed))]
+        yield from self._refuse_those(pending.line, hopeless, error)
 
     def _launch(self, pending: Pending, event: ev.Resolved, recipe: Recipe) -> Iterator[do.Instruction]:
         for other in self._pending.earlier(pending, recipe.memory):
@@ -290,6 +310,7 @@ class Requests:
                 yield from self._refuse_all(line, worker.error or ShuttingDown(who="worker"))
                 self._lines.pop(worker.id, None)
                 self._granted = {t: w for t, w in self._granted.items() if w != worker.id}
+                self.failures.heard(change, worker, at)
                 yield from self._pending.ended(worker)
 
     def memory_changed(self, memory: str) -> Iterator[do.Instruction]:
@@ -303,6 +324,15 @@ class Requests:
             worker.retired = True
             worker.demands.clear()
             yield from self._serve(worker, worker.used_at)
+
+    def retry(self, event: ev.RetryWanted) -> Iterator[do.Instruction]:
+        """Hold nothing against a model any more; who waits for its next worker need not."""
+        self.failures.forget(event.reference)
+        return self.come_back(float("inf"))
+
+    def come_back(self, at: float) -> Iterator[do.Instruction]:
+        """Look again at what was held back until `at`."""
+        return self._pending.come_back(at)
 
     # Removing a model: nobody may begin to use what is being removed.
 
@@ -344,7 +374,7 @@ class Requests:
         for pending in self._pending:
             ahead = before.get(pending.recipe.memory, 0) if pending.recipe else 0
             for position, request in enumerate(pending.line, ahead + 1):
-                yield request, do.Waiting(position, "memory" if pending.recipe else "the model")
+                yield request, do.Waiting(position, pending.what_for)
             if pending.recipe:
                 before[pending.recipe.memory] = ahead + len(pending.line)
         for worker in self._workers.live():
@@ -362,31 +392,3 @@ class Requests:
     def _busy(self, workers: Sequence[Worker]) -> AllSlotsBusy:
         slots, busy = sum(w.slots for w in workers), sum(len(w.requests) for w in workers)
         return AllSlotsBusy(slots=slots, busy=busy, waiting=self._waiting())
-
-    def _answer(self, ticket: Ticket, worker_id: WorkerId | None) -> do.Answer:
-        self._told.pop(ticket, None)
-        return do.Answer(ticket, worker_id)
-
-    def _answer_those(self, line: FairQueue, until: ev.Until, worker: Worker) -> Iterator[do.Instruction]:
-        for request in [r for r in line if r.until == until]:
-            line.remove(request.ticket)
-            yield self._answer(request.ticket, worker.id)
-
-    def _refuse(self, ticket: Ticket, error: RbeeError) -> do.Refuse:
-        self._told.pop(ticket, None)
-        return do.Refuse(ticket, error)
-
-    def _refuse_those(
-        self, line: FairQueue, requests: Iterable[ev.RequestWanted], error: RbeeError
-    ) -> Iterator[do.Instruction]:
-        for request in requests:
-            line.remove(request.ticket)
-            yield self._refuse(request.ticket, error)
-
-    def _refuse_all(self, line: FairQueue, error: RbeeError) -> Iterator[do.Instruction]:
-        return self._refuse_those(line, list(line), error)
-
-
-def _is_patient(request: ev.RequestWanted) -> bool:
-    """Whether it waits for what others hold."""
-    return request.until == "slot" and request.queue

@@ -147,7 +147,8 @@ class Worker:
     Times are monotonic seconds: `moved_at` is the last sign that its load goes on, `used_at` the last time that a
     request began or ended, or that its model was loaded. `requests` are those that hold one of its slots, `demands`
     what was resolved to its recipe. A `retired` one goes when it has nobody. `reason` says in words why it stops or
-    ended, `error` where that is an error.
+    ended, `error` where that is an error. If it failed, it is the last of so many `failures` of its recipe in a row,
+    and no other one is launched for that before `held_until`.
     """
 
     id: WorkerId
@@ -173,6 +174,8 @@ class Worker:
     end_as: WorkerState | None = None
     reason: str = ""
     error: RbeeError | None = None
+    failures: int = 0
+    held_until: float = 0.0
 
     @property
     def names(self) -> set[str]:

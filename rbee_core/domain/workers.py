@@ -22,7 +22,8 @@ class Limits:
     """The pool's limits. `queue` is how many may wait in all.
 
     `overtakes` is how often a demand that waits for memory may be passed by later ones, which need less, or are served
-    by a worker that it waits for; then nobody passes it any more.
+    by a worker that it waits for; then nobody passes it any more. After `failures_in_a_row` a recipe is refused for
+    `quarantine_s`; until then each failure doubles the wait before its next worker, from `restart_delay_s` on.
     """
 
     worker_start_s: float = 30.0
@@ -31,6 +32,9 @@ class Limits:
     probe_every_s: float = 30.0
     queue: int = 64
     overtakes: int = 8
+    failures_in_a_row: int = 5
+    restart_delay_s: float = 1.0
+    quarantine_s: float = 600.0
 
 
 class Workers:

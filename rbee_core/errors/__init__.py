@@ -20,6 +20,7 @@
     ├── ModelLoadFailed           MODEL_LOAD_FAILED    422
     ├── RequestCanceled           REQUEST_CANCELED     499  exit 130
     ├── WorkerCrashed             WORKER_CRASHED       502
+    ├── ModelHeldBack             MODEL_HELD_BACK      503
     ├── DownloadFailed            DOWNLOAD_FAILED      502
     ├── TooManyDownloads          TOO_MANY_DOWNLOADS   503  exit 75
     ├── ChecksumMismatch          CHECKSUM_MISMATCH    502
@@ -63,6 +64,7 @@ from rbee_core.errors.failures import (
     InsufficientDisk,
     InsufficientRam,
     LoadingTimeout,
+    ModelHeldBack,
     Overloaded,
     PluginFailed,
     PluginTimeout,
@@ -113,6 +115,7 @@ __all__ = [
     "InvalidRequest",
     "LoadingTimeout",
     "MethodNotAllowed",
+    "ModelHeldBack",
     "ModelInUse",
     "ModelLoadFailed",
     "ModelNotFound",

@@ -1,5 +1,6 @@
 """Errors of what should have worked: a process, a file, the network, the machine's resources."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -19,6 +20,25 @@ class WorkerCrashed(RbeeError):
             worker_id=worker_id,
             exit=exit,
             log_tail=list(log_tail),
+        )
+
+
+class ModelHeldBack(RbeeError):
+    """Raised when a model's workers failed so often in a row that none is started for a while; says the last reason."""
+
+    code = "MODEL_HELD_BACK"
+    http_status = 503
+
+    def __init__(self, *, reference: str, failures: int, last: str, worker_id: str, again_in_s: float) -> None:
+        seconds = math.ceil(again_in_s)
+        often = "a worker for it has just failed" if failures == 1 else f"{failures} workers for it failed in a row"
+        super().__init__(
+            f"Model {shorten(reference)} is not started for {seconds} s: {often}, the last one so: {shorten(last)}",
+            hint=f"`rbee logs {worker_id}` shows its log; `rbee workers retry` tries again now, other files do at once",
+            reference=shorten(reference),
+            failures=failures,
+            worker_id=worker_id,
+            retry_after_s=seconds,
         )
 
 

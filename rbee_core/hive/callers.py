@@ -21,15 +21,14 @@ class Caller:
     """The holder of one ticket. All methods belong to the event loop's thread.
 
     `afterwards` is what has to be done before its slot is free, once it has left. `canceled` is set once somebody said
-    that nobody wants its request any more.
+    that nobody wants its request any more. `answered` says that its worker has ended it itself.
     """
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[Worker | None] = asyncio.get_running_loop().create_future()
         self._news: Waiting | None = None
         self._moved = asyncio.Event()
-        self.holds_slot = False
-        self.canceled = False
+        self.holds_slot = self.answered = self.canceled = False
         self.afterwards: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def tell(self, waiting: Waiting) -> None:

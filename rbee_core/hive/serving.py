@@ -193,7 +193,7 @@ class Serving:
                     await self._link.cancel(worker, name)
                 yield answer
                 if answer.over:
-                    caller.afterwards = None
+                    caller.afterwards, caller.answered = None, True
 
     @asynccontextmanager
     async def _ask(self, worker: Worker, request: wire.WorkerTask) -> AsyncGenerator[Answer]:

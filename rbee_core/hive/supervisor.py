@@ -120,8 +120,8 @@ class Supervisor:
         if caller.afterwards and self.pool.live():
             self._start(self._end_after(ticket, caller.afterwards()))
         else:
-            over = ev.RequestEnded if caller.holds_slot else ev.TicketDropped
-            self.feed(over(self._now(), ticket))
+            ended = ev.RequestEnded(self._now(), ticket, caller.answered)
+            self.feed(ended if caller.holds_slot else ev.TicketDropped(self._now(), ticket))
 
     async def _end_after(self, ticket: Ticket, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -191,6 +191,16 @@ class Supervisor:
         self.feed(ev.StopWanted(self._now(), worker.id, reason))
         if gone is not None:
             await gone.wait()
+
+    def held_back(self) -> list[Worker]:
+        """Return the last worker of each model that is not started now because its workers fail."""
+        return self.pool.held_back(self._now())
+
+    def retry(self, reference: str) -> list[Worker]:
+        """Try a model again from now on, however often it has failed; return those it is no longer held back for."""
+        held = [worker for worker in self.held_back() if reference in worker.names]
+        self.feed(ev.RetryWanted(self._now(), reference))
+        return held
 
     async def gone(self, worker_id: str, within_s: float) -> Worker | None:
         """Return the worker's record if it ends within `within_s`, None if it lives on."""

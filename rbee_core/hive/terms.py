@@ -135,5 +135,7 @@ class Care:
             idle_s=settings.idle_timeout_s,
             probe_every_s=settings.probe_interval_s,
             queue=settings.queue_limit,
+            restart_delay_s=settings.restart_delay_s,
+            quarantine_s=settings.quarantine_s,
         )
         return cls(limits=limits, grace_s=settings.shutdown_grace_s, log_limit_bytes=settings.log_limit_bytes)

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def error_response(error: RbeeError) -> web.Response:
     """Return `error` in the envelope, with its status."""
-    headers = {"Retry-After": "1"} if error.http_status == 503 else {}
+    headers = {"Retry-After": str(error.details.get("retry_after_s", 1))} if error.http_status == 503 else {}
     return json_response(error.body(), status=error.http_status, headers=headers)
 
 

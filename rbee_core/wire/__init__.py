@@ -58,6 +58,7 @@ from rbee_core.wire.workers import (
     LogQuery,
     PoolSnapshot,
     Ready,
+    RetryRequest,
     SpawnRequest,
     SpawnResponse,
     StopResponse,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from rbee_core.wire.base import ErrorObject, Lenient, ModelText, Strict
 
@@ -38,7 +38,11 @@ class LoadProgress(Lenient):
 
 
 class WorkerInfo(Lenient):
-    """A worker as the hive knows it. `progress` is the loaded fraction, `idle_s` the time since its last request."""
+    """A worker as the hive knows it. `progress` is the loaded fraction, `idle_s` the time since its last request.
+
+    One that failed says how many have by now, one after the other (`failures`), and for how long no other one is
+    started for its model (`held_back_s`).
+    """
 
     worker_id: str
     model_ref: str
@@ -57,6 +61,8 @@ class WorkerInfo(Lenient):
     reason: str = ""
     error: ErrorObject | None = None
     log_path: str = ""
+    failures: int = 0
+    held_back_s: float = 0.0
 
 
 class WorkerFilter(Strict):
@@ -69,9 +75,16 @@ class WorkerFilter(Strict):
 
 
 class WorkerList(Lenient):
-    """`GET /v1/workers/list`."""
+    """`GET /v1/workers/list`. `held_back` has the last worker of each model that is not started for a while."""
 
     workers: list[WorkerInfo]
+    held_back: list[WorkerInfo] = field(default_factory=list[WorkerInfo])
+
+
+class RetryRequest(Strict):
+    """`POST /v1/workers/retry`."""
+
+    model_ref: ModelText
 
 
 class PoolSnapshot(Lenient, tag_field="event", tag="snapshot"):

@@ -184,7 +184,7 @@ def grant(ticket: int, worker: str = "w1") -> do.Grant:
 
 
 def waits(ticket: int, position: int, for_what: str, progress: float = 0.0) -> do.Tell:
-    assert for_what in ("a slot", "the model", "memory")
+    assert for_what in ("a slot", "the model", "memory", "a restart")
     return do.Tell(Ticket(ticket), do.Waiting(position, for_what, progress))
 
 

@@ -419,10 +419,10 @@ def test_a_late_callback_after_shutdown_is_ignored() -> None:
 def test_remembered_ends_are_bounded() -> None:
     pool = Pool(LIMITS)
     for n in range(REMEMBERED + 10):
-        feed(pool, [*launch(f"w{n}"), exited(f"w{n}")])
+        feed(pool, [*launch(f"w{n}"), stop(f"w{n}"), exited(f"w{n}")])
     with pytest.raises(WorkerNotFound):
         pool.find("w9")
-    assert pool.find("w10").state == "failed"
+    assert pool.find("w10").state == "unloaded"
     assert len(pool.remembered()) == REMEMBERED
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from rbee_core.domain.worker import (
     Demand,
     Need,
     Reason,
+    Recipe,
     RequestId,
     Spot,
     Ticket,
@@ -29,7 +31,10 @@ from rbee_core.domain.worker import (
 from rbee_core.errors import RbeeError
 from tests.support.pools import URL, demand, recipe, resolved_on, wants, wants_worker
 
-LIMITS = Limits(worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20, queue=8, overtakes=2)
+LIMITS = Limits(
+    worker_start_s=30, load_stall_s=60, idle_s=100, probe_every_s=20, queue=8, overtakes=2, failures_in_a_row=3,
+    restart_delay_s=1, quarantine_s=60,
+)  # fmt: skip
 RANK = {"launching": 0, "loading": 1, "idle": 2, "busy": 2, "stopping": 3}
 MEMORIES = {HOST: 600, "cuda:1": 450, "cuda:2": 350}
 MODELS = {
@@ -101,9 +106,10 @@ class PoolMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.pool = Pool(LIMITS)
         self.world = World()
-        self.now = 0.0
+        self.now = self.last_tick = 0.0
         self.count = 0
         self.ranks: dict[WorkerId, int] = {}
+        self.failed: dict[Recipe, list[float]] = {}
         self.joined: dict[Ticket, int] = {}
         self.overtaken: Counter[tuple[WorkerId, str, str]] = Counter()
 
@@ -118,6 +124,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert not closing, "nothing starts after shutdown"
             assert isinstance(event, ev.Resolved)
             self.check_launch(event, self.pool.find(launch.worker_id), pending, live)
+            assert not self.is_held(self.pool.find(launch.worker_id).recipe), "it is held back"
         evicted = [i.worker_id for i in instructions if isinstance(i, do.Changed) and i.reason is Reason.MAKE_ROOM]
         if evicted:
             assert isinstance(event, ev.Resolved)
@@ -129,11 +136,25 @@ class PoolMachine(RuleBasedStateMachine):
             assert all(
                 s.recipe.need.total_bytes > self.unclaimed(s.recipe.memory, live) - self.promised(s, event, pending)
                 for s in event.spots
+                if not self.is_held(s.recipe)
             ), "nobody stops where another device has room"
+        self.note_failures(instructions)
         self.check_turns(instructions, lines)
         self.world.carry_out(instructions)
         while self.world.to_launch:
             self.launch(self.world.to_launch.pop())
+
+    def note_failures(self, instructions: Sequence[do.Instruction]) -> None:
+        for change in instructions:
+            ended = isinstance(change, do.Changed) and change.after in ("crashed", "failed")
+            if ended and change.reason is not Reason.NOT_LAUNCHED:
+                self.failed.setdefault(self.pool.find(change.worker_id).recipe, []).append(self.now)
+
+    def is_held(self, recipe: Recipe) -> bool:
+        """After one failure for a second; after two, for two; after three in a row, for as long as a quarantine."""
+        times = self.failed.get(recipe, [])
+        recent = [t for n, t in enumerate(times) if all(b - a < 60 for a, b in pairwise([*times[n:], self.now]))]
+        return self.now - max(recent, default=0.0) < {0: 0.0, 1: 1.0, 2: 2.0}.get(len(recent), 60.0)
 
     def check_launch(self, event: ev.Resolved, new: Worker, pending: list[Pending], live: list[Worker]) -> None:
         memory, need = new.recipe.memory, new.recipe.need.total_bytes
@@ -294,8 +315,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(pick=PICK, well=st.booleans())
     def end_request(self, pick: int, well: bool) -> None:
         ticket = list(self.world.granted)[pick % len(self.world.granted)]
-        del self.world.granted[ticket]
-        self.feed(ev.RequestEnded(self.now, ticket) if well else ev.TicketDropped(self.now, ticket))
+        worker_id = self.world.granted.pop(ticket)
+        if well:
+            self.failed.pop(self.pool.find(worker_id).recipe, None)
+        self.feed(ev.RequestEnded(self.now, ticket, answered=True) if well else ev.TicketDropped(self.now, ticket))
 
     @precondition(lambda self: self.world.resolving)
     @rule(pick=PICK, good=st.sampled_from([True, True, True, False]))
@@ -359,7 +382,30 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 5.0, 25.0, 110.0]))
     def tick(self, seconds: float) -> None:
         self.now += seconds
+        self.last_tick = self.now
         self.feed(ev.Tick(self.now))
+
+    @rule(model=st.sampled_from("abcef"))
+    def try_again(self, model: str) -> None:
+        self.failed = {r: times for r, times in self.failed.items() if r.reference != f"file:/{model}"}
+        self.feed(ev.RetryWanted(self.now, f"file:/{model}"))
+
+    def try_all_again(self) -> None:
+        for model in MODELS:
+            self.try_again(model)
+
+    @precondition(lambda self: self.pool.live() and not self.pool.closing)
+    @rule(pick=PICK, times=st.integers(1, 4), seconds=st.sampled_from([0.5, 1.0, 2.0, 70.0]))
+    def crash_again_and_again(self, pick: int, times: int, seconds: float) -> None:
+        """A worker dies, somebody wants its model again at once, and a moment later it may be launched."""
+        wanted = next(iter(self.pool.find(self.some_worker(pick)).demands), demand("a"))
+        for _ in range(times):
+            if worker := next((w for w in self.pool.live() if wanted in w.demands), None):
+                self.exit(list(self.world.processes).index(worker.id), "SIGABRT")
+            self.want(wanted.reference[-1], wanted.device, "x", "bound", True)
+            self.tick(seconds)
+            if wanted in self.world.resolving:
+                self.resolve(self.world.resolving.index(wanted), True)
 
     @rule(model=st.sampled_from("ab"))
     def remove_model(self, model: str) -> None:
@@ -404,7 +450,8 @@ class PoolMachine(RuleBasedStateMachine):
         memories: set[str] = set()
         for pending in self.pending():
             assert pending.resolving == (pending.demand in self.world.resolving) or self.pool.closing
-            reasons = [pending.resolving, pending.demand.reference in removed, pending.awaited & live]
+            held = pending.held_until is not None and pending.held_until > self.last_tick
+            reasons = [pending.resolving, pending.demand.reference in removed, pending.awaited & live, held]
             assert any(reasons) or memories & set(pending.memories), f"{pending} waits for nothing"
             memories |= set(pending.memories)
         for worker in self.pool.live():
@@ -479,6 +526,7 @@ class PoolMachine(RuleBasedStateMachine):
             for worker in self.pool.live():
                 if worker.state is WorkerState.STOPPING:
                     self.exit(list(self.world.processes).index(worker.id), "exit code 0")
+            self.try_all_again()
             while self.world.resolving:
                 self.resolve(0, good=True)
             for worker in self.pool.live():

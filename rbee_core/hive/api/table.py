@@ -16,6 +16,7 @@ from rbee_core.errors import (
     InsufficientRam,
     InvalidApiKey,
     LoadingTimeout,
+    ModelHeldBack,
     ModelInUse,
     ModelLoadFailed,
     ModelNotFound,
@@ -39,7 +40,8 @@ from rbee_core.http.routes import Route, Scope
 from rbee_core.http.routes import application as serve
 
 RESOLVING = (ModelNotFound, BackendNotAvailable, CatalogUnusable, DownloadFailed, PluginFailed)
-STARTING = (*RESOLVING, InsufficientRam, VramExhausted, LoadingTimeout, ModelLoadFailed, WorkerCrashed, ShuttingDown)
+FAILING = (LoadingTimeout, ModelLoadFailed, WorkerCrashed, ModelHeldBack, ShuttingDown)
+STARTING = (*RESOLVING, InsufficientRam, VramExhausted, *FAILING)
 INFERRING = (
     WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, RequestCanceled, ShuttingDown,
 )  # fmt: skip
@@ -125,6 +127,15 @@ WORKERS = (
         summary="the idle worker that would serve such a request now, or null; changes nothing",
         body=wire.SpawnRequest,
         answers={200: wire.FoundWorker},
+    ),
+    Route(
+        method="POST",
+        path="/v1/workers/retry",
+        handler=WorkerRoutes.retry,
+        scope=Scope.ADMIN,
+        summary="tries a model again that is held back because its workers failed; names the last of them",
+        body=wire.RetryRequest,
+        answers={200: wire.WorkerList},
     ),
     Route(
         method="POST",

@@ -51,7 +51,8 @@ class WorkerRoutes:
         pool = self._supervisor.pool
         candidates = pool.remembered() if wanted.state in ENDED else pool.live()
         found = [self._describe(w) for w in candidates if self._fits(w, given)]
-        return json_response(wire.WorkerList(workers=found))
+        held = [self._describe(w) for w in self._supervisor.held_back() if self._fits(w, given)]
+        return json_response(wire.WorkerList(workers=found, held_back=held))
 
     def _fits(self, worker: Worker, filters: dict[str, str]) -> bool:
         recipe = worker.recipe
@@ -118,6 +119,12 @@ class WorkerRoutes:
         await self._supervisor.stop(worker_id, "asked to stop")
         return json_response(wire.StopResponse(stopped=[worker_id]))
 
+    async def retry(self, request: web.Request) -> web.Response:
+        """Hold a model back no longer because its workers failed; answers with those it was held back for."""
+        wanted = await read_body(request, wire.RetryRequest)
+        tried = self._supervisor.retry(self._canonical(wanted.model_ref))
+        return json_response(wire.WorkerList(workers=[self._describe(w) for w in tried]))
+
     async def worker_logs(self, request: web.Request) -> web.Response:
         """Return a worker's log from `offset` on."""
         worker = self._supervisor.pool.find(request.match_info["worker_id"])
@@ -128,7 +135,7 @@ class WorkerRoutes:
 
 def describe(worker: Worker, home: Home) -> wire.WorkerInfo:
     """Return a worker as the wire shows it."""
-    idle = worker.state is WorkerState.IDLE
+    idle, now = worker.state is WorkerState.IDLE, asyncio.get_running_loop().time()
     return wire.WorkerInfo(
         worker_id=worker.id,
         model_ref=worker.recipe.reference,
@@ -143,10 +150,12 @@ def describe(worker: Worker, home: Home) -> wire.WorkerInfo:
         reserved_bytes=worker.recipe.need.total_bytes,
         progress=worker.progress,
         detail=worker.detail,
-        idle_s=round(asyncio.get_running_loop().time() - worker.used_at, 3) if idle else 0.0,
+        idle_s=round(now - worker.used_at, 3) if idle else 0.0,
         reason=worker.reason,
         error=wire.ErrorObject.of(worker.error) if worker.error else None,
         log_path=str(home.worker_log(worker.id)),
+        failures=worker.failures,
+        held_back_s=round(max(0.0, worker.held_until - now), 3),
     )
 
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 ENDED_BADLY = ("crashed", "failed")
 LIST_HEADERS = ("WORKER", "STATE", "MODEL", "BACKEND", "DEVICE", "SLOTS", "MEMORY", "IDLE")
+HELD_HEADERS = ("HELD BACK", "BACKEND", "DEVICE", "FAILURES", "FOR", "LAST")
 HEALTH_HEADERS = ("WORKER", "HEALTH", "STATE", "SLOTS", "IDLE", "DETAIL")
 
 whose_option = node_option("Whose workers.")
+models_argument = click.argument("models", nargs=-1, metavar="[MODEL]...", callback=proper_text)
 workers_argument = click.argument(
     "worker_ids",
     nargs=-1,
@@ -38,15 +40,37 @@ def workers() -> None:
 @whose_option
 @json_option
 def list_workers(node: str, as_json: bool) -> None:
-    """List the live workers."""
+    """List the live workers, and the models that are held back because their workers fail."""
+    from rbee_core.client import calls
+
     with connect(node, load(os.environ)) as client:
-        live = client.list_workers()
+        found = client.call(calls.list_workers())
     if as_json:
-        show_json({"workers": live})
-    elif not live:
-        click.echo("No workers are running")
+        show_json(found)
+        return
+    if found.workers:
+        show_table(LIST_HEADERS, [_list_row(worker) for worker in found.workers])
     else:
-        show_table(LIST_HEADERS, [_list_row(worker) for worker in live])
+        click.echo("No workers are running")
+    if found.held_back:
+        click.echo()
+        show_table(HELD_HEADERS, [_held_row(worker) for worker in found.held_back])
+
+
+@workers.command("retry")
+@models_argument
+@whose_option
+def retry(models: tuple[str, ...], node: str) -> None:
+    """Try models again that are held back because their workers failed; without MODEL, all of them.
+
+    Each is started when somebody next asks for it.
+    """
+    with connect(node, load(os.environ)) as client:
+        tried = {model: client.retry(model) for model in models or _held_models(client)}
+    for model, held in tried.items():
+        click.echo(f"{model}: {'tried again when it is next asked for' if held else 'is not held back'}")
+    if not tried:
+        click.echo("No model is held back")
 
 
 @workers.command("health")
@@ -103,6 +127,10 @@ def _all_that_matter(client: "HiveClient") -> list[wire.WorkerInfo]:
     return [*live, *missing.values()]
 
 
+def _held_models(client: "HiveClient") -> list[str]:
+    return list(dict.fromkeys(worker.model_ref for worker in client.held_back()))
+
+
 def _purpose(worker: wire.WorkerInfo) -> tuple[str, str, str]:
     return worker.model_ref, worker.backend, worker.device
 
@@ -123,6 +151,12 @@ def _list_row(worker: wire.WorkerInfo) -> list[str]:
         size_words(worker.reserved_bytes),
         f"{worker.idle_s:.0f} s",
     ]
+
+
+def _held_row(worker: wire.WorkerInfo) -> list[str]:
+    last = worker.error.message if worker.error else worker.reason
+    held = f"{worker.held_back_s:.0f} s"
+    return [worker.model_ref, worker.backend, worker.device, str(worker.failures), held, last]
 
 
 def _health_row(worker: wire.WorkerInfo) -> list[str]:
