@@ -201,12 +201,16 @@ class ShutdownWanted(Struct, frozen=True):
 
 
 class ChildExited(Struct, frozen=True):
-    """The worker's process is gone and reaped. `exit` names code or signal; `log_tail` are its last log lines."""
+    """The worker's process is gone and reaped. `exit` names code or signal; `log_tail` are its last log lines.
+
+    `unwilling` says that it did not stop when asked and was killed; then `exit` says that.
+    """
 
     at: float
     worker_id: WorkerId
     exit: str
     log_tail: tuple[str, ...]
+    unwilling: bool = False
 
 
 class Tick(Struct, frozen=True):

@@ -148,7 +148,7 @@ class Worker:
     request began or ended, or that its model was loaded. `requests` are those that hold one of its slots, `demands`
     what was resolved to its recipe. A `retired` one goes when it has nobody. `reason` says in words why it stops or
     ended, `error` where that is an error. If it failed, it is the last of so many `failures` of its recipe in a row,
-    and no other one is launched for that before `held_until`.
+    and no other one is launched for that before `held_until`. `killed` says how, if it did not stop when asked.
     """
 
     id: WorkerId
@@ -176,6 +176,7 @@ class Worker:
     error: RbeeError | None = None
     failures: int = 0
     held_until: float = 0.0
+    killed: str = ""
 
     @property
     def names(self) -> set[str]:

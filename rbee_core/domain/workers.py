@@ -166,7 +166,9 @@ class Workers:
 
     def _exited(self, worker: Worker, event: ev.ChildExited) -> Iterator[do.Instruction]:
         if worker.end_as is not None:
-            yield from self._end(worker, worker.end_as, Reason.EXITED, words=worker.reason, error=worker.error)
+            worker.killed = event.exit if event.unwilling else ""
+            words = "; ".join(filter(None, (worker.reason, worker.killed)))
+            yield from self._end(worker, worker.end_as, Reason.EXITED, words=words, error=worker.error)
             return
         crash = WorkerCrashed(worker_id=worker.id, exit=event.exit, log_tail=event.log_tail)
         end_as = WorkerState.CRASHED if worker.serving else WorkerState.FAILED

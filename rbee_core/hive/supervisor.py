@@ -308,10 +308,10 @@ class Supervisor:
 
     async def _await_exit(self, worker: Worker, child: Child) -> None:
         await self._launcher.follow(worker.id, child)
-        log.info("%s: its process %d ended with %s", worker.id, child.pid, child.how())
+        log.info("%s: its process %d ended: %s", worker.id, child.pid, child.how())
         tail = await aio.off_loop(logs.tail, self._home.worker_log(worker.id))
         del self._children[worker.id]
-        self.feed(ev.ChildExited(self._now(), worker.id, child.how(), tail))
+        self.feed(ev.ChildExited(self._now(), worker.id, child.how(), tail, child.was_unwilling))
         self._gone.pop(worker.id).set()
 
     async def _watch_load(self, worker: Worker) -> None:

@@ -172,9 +172,13 @@ class WorkerLog(Lenient):
 
 
 class StopResponse(Lenient):
-    """`DELETE /v1/workers/{id}` and `POST /v1/shutdown`: which workers were stopped."""
+    """`DELETE /v1/workers/{id}` and `POST /v1/shutdown`: which workers were stopped.
+
+    `killed` says of each that did not stop when asked how it was killed, where the answer comes after its end.
+    """
 
     stopped: list[str]
+    killed: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class DeviceInfo(Lenient):

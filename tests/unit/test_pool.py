@@ -335,6 +335,14 @@ def test_a_wanted_end_is_no_error(end: str, words: str) -> None:
     assert (worker.error, worker.reason) == (None, words)
 
 
+def test_m9_a_worker_that_did_not_stop_when_asked_says_how_it_was_killed() -> None:
+    pool = pool_in("stopping")
+    killed = "killed by the hive after 21 s: it did not stop when asked"
+    pool.handle(ev.ChildExited(1, W, killed, (), unwilling=True))
+    worker = pool.find(W)
+    assert (worker.state, worker.error, worker.reason) == ("unloaded", None, f"asked to stop; {killed}")
+
+
 # Stall, idle time, probes.
 
 

@@ -117,7 +117,8 @@ class WorkerRoutes:
         """Stop one worker; answers once it is gone."""
         worker_id = request.match_info["worker_id"]
         await self._supervisor.stop(worker_id, "asked to stop")
-        return json_response(wire.StopResponse(stopped=[worker_id]))
+        killed = self._supervisor.pool.find(worker_id).killed
+        return json_response(wire.StopResponse(stopped=[worker_id], killed={worker_id: killed} if killed else {}))
 
     async def retry(self, request: web.Request) -> web.Response:
         """Hold a model back no longer because its workers failed; answers with those it was held back for."""

@@ -72,8 +72,13 @@ class Child:
         if self._killed_at is None or self.exit != -signal.SIGKILL:
             return describe_exit(self.exit)
         if self.asked_at is None:
-            return "SIGKILL, by the hive"
-        return f"SIGKILL, by the hive after {self._killed_at - self.asked_at:.0f} s: it did not stop when asked"
+            return "killed by the hive"
+        return f"killed by the hive after {self._killed_at - self.asked_at:.0f} s: it did not stop when asked"
+
+    @property
+    def was_unwilling(self) -> bool:
+        """Whether it was asked to stop, did not, and was killed for it."""
+        return self.asked_at is not None and self._killed_at is not None and self.exit == -signal.SIGKILL
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group; nothing happens if it is gone."""

@@ -99,6 +99,8 @@ def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
 @whose_option
 def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:
     """Shut down workers and free their memory; the hive goes on."""
+    from rbee_core.client import calls
+
     if bool(worker_ids) == everyone:
         raise click.UsageError("Name workers, or give --all.")
     code = ended = 0
@@ -107,13 +109,13 @@ def shutdown(worker_ids: tuple[str, ...], everyone: bool, node: str) -> int:
         click.echo(f"Shutting down {count_workers(len(ids))}", err=True)
         for worker_id in ids:
             try:
-                client.stop_worker(worker_id)
+                killed = client.call(calls.stop_worker(worker_id)).killed.get(worker_id, "")
             except RbeeError as error:
                 click.echo(f"error: {error.message}", err=True)
                 code = error.exit_code
             else:
                 ended += 1
-                click.echo(f"Shut down {worker_id}")
+                click.echo(f"Shut down {worker_id}" + (f" ({killed})" if killed else ""))
     click.echo(f"Shut down {count_workers(ended)}", err=True)
     return code
 
