@@ -313,3 +313,17 @@ def test_one_large_write_to_a_client_that_never_reads_has_a_deadline() -> None:
                 writer.transport.abort()
 
     assert 0.2 < asyncio.run(write()) < 5
+
+
+def test_c16_who_never_reads_holds_a_slot_no_longer_than_the_write_timeout(home: Home) -> None:
+    home.environment["RBEE_WRITE_TIMEOUT_S"] = "1"
+    hive = home.start_hive()
+    worker_id = spawn(hive, "tokens=inf;token_ms=1")
+    body = b'{"prompt": "hello"}'
+    head = f"POST /v1/workers/{worker_id}/inference HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", hive.port))
+        deaf.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        eventually(lambda: hive.client.worker(worker_id).state == "busy", what="it has the slot")
+        eventually(lambda: hive.client.worker(worker_id).state == "idle", 60, what="the slot is free again")
