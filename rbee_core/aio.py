@@ -1,13 +1,32 @@
-"""The few asyncio tools the rest may use: sleeping, and calling blocking code off the loop."""
+"""The few asyncio tools the rest may use: running a program, sleeping, and calling blocking code off the loop."""
 
 import asyncio
 import contextlib
+import queue
 import threading
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+THREADS = 32
+LEAVE_S = 0.5
+"""So long the end of a program waits for what its threads are at."""
+CHANGE_S = 5.0
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a program as `asyncio.run` does, whose end waits `LEAVE_S` at most for a thread that is stuck.
+
+    A file, a lock or a name server that does not answer holds its thread for as long as it likes, and asyncio would
+    wait for that. Covered is whatever is called by `off_loop`, and what the loop itself has threads for.
+    """
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(Threads())
+        return runner.run(main)
 
 
 async def sleep(delay_s: float) -> None:
@@ -24,13 +43,16 @@ async def off_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 
 async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do as `off_loop`, for a change that is not to be left half done: a cancellation waits until it has ended."""
+    """Do as `off_loop`, for a change that is not to be left half done: a cancellation waits until it has ended.
+
+    It waits for `CHANGE_S`: what takes longer is held up by something that nobody here can end.
+    """
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))  # noqa: TID251
     try:
         return await asyncio.shield(work)  # noqa: TID251
     except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
+        await asyncio.wait([work], timeout=CHANGE_S)
+        if work.done() and not work.cancelled():
             work.exception()  # nobody is left to hear of it
         raise
 
@@ -90,3 +112,61 @@ class Lane:
         self._places.release()
         if not outcome.done():
             outcome.set_result(ended)
+
+
+class Threads(ThreadPoolExecutor):
+    """An executor whose threads are waited for a moment when it is shut down, and then left to the process's end."""
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1)  # it starts no thread of its own
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._ours: list[threading.Thread] = []
+        self._free = threading.Semaphore(0)
+        self._change = threading.Lock()
+        self._closed = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Have `fn` called by the next free thread."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001  # raised again by who waits for it
+                    future.set_exception(error)
+
+        with self._change:
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if not self._free.acquire(blocking=False) and len(self._ours) < THREADS:
+                self._begin()
+            self._calls.put(call)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and wait `LEAVE_S` at most for those that run."""
+        del cancel_futures  # those that wait for a thread are run as long as there is time
+        with self._change:
+            self._closed = True
+            for _ in self._ours:
+                self._calls.put(None)
+        until = time.monotonic() + (LEAVE_S if wait else 0.0)
+        for thread in self._ours:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"off-loop-{len(self._ours)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._ours:  # the system gives no more threads: else one of those there are will come to it
+                raise
+        else:
+            self._ours.append(thread)
+
+    def _work(self) -> None:
+        while call := self._calls.get():
+            call()
+            del call  # it would keep what it was called with until the next one
+            self._free.release()

@@ -140,6 +140,11 @@ class Home:
         """Where a persistent hive says where it listens."""
         return self.run_dir / "hive.json"
 
+    @property
+    def starting_note_path(self) -> Path:
+        """Where a persistent hive that does not listen yet says that it is there; its port is 0."""
+        return self.run_dir / "starting.json"
+
     def worker_log(self, worker_id: str) -> Path:
         """What a worker logs."""
         return self.logs_dir / f"{worker_id}.log"
@@ -202,7 +207,7 @@ class Home:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            note = read_note(self.hive_note_path, HiveNote)
+            note = self.running_hive() or self.starting_hive()
             raise HiveAlreadyRunning(pid=note.pid if note else 0, port=note.port if note else 0) from None
         try:
             yield
@@ -220,6 +225,11 @@ class Home:
             raise HomeUnusable(path=str(self.path), why=f"{self.hive_note_path.name}: {error.strerror}") from error
         except OSError:
             return None
+        return note if note is not None and is_alive(note.process) else None
+
+    def starting_hive(self) -> HiveNote | None:
+        """Return the note of a persistent hive that does not listen yet, if its process is alive."""
+        note = read_note(self.starting_note_path, HiveNote)
         return note if note is not None and is_alive(note.process) else None
 
     def live_workers(self) -> frozenset[str]:

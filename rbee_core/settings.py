@@ -27,6 +27,8 @@ AT_LEAST_ONE = frozenset(
     }
 )
 MOST: Mapping[str, int] = {"port": 65_535, "threads": 512}  # more threads than llama.cpp is built for crash it
+LAST_RESORT_S = 5.0
+"""A hive that has not ended so long after its grace time ends nevertheless."""
 LONGEST_S = 1_000_000_000  # of seconds: 30 years, which every clock and every wait can still count
 LARGEST = 1 << 53
 NEVER_ZERO = frozenset({"connect_timeout_s", "request_timeout_s", "worker_start_timeout_s", "read_timeout_s"})

@@ -128,16 +128,20 @@ class VersionMismatch(RbeeError):
 
 
 class HiveAlreadyRunning(RbeeError):
-    """Raised when a second persistent hive is started on one RBEE_HOME. `pid` is 0 for one that has left no note."""
+    """Raised when a second persistent hive is started on one RBEE_HOME.
+
+    `port` is 0 for one that does not listen yet, `pid` too for one that has left no note.
+    """
 
     code = "HIVE_ALREADY_RUNNING"
     http_status = 409
 
     def __init__(self, *, pid: int, port: int) -> None:
-        who = f"pid {pid}, port {port}" if pid else "it is just starting or stopping"
-        what = "use it, stop it with `rbee hive stop`" if pid else "try again in a moment"
+        who = f"pid {pid}" + (f", port {port}" if port else "") if pid else "it is just starting or stopping"
+        what = "use it" if port else "wait a moment for it"
+        what = f"{what}, stop it with `rbee hive stop`" if pid else "try again in a moment"
         super().__init__(
-            f"A hive is already running on this RBEE_HOME: {who}",
+            f"A hive is already {'starting' if pid and not port else 'running'} on this RBEE_HOME: {who}",
             hint=f"{what}, or set another RBEE_HOME",
             pid=pid,
             port=port,

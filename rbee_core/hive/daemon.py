@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 
 from rbee_core import __version__, aio
 from rbee_core.backend.manager import PluginHost
@@ -46,20 +47,44 @@ SHORTEST_KEY = 32
 log = logging.getLogger("rbee.hive")
 
 
+class Unwanted(Exception):
+    """Raised when a hive is told to stop while it is still being built."""
+
+
 class Orders:
     """What a hive is told from outside, also while it is still being built. For the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+        """Call `told` when it is told to stop for the first time."""
         self.stop_wanted, self.force = asyncio.Event(), asyncio.Event()
+        self._told = told
+        self._building: asyncio.Timeout | None = None
+
+    @asynccontextmanager
+    async def heeded(self) -> AsyncGenerator[None]:
+        """Leave the block with `Unwanted`, whatever it waits for, as soon as the hive is to stop."""
+        try:
+            async with asyncio.timeout(0 if self.stop_wanted.is_set() else None) as self._building:
+                yield
+        except TimeoutError:
+            if self._building is None or not self._building.expired():
+                raise
+            raise Unwanted from None
+        finally:
+            self._building = None
 
     def stop(self) -> None:
-        """Have it stop politely."""
-        self.stop_wanted.set()
+        """Have it stop politely; one that is still being built is given up."""
+        if not self.stop_wanted.is_set():
+            self.stop_wanted.set()
+            self._told()
+        if self._building is not None:
+            self._building.reschedule(asyncio.get_running_loop().time())
 
     def stop_now(self) -> None:
         """Have it stop at once, whatever it does."""
         self.force.set()
-        self.stop_wanted.set()
+        self.stop()
 
 
 class Hive:
@@ -83,18 +108,26 @@ class Hive:
 
 
 async def run(
-    settings: Settings, tenure: Tenure, announce: Callable[[HiveNote], None], spare: Spare | None = None
+    settings: Settings,
+    tenure: Tenure,
+    announce: Callable[[HiveNote], None],
+    spare: Spare | None = None,
+    told: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Run a hive as a program until it is told to stop; return the ids of the workers that were shut down.
 
     `announce` is called once it listens. SIGTERM, SIGINT and SIGHUP stop it, a second one at once. Raises what
-    `open_hive` does.
+    `open_hive` does. `told` is called when it is first told to stop.
     """
-    orders = Orders()
+    orders = Orders(told)
     with _signals(orders):  # before anybody can find it: a signal must not end it in any other way
-        async with open_hive(settings, tenure, spare, orders) as hive:
-            announce(hive.note)
-            stopped = await hive.ended()
+        try:
+            async with open_hive(settings, tenure, spare, orders) as hive:
+                announce(hive.note)
+                stopped = await hive.ended()
+        except Unwanted:
+            log.info("told to stop while it started")
+            return []
     log.info("shut down %d workers", len(stopped))
     return stopped
 
@@ -106,35 +139,49 @@ async def open_hive(
     """Have a hive in this process for the block, whose end stops it; an error or a cancellation stops it at once.
 
     Enter it on the main thread, because workers die with the thread that started them. `spare` is a worker process that
-    was started in advance. Raises `HomeUnusable`, `HiveAlreadyRunning`, `AddressUnusable`, `CatalogUnusable`, and
-    `InvalidRequest` for an address open to others without an API key.
+    was started in advance. Raises `HomeUnusable`, `HiveAlreadyRunning`, `AddressUnusable`, `CatalogUnusable`,
+    `InvalidRequest` for an address open to others without an API key, and `Unwanted` if it is to stop before that.
     """
     if tenure.private_port:
         settings = dataclasses.replace(settings, host="127.0.0.1", port=0)
     _check_exposure(settings)
+    orders = orders or Orders()
     failure: Exception | None = None
     async with contextlib.AsyncExitStack() as stack:
-        place = await _move_in(stack, settings, tenure)
-        sock = stack.enter_context(await aio.off_loop(bind, settings.host, settings.port))
-        note = HiveNote.of(await aio.off_loop(identify, os.getpid()), sock.getsockname(), __version__)
-        hive = Hive(note, orders or Orders())
-        guard, launcher = await _processes(
-            stack, settings, place, note, spare or (start_spare(place) if tenure.spare else None)
-        )
-        supervisor = await _build(stack, settings, place, hive, launcher, sock)
-        if tenure.note:
-            await stack.enter_async_context(_noted(place, note))
-        await stack.enter_async_context(_running(hive, supervisor, guard))
-        if tenure.lifeline:
-            stack.enter_context(_lifeline(hive))
-        log.info("listening on %s:%d", note.host, note.port)
+        if tenure.lifeline:  # from the first moment: whoever started it may be gone before it is built
+            stack.enter_context(_lifeline(orders))
         try:
+            async with orders.heeded():
+                hive = await _built(stack, settings, tenure, spare, orders)
             yield hive
         except Exception as error:  # noqa: BLE001  # raised below: task groups on the way would wrap it
-            hive.orders.stop_now()
+            orders.stop_now()
             failure = error
     if failure is not None:
         raise failure
+
+
+async def _built(
+    stack: contextlib.AsyncExitStack, settings: Settings, tenure: Tenure, spare: Spare | None, orders: Orders
+) -> Hive:
+    """Build a hive and let it run; `stack` takes it down."""
+    place = await _move_in(stack, settings, tenure)
+    me = await aio.off_loop(identify, os.getpid())
+    if tenure.lock and tenure.note:
+        starting = HiveNote.of(me, (settings.host, 0), __version__)
+        await stack.enter_async_context(_noted(place.starting_note_path, starting))
+    sock = stack.enter_context(await aio.off_loop(bind, settings.host, settings.port))
+    note = HiveNote.of(me, sock.getsockname(), __version__)
+    hive = Hive(note, orders)
+    spare = spare or (start_spare(place) if tenure.spare else None)
+    guard, launcher = await _processes(stack, settings, place, note, spare)
+    supervisor = await _build(stack, settings, place, hive, launcher, sock)
+    if tenure.note:
+        await stack.enter_async_context(_noted(place.hive_note_path, note))
+        await aio.off_loop(place.starting_note_path.unlink, missing_ok=True)
+    await stack.enter_async_context(_running(hive, supervisor, guard))
+    log.info("listening on %s:%d", note.host, note.port)
+    return hive
 
 
 async def _move_in(stack: contextlib.AsyncExitStack, settings: Settings, tenure: Tenure) -> Home:
@@ -201,7 +248,7 @@ async def _build(
     workers = WorkerRoutes(place, supervisor, plugins, references, resolver)
     inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, references)
     routes = HiveRoutes(
-        settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop_wanted
+        settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop
     )  # fmt: skip
     door = Door.of(settings)
     app = application(door, routes, workers, inference, models, journal.story)
@@ -271,24 +318,24 @@ def _signals(orders: Orders) -> Generator[None]:
 
 
 @asynccontextmanager
-async def _noted(place: Home, note: HiveNote) -> AsyncGenerator[None]:
+async def _noted(path: Path, note: HiveNote) -> AsyncGenerator[None]:
     """Let others find this hive."""
-    await aio.off_loop(write_note, place.hive_note_path, note)
     try:
+        await aio.to_the_end(write_note, path, note)
         yield
     finally:
-        await aio.off_loop(place.hive_note_path.unlink, missing_ok=True)
+        await aio.off_loop(path.unlink, missing_ok=True)
 
 
 @contextmanager
-def _lifeline(hive: Hive) -> Generator[None]:
+def _lifeline(orders: Orders) -> Generator[None]:
     """Stop when the process at the other end of stdin is gone."""
     loop, fd = asyncio.get_running_loop(), sys.stdin.fileno()
 
     def readable() -> None:
         if not os.read(fd, 4096):
             loop.remove_reader(fd)
-            hive.orders.stop()
+            orders.stop()
 
     loop.add_reader(fd, readable)
     try:

@@ -1,6 +1,5 @@
 """The `rbee-hive` command: options in, exit code out."""
 
-import asyncio
 import contextlib
 import dataclasses
 import json
@@ -8,11 +7,13 @@ import logging
 import os
 import signal
 import sys
+import threading
+from functools import partial
 from typing import Any, NoReturn
 
 import click
 
-from rbee_core import __version__, edge, settings
+from rbee_core import __version__, aio, edge, settings
 from rbee_core.descriptors import raise_limit
 from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
@@ -126,4 +127,25 @@ def _serve(in_force: settings.Settings, tenure: Tenure, home: Home, *, scripted:
                 logging.getLogger(__name__).info("whoever started this hive is gone")
                 raise StarterGone from error
 
-    return asyncio.run(run(in_force, tenure, announce, spare))
+    told = partial(_end_anyway, in_force.shutdown_grace_s + settings.LAST_RESORT_S)
+    return aio.run(run(in_force, tenure, announce, spare, told))
+
+
+def _end_anyway(within_s: float) -> None:
+    """End this process after so long, whatever it waits for: a disk, a process that the kernel does not let go.
+
+    Its workers end with it: guardian and kernel see to that, however a hive goes.
+    """
+
+    def end() -> None:
+        say = partial(
+            logging.getLogger(__name__).error, "did not get to its end within %g s; leaving what holds it up", within_s
+        )
+        saying = threading.Thread(target=say, daemon=True)  # the log may be what holds it up
+        saying.start()
+        saying.join(1.0)
+        os._exit(1)
+
+    timer = threading.Timer(within_s, end)
+    timer.daemon = True
+    timer.start()

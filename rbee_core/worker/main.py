@@ -4,7 +4,6 @@ The hive writes one `WorkerSpec` to stdin and keeps the pipe open for as long as
 or the environment.
 """
 
-import asyncio
 import logging
 import os
 import sys
@@ -39,7 +38,7 @@ def main() -> None:
 def _run() -> None:
     with quick_imports():
         import_aiohttp()
-        from rbee_core import wire
+        from rbee_core import aio, wire
         from rbee_core.worker.program import prepare, run, title
 
         plugins = prepare() if "--spare" in sys.argv else None
@@ -51,4 +50,4 @@ def _run() -> None:
     show_as(title(spec))
     os.environ.update(spec.environment)  # before an engine is imported, which is when drivers read it
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(run(spec, plugins))
+    aio.run(run(spec, plugins))

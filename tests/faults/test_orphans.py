@@ -12,7 +12,7 @@ import pytest
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError
-from rbee_kit.program import Hive, Home
+from rbee_kit.program import SCRIPTS, Hive, Home
 from rbee_kit.waiting import eventually
 
 pytestmark = pytest.mark.scripted
@@ -192,3 +192,13 @@ def test_a_note_with_a_stranger_s_pid_harms_nobody(home: Home) -> None:
     note_path.write_text(json.dumps(note | {"pid": stranger.pid}))
     home.start_hive().stop()
     assert stranger.running()
+
+
+def test_c17_a_hive_whose_starter_is_gone_ends_and_calls_it_no_bug(home: Home) -> None:
+    argv = [str(SCRIPTS / "rbee-hive"), "daemon", "--detached", "--port", "0"]
+    nobody_reads = "import os, subprocess, sys; r, w = os.pipe(); os.close(r); "
+    ended = home.python(f"{nobody_reads}sys.exit(subprocess.run({argv!r}, stdout=w).returncode)")
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert "whoever started this hive is gone" in home.log("hive")
+    assert "bug" not in home.log("hive")
+    assert [name for name in home.files() if name.startswith("run/")] == []

@@ -144,6 +144,7 @@ def test_a_second_signal_ends_it_now(script: str, home: Home) -> None:
     assert home.processes() == []
     request.join(30)
     assert request.error is not None
+    assert request.error.code == "SHUTTING_DOWN"  # C1: it did not crash
 
 
 def test_a_stop_during_the_load_does_not_wait_for_it(home: Home) -> None:
@@ -261,3 +262,27 @@ def test_m6_a_shutdown_is_said_when_it_begins_and_when_it_is_over(home: Home) ->
     spawn(hive)
     stderr = hive.stop().stderr
     assert stderr.index("Shutting down 1 worker\n") < stderr.index("Shut down 1 worker.")
+
+
+HELD_UP = """
+import time
+from rbee_core.home import Home
+
+Home.tidy = lambda self: time.sleep(3600)  # as a disk may do that does not answer
+"""
+
+
+def test_b7_a_hive_that_something_holds_up_ends_nevertheless(home: Home, tmp_path: Path) -> None:
+    info = tmp_path / "rbee_held_up-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "rbee_held_up.py").write_text(HELD_UP)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rbee-held-up\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rbee]\nheld-up = rbee_held_up\n")
+    home.use_plugins_in(tmp_path)
+    home.environment["RBEE_SHUTDOWN_GRACE_S"] = "0.5"
+    hive = home.start_hive()
+    spawn(hive)
+    hive.program.signal(signal.SIGTERM)
+    assert hive.program.finish(60).exit_code == 1
+    assert "did not get to its end within 5.5 s" in home.log("hive")
+    eventually(lambda: home.processes() == [], what="its workers are gone too")

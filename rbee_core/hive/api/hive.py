@@ -1,6 +1,5 @@
 """The hive's routes about itself: alive, ready, what it can run, what it answers, and its end."""
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -24,7 +23,7 @@ INTRODUCTION = "The pool manager of one machine. Streams are server-sent events 
 class HiveRoutes:
     """One hive's routes about itself.
 
-    `check_catalog` raises what a spawn would raise if the catalog cannot be used; `stop_wanted` is set by
+    `check_catalog` raises what a spawn would raise if the catalog cannot be used; `stop` is called by
     `POST /v1/shutdown`.
     """
 
@@ -36,7 +35,7 @@ class HiveRoutes:
         journal: Journal,
         resolver: Resolver,
         check_catalog: Callable[[], Awaitable[None]],
-        stop_wanted: asyncio.Event,
+        stop: Callable[[], None],
     ) -> None:
         self._write_timeout_s = write_timeout_s
         self._home = home
@@ -44,7 +43,7 @@ class HiveRoutes:
         self._journal = journal
         self._resolver = resolver
         self._check_catalog = check_catalog
-        self._stop_wanted = stop_wanted
+        self._stop = stop
 
     async def health(self, request: web.Request) -> web.Response:
         """Say that the hive is alive, and its version. Needs no key."""
@@ -88,5 +87,5 @@ class HiveRoutes:
         """Begin to stop the hive and all its workers; the answer names them."""
         del request
         stopped: list[str] = [w.id for w in self._pool.live()]
-        self._stop_wanted.set()
+        self._stop()
         return json_response(wire.StopResponse(stopped=stopped))

@@ -1,16 +1,18 @@
 """`rbee hive start|stop|status`: this machine's persistent hive, seen from outside."""
 
+import contextlib
 import os
+import signal
 import time
 
 import click
 
 from rbee_core.errors import HiveAlreadyRunning, RbeeError
-from rbee_core.home import Home, ProcessId, is_alive
+from rbee_core.home import HiveNote, Home, ProcessId, is_alive
 from rbee_core.keeper.hives import launch, local
 from rbee_core.keeper.options import json_option
 from rbee_core.keeper.screen.show import count_workers, show_json
-from rbee_core.settings import Settings, load
+from rbee_core.settings import LAST_RESORT_S, Settings, load
 
 GONE_POLL_S = 0.02
 
@@ -26,9 +28,7 @@ def hive() -> None:
 def start(host: str | None, port: int | None) -> None:
     """Start the hive in the background and return when it listens."""
     settings = load(os.environ, host=host, port=port)
-    if running := local.running(settings):
-        running.client.close()
-        raise HiveAlreadyRunning(pid=running.note.pid, port=running.note.port)
+    _refuse_second(local.look(settings))
     options = [] if host is None else ["--host", host]
     options += [] if port is None else ["--port", str(port)]
     process = launch.launch("--detached", *options, lifeline=False)
@@ -46,20 +46,42 @@ def start(host: str | None, port: int | None) -> None:
     click.echo(f"Hive started: pid {note.pid}, listening on {note.host}:{note.port}")
 
 
+def _refuse_second(hive: local.Running | local.Starting | local.NotAnswering | None) -> None:
+    match hive:
+        case None:
+            return
+        case local.NotAnswering(_, error):
+            raise error
+        case local.Running(note, client):
+            client.close()
+        case local.Starting(note):
+            pass
+    raise HiveAlreadyRunning(pid=note.pid, port=note.port)
+
+
 @hive.command("stop")
 def stop() -> None:
     """Stop the hive and all its workers, and wait until it is gone."""
     settings = load(os.environ)
-    running = local.running(settings)
-    if running is None:
-        raise local.NoHive
-    with running.client:
-        stopped = running.client.shutdown()
-    click.echo(f"Shutting down {count_workers(len(stopped))}", err=True)
-    if not _await_gone(running.note.process, settings.shutdown_grace_s):
-        pid, log = running.note.pid, Home(settings.home).hive_log
+    match local.look(settings):
+        case None:
+            raise local.NoHive
+        case local.NotAnswering(_, error):
+            raise error
+        case local.Starting(note):
+            stopped: list[str] = []
+            click.echo(f"Stopping a hive that is still starting (pid {note.pid})", err=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(note.pid, signal.SIGTERM)
+        case local.Running(note, client):
+            with client:
+                stopped = client.shutdown()
+            click.echo(f"Shutting down {count_workers(len(stopped))}", err=True)
+    patience_s = settings.shutdown_grace_s + 2 * LAST_RESORT_S
+    if not _await_gone(note.process, patience_s):
+        pid, log = note.pid, Home(settings.home).hive_log
         raise RbeeError(
-            f"The hive (pid {pid}) is still there {settings.shutdown_grace_s:g} s after it was told to stop",
+            f"The hive (pid {pid}) is still there {patience_s:g} s after it was told to stop",
             hint=f"look at {log}, or end it and its workers with `kill -KILL {pid}`",
         )
     click.echo(f"Hive stopped: {count_workers(len(stopped))} shut down")
@@ -73,6 +95,8 @@ def status(as_json: bool) -> int:
     match local.look(settings):
         case None:
             _show_none(as_json=as_json)
+        case local.Starting(note):
+            _show_starting(note, as_json=as_json)
         case local.NotAnswering() as silent:
             _show_silent(silent, settings, as_json=as_json)
         case local.Running() as running:
@@ -87,6 +111,13 @@ def _show_none(*, as_json: bool) -> None:
         show_json({"running": False, "answering": False})
     else:
         click.echo("No hive is running on this RBEE_HOME")
+
+
+def _show_starting(note: HiveNote, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"running": True, "answering": False, "starting": True, "pid": note.pid, "version": note.version})
+    else:
+        click.echo(f"Hive is starting: pid {note.pid}")
 
 
 def _show_silent(silent: local.NotAnswering, settings: Settings, *, as_json: bool) -> None:
