@@ -58,6 +58,7 @@ def starting(home: Home) -> tuple[Program, int]:
 
 
 def test_c6_a_hive_that_is_starting_is_seen_and_stopped(home: Home) -> None:
+    home.environment["RBEE_WORKER_START_TIMEOUT_S"] = "600"  # else its starter gives up, and ends it
     starter, pid = starting(home)
 
     status = home.rbee("hive", "status")
@@ -70,7 +71,7 @@ def test_c6_a_hive_that_is_starting_is_seen_and_stopped(home: Home) -> None:
         assert refused.exit_code == 1
         assert f"A hive is already starting on this RBEE_HOME: pid {pid}\n" in refused.stderr
         assert "rbee hive stop" in refused.stderr
-    assert (stopped.exit_code, stopped.stdout) == (0, "Hive stopped: 0 workers shut down\n")
+    assert (stopped.exit_code, stopped.stdout) == (0, "Hive stopped: 0 workers shut down\n"), stopped.stderr
     assert f"still starting (pid {pid})" in stopped.stderr
     assert starter.finish(LONG_S).exit_code == 1
     nothing_is_left(home)
