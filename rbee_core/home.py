@@ -267,9 +267,14 @@ def write_note(path: Path, note: HiveNote | WorkerNote) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)  # another hive on this RBEE_HOME may just have tidied up
     partial = path.with_suffix(".new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # whatever stands in its place is not waited for
-    with os.fdopen(os.open(partial, flags, 0o600), "w") as file:
-        file.write(as_text(note))
-    partial.replace(path)
+    file = os.fdopen(os.open(partial, flags, 0o600), "w")
+    try:
+        with file:
+            file.write(as_text(note))
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _remove(path: Path) -> None:

@@ -85,7 +85,9 @@ def _as_ours(error: Exception) -> RbeeError:
     if isinstance(error, RbeeError):
         return error
     if isinstance(error, OSError):
-        return RbeeError(f"The system refused: {error}", hint="see `ulimit -a`, and the hive's log")
+        return RbeeError(
+            f"The system refused: {error}", hint="free what it lacks, or see `ulimit -a` and the hive's log"
+        )
     hint = "please report it with the last lines of hive.log"
     return RbeeError(f"The hive stopped on a bug: {type(error).__name__}: {error}", hint=hint)
 

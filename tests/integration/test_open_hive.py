@@ -104,6 +104,18 @@ def test_an_error_in_the_block_comes_out_as_it_is(settings: Settings) -> None:
     assert children() == []
 
 
+def test_b11_a_refusal_of_the_system_while_it_opens_comes_out_as_it_is(settings: Settings) -> None:
+    (settings.home / "run" / "hive.new").mkdir(parents=True)
+
+    async def scenario() -> None:
+        async with open_hive(settings, PERSISTENT):
+            pass
+
+    with pytest.raises(IsADirectoryError):
+        asyncio.run(scenario())
+    assert children() == []
+
+
 def test_a_cancelled_block_leaves_nothing(settings: Settings) -> None:
     async def scenario() -> None:
         async with asyncio.timeout(None) as limit, open_hive(settings, SPARE) as hive:

@@ -1,6 +1,7 @@
 """RBEE_HOME: notes that know a process from a later one with its pid, and a sweep that kills no stranger."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -104,6 +105,16 @@ def test_a_closed_folder_is_a_fault(closed: str, fault: str, place: Home, monkey
     assert place.fault() == fault
     with pytest.raises(HomeUnusable, match=fault):
         place.prepare()
+
+
+def test_b11_a_note_that_cannot_be_written_leaves_nothing(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_note: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(home, "as_text", full)
+    with pytest.raises(OSError, match="No space"):
+        home.write_note(place.hive_note_path, hive_note(home.identify(os.getpid())))
+    assert list(place.run_dir.iterdir()) == []
 
 
 def test_a_note_comes_back(place: Home) -> None:
