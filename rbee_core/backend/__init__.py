@@ -79,6 +79,7 @@ from rbee_core.backend.generation import (
     PromptDone,
     PromptProgress,
     Token,
+    TokenLogprob,
 )
 
 hookimpl = HookimplMarker("rbee")
@@ -107,5 +108,6 @@ __all__ = [
     "RemoteModel",
     "StopPolicy",
     "Token",
+    "TokenLogprob",
     "hookimpl",
 ]

@@ -17,7 +17,20 @@ from rbee_core.domain.model_ref import ModelRef
 Accelerator = Literal["cpu", "cuda", "metal"]
 
 # Words a backend may declare. The conformance kit holds it to each one.
-CAPABILITIES = frozenset({"stream", "cancel", "seed", "batching", "chat", "embeddings", "grammar"})
+CAPABILITIES = frozenset(
+    {
+        "stream",
+        "cancel",
+        "seed",
+        "batching",
+        "chat",
+        "embeddings",
+        "samplers",
+        "logprobs",
+        "grammar",
+        "json_schema",
+    }
+)
 
 
 class Device(Struct, frozen=True):
@@ -219,7 +232,9 @@ class Backend(ABC):
     """One way to run models, as `--backend` names it. Cheap to build; holds no engine.
 
     `name` is lower-case letters, digits and dashes. `capabilities` are words of `CAPABILITIES`; `priority` orders
-    backends when none was asked for, larger first: accelerators should be above 0, experiments below.
+    backends when none was asked for, larger first: accelerators should be above 0, experiments below. `obeys` names
+    fields of `GenerateRequest` that it obeys although it does not declare the word for all of their kind, such as
+    ``logit_bias`` without ``samplers``.
 
     The hive calls `availability`, `devices`, `estimate`, `environment` and `stop_policy` in helper threads, several at
     a time, and waits `plugin_timeout_s` (10 s) for each: one that takes longer fails what it was called for, by name.
@@ -232,6 +247,7 @@ class Backend(ABC):
     accelerator: Accelerator
     formats: frozenset[str]
     capabilities: frozenset[str] = frozenset({"stream", "cancel"})
+    obeys: frozenset[str] = frozenset()
     priority: int = 0
 
     def availability(self) -> Availability:

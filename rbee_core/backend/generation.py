@@ -1,6 +1,7 @@
 """One request as an engine meets it, and what the engine answers. A part of the contract, see `base`."""
 
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -23,6 +24,13 @@ class GenerateRequest(Struct, frozen=True):
     Ranges are rbee's to enforce: temperature 0..2, top_p and min_p 0..1, top_k ≥ 0 (0 = off), repeat_penalty > 0,
     seed 0..2**32-1 or None for a random one, max_tokens ≥ 1 or None for "as the context allows"; temperature 0 is
     greedy.
+
+    What follows `seed` needs a word: rbee refuses a request that needs one which the backend does not declare, so
+    nothing of it may be ignored. Penalties and dry look at the generated tokens, the last `penalty_window` or
+    `dry_window`. `logit_bias` adds to the logits of tokens. mirostat 1 or 2 stands in for top_k, top_p, min_p and what
+    else leaves tokens out. No end of text comes before `min_tokens`, with `ignore_eos` none at all. `logprobs` asks
+    for the log probability of each token and of that many likeliest ones beside it, None for none. At most one of
+    `grammar` (GBNF), `json_schema` and `regex` is given: all of the text must fit it.
     """
 
     prompt: str | None = None
@@ -34,6 +42,28 @@ class GenerateRequest(Struct, frozen=True):
     min_p: float = sampling.MIN_P
     repeat_penalty: float = sampling.REPEAT_PENALTY
     seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_window: int = sampling.PENALTY_WINDOW
+    logit_bias: Mapping[int, float] = {}
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = sampling.XTC_THRESHOLD
+    dry_multiplier: float = 0.0
+    dry_base: float = sampling.DRY_BASE
+    dry_allowed_length: int = sampling.DRY_ALLOWED_LENGTH
+    dry_window: int = sampling.DRY_WINDOW
+    dry_breakers: tuple[str, ...] = sampling.DRY_BREAKERS
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = sampling.MIROSTAT_TAU
+    mirostat_eta: float = sampling.MIROSTAT_ETA
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    grammar: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    regex: str | None = None
 
     def text(self) -> str:
         """Return the prompt, or the messages' contents one a line, for engines without a chat template."""
@@ -57,10 +87,26 @@ class PromptDone(Struct, frozen=True):
     prompt_tokens: int
 
 
+class TokenLogprob(Struct, frozen=True):
+    """A token that came, or could have come: its number, its bytes, and the natural logarithm of its probability.
+
+    The probability is the model's own, before temperature and whatever else chooses.
+    """
+
+    id: int
+    piece: bytes
+    logprob: float
+
+
 class Token(Struct, frozen=True):
-    """One generated token. `text` holds whole characters only: keep back the bytes of a split one and yield ""."""
+    """One generated token. `text` holds whole characters only: keep back the bytes of a split one and yield "".
+
+    Where logprobs were asked for, `chosen` is the token itself, and `top` has the likeliest ones, likeliest first.
+    """
 
     text: str
+    chosen: TokenLogprob | None = None
+    top: tuple[TokenLogprob, ...] = ()
 
 
 class Finished(Struct, frozen=True):

@@ -4,6 +4,7 @@
 
     RbeeError                     INTERNAL             500  exit 1
     ├── InvalidRequest            INVALID_REQUEST      400  exit 2
+    ├── NotSupported              NOT_SUPPORTED        422  exit 2
     ├── InvalidApiKey             INVALID_API_KEY      401
     ├── AccessDenied              ACCESS_DENIED        403
     ├── ModelNotFound             MODEL_NOT_FOUND      404
@@ -85,6 +86,7 @@ from rbee_core.errors.refusals import (
     ModelInUse,
     ModelLoadFailed,
     ModelNotFound,
+    NotSupported,
     PayloadTooLarge,
     PromptTooLong,
     RequestCanceled,
@@ -119,6 +121,7 @@ __all__ = [
     "ModelInUse",
     "ModelLoadFailed",
     "ModelNotFound",
+    "NotSupported",
     "Overloaded",
     "PayloadTooLarge",
     "PluginFailed",

@@ -43,6 +43,28 @@ class InvalidRequest(RbeeError):
         )
 
 
+class NotSupported(RbeeError):
+    """Raised when a request says something that the backend which would answer it cannot do.
+
+    `fields` are those of the request, `words` the capabilities that they need.
+    """
+
+    code = "NOT_SUPPORTED"
+    http_status = 422
+    exit_code = 2
+
+    def __init__(self, *, fields: Sequence[str], words: Sequence[str], backends: Sequence[str]) -> None:
+        what = f"{', '.join(fields)}: that needs {' and '.join(words)}"
+        alone = len(backends) == 1
+        super().__init__(
+            f"Backend {backends[0]} does not know {what}" if alone else f"None of {', '.join(backends)} knows {what}",
+            hint="leave it out, or choose another backend: `rbee backends` shows what each can do",
+            fields=list(fields),
+            capabilities=list(words),
+            backends=list(backends),
+        )
+
+
 class InvalidApiKey(RbeeError):
     """Raised when a route that is guarded by a token gets none, or another one."""
 

@@ -241,7 +241,7 @@ async def _build(
     journal = Journal(partial(describe, home=place))
     journal.listen(log_change)
     supervisor = Supervisor(Care.of(settings), place, plugins, calls, resolver, launcher, link, journal)
-    answers = Serving(waits, supervisor, link)
+    answers = Serving(waits, supervisor, link, resolver.check)
     models = ModelRoutes(
         settings.write_timeout_s, supervisor, catalog, references, provisioner, resolver, fetching
     )  # fmt: skip

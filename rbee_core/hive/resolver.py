@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rbee_core import aio, hardware, wire
-from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel
+from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel, needs
 from rbee_core.backend.choice import Candidate, choose, named, ranked
 from rbee_core.domain.model_ref import OF_PLACES, parse
 from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe, Spot
@@ -59,6 +59,10 @@ class Resolver:
         fetched for a backend that could not use it.
         """
         return (await self._survey(backend)).formats()
+
+    def check(self, request: wire.TextWanted, backend: str | None) -> None:
+        """Raise `NotSupported` if no backend that may be meant can do what `request` says. Asks no plugin."""
+        needs.check(request, named(self._backends, backend))
 
     async def resolve(self, demand: Demand) -> Resolution:
         """Return how `demand` can be met, fetching the model if it is not here.

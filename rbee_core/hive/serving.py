@@ -44,6 +44,8 @@ _EVENT_END = b"\n\n"
 # Takes what was raised while reading, None if the stream just ended; returns what that means.
 Explain = Callable[[Exception | None], Awaitable[RbeeError]]
 TellWaiting = Callable[[Waiting], Awaitable[None]]
+# Raises `NotSupported` if the backend of that name, or none where there is no name, can do what the request says.
+Check = Callable[[wire.TextWanted, str | None], None]
 
 
 class Answer:
@@ -88,7 +90,8 @@ class Answer:
             return end.error.code
         return (
             f"{end.finish_reason}, {end.prompt_tokens} prompt and {end.total_tokens} generated tokens, "
-            f"first token after {end.first_token_ms} ms, {end.duration_ms} ms in all"
+            f"first token after {end.first_token_ms} ms, {end.duration_ms} ms in all, "
+            f"prompt {end.prompt_tokens_per_s:.1f} and generation {end.generation_tokens_per_s:.1f} tokens/s"
         )
 
     async def _whole_events(self) -> AsyncGenerator[bytes]:
@@ -143,10 +146,11 @@ def log_request(name: str, client: str, what: str, outcome: str) -> None:
 class Serving:
     """Opens answers for one hive."""
 
-    def __init__(self, waits: Waits, supervisor: Supervisor, link: WorkerClient) -> None:
+    def __init__(self, waits: Waits, supervisor: Supervisor, link: WorkerClient, check: Check) -> None:
         self._waits = waits
         self._supervisor = supervisor
         self._link = link
+        self._check = check
 
     @asynccontextmanager
     async def open(
@@ -177,6 +181,8 @@ class Serving:
         loop, timeout_s = asyncio.get_running_loop(), request.timeout_s
         deadline = None if timeout_s is None else loop.time() + timeout_s
         name = request.request_id
+        wanted = target.backend if isinstance(target, Demand) else self._supervisor.pool.find(target).recipe.backend
+        self._check(request, wanted)
         async with self._supervisor.enter(client, target, until="slot", request_id=name, queue=queue) as caller:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -185,6 +191,7 @@ class Serving:
                     worker = await caller.worker()
             except TimeoutError as error:
                 raise DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed") from error
+            self._check(request, worker.recipe.backend)
             if deadline is not None:
                 request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))
             caller.afterwards = partial(self._let_go, worker, name)

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from rbee_core.domain import sampling
 from rbee_core.wire.base import ErrorObject, Lenient, ModelText, RequestId, Seconds, Strict
+from rbee_core.wire.choosing import Choosing
 from rbee_core.wire.workers import WorkerInfo
 
 
@@ -16,7 +16,7 @@ class ChatMessage(Strict):
     content: str
 
 
-class TextWanted(Strict):
+class TextWanted(Choosing):
     """What to generate: exactly one of `prompt` and `messages`. `max_tokens` None means as the context allows.
 
     A prompt is continued. With `chat_template` it is answered instead: ``if_any`` where the model has a chat template,
@@ -26,18 +26,13 @@ class TextWanted(Strict):
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] = sampling.TEMPERATURE
-    top_k: Annotated[int, Meta(ge=0, le=1 << 20)] = sampling.TOP_K
-    top_p: Annotated[float, Meta(ge=0, le=1)] = sampling.TOP_P
-    min_p: Annotated[float, Meta(ge=0, le=1)] = sampling.MIN_P
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = sampling.REPEAT_PENALTY
-    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] | None = None
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
     timeout_s: Seconds | None = None
     chat_template: Literal["if_any", "required"] | None = None
 
     def __post_init__(self) -> None:
         """Check what single fields cannot say."""
+        super().__post_init__()
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give exactly one of prompt and messages")
         if self.prompt is not None and not self.prompt.strip():
@@ -121,11 +116,33 @@ class PromptEvent(Lenient):
     prompt: ReadPrompt
 
 
-class TokenEvent(Lenient):
-    """One token of an inference stream."""
+class TokenLikelihood(Lenient):
+    """A token that came or could have come. `bytes` are its own: its text may end within a character.
+
+    `logprob` is the natural logarithm of the probability that the model gives it, before temperature.
+    """
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class Logprobs(TokenLikelihood):
+    """The token that came, and `top`, the likeliest ones at its place; it need not be among them."""
+
+    top: list[TokenLikelihood] = []
+
+
+class TokenEvent(Lenient, omit_defaults=True):
+    """One token of an inference stream. `logprobs` are there if the request wants them, for every token.
+
+    `token` is "" for one whose text comes with a later one.
+    """
 
     token: str
     index: int
+    logprobs: Logprobs | None = None
 
 
 class DoneEvent(Lenient):
@@ -148,6 +165,7 @@ class StreamEvent(Lenient):
 
     token: str | None = None
     index: int = 0
+    logprobs: Logprobs | None = None
     done: bool = False
     total_tokens: int = 0
     duration_ms: int = 0
@@ -159,3 +177,17 @@ class StreamEvent(Lenient):
     waiting: Waiting | None = None
     worker_id: str = ""
     prompt: ReadPrompt | None = None
+
+    @property
+    def prompt_tokens_per_s(self) -> float:
+        """How fast the prompt was read, up to the first token; 0.0 where that is not known."""
+        return _rate(self.prompt_tokens, self.first_token_ms)
+
+    @property
+    def generation_tokens_per_s(self) -> float:
+        """How fast the tokens after the first one came; 0.0 where there is none."""
+        return _rate(self.total_tokens - 1, self.duration_ms - self.first_token_ms)
+
+
+def _rate(tokens: int, within_ms: int) -> float:
+    return round(tokens / within_ms * 1000, 2) if tokens > 0 and within_ms > 0 else 0.0

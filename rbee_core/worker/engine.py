@@ -37,7 +37,7 @@ from rbee_core.errors import (
     WorkerNotReady,
 )
 from rbee_core.worker.stops import StopFinder
-from rbee_core.worker.wanted import generate_request
+from rbee_core.worker.wanted import generate_request, likelihoods
 
 TOGETHER_S = 0.04
 PROMPT_EVERY_S = 0.25
@@ -157,8 +157,8 @@ class Generation:
                 if isinstance(event, Token):
                     text, stopped = stops.feed(event.text)
                     first_ms = first_ms or self._elapsed_ms()
-                    if text:
-                        self._send(wire.TokenEvent(token=text, index=tokens))
+                    if text or event.chosen:
+                        self._send(wire.TokenEvent(token=text, index=tokens, logprobs=likelihoods(event)))
                     tokens += 1
                     reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
                 elif isinstance(event, Finished):

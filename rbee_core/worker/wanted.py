@@ -1,7 +1,9 @@
-"""From a request as it came over the wire to what an engine is asked, which never has to choose."""
+"""From a request as it came over the wire to what an engine is asked, which never has to choose; and a token back."""
+
+from typing import Any
 
 from rbee_core import wire
-from rbee_core.backend import GenerateRequest, Message
+from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob
 from rbee_core.errors import InvalidRequest
 
 
@@ -21,3 +23,16 @@ def generate_request(request: wire.WorkerTask, template: bool | None) -> Generat
     if request.prompt is not None and (request.chat_template == "required" or (request.chat_template and template)):
         fields |= {"prompt": None, "messages": (Message("user", request.prompt),)}
     return GenerateRequest(**fields)
+
+
+def likelihoods(token: Token) -> wire.Logprobs | None:
+    """Return what a token says of probabilities, as it travels."""
+    if token.chosen is None:
+        return None
+    top = [wire.TokenLikelihood(**_likelihood(one)) for one in token.top]
+    return wire.Logprobs(**_likelihood(token.chosen), top=top)
+
+
+def _likelihood(one: TokenLogprob) -> dict[str, Any]:
+    text = one.piece.decode("utf-8", "replace")
+    return {"id": one.id, "token": text, "bytes": list(one.piece), "logprob": one.logprob}

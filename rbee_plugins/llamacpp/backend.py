@@ -34,7 +34,7 @@ class LlamaCpp(Backend):
     """What the llama.cpp backends have in common: the engine, and how many layers leave the processor."""
 
     formats = frozenset({"gguf"})
-    capabilities = frozenset({"stream", "cancel", "seed", "chat"})
+    capabilities = frozenset({"stream", "cancel", "seed", "chat", "samplers", "logprobs", "grammar", "json_schema"})
     gpu_layers: ClassVar[int] = -1  # all of them
     maps_weights: ClassVar[bool] = False  # whether they stay in the mapped file; a GPU gets a copy or wires them down
     driver_bytes: ClassVar[int] = 0

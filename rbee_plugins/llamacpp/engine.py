@@ -24,8 +24,9 @@ from rbee_core.backend import (
 )
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, shorten
-from rbee_plugins.llamacpp import native, sampling
+from rbee_plugins.llamacpp import native
 from rbee_plugins.llamacpp.chat import ChatTemplate
+from rbee_plugins.llamacpp.choosing import Samplers
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS
 from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 
@@ -59,6 +60,7 @@ class LlamaCppEngine(Engine):
         self._chunk_tokens = chunk_tokens
         self._chat = chat
         self._info = info
+        self._samplers = Samplers(model)
         self._held: list[int] = []  # the tokens whose computed state the context holds
 
     def info(self) -> EngineInfo:
@@ -67,6 +69,7 @@ class LlamaCppEngine(Engine):
 
     def close(self) -> None:
         """Free the native memory."""
+        self._samplers.close()
         self._context.close()
         self._model.close()
 
@@ -77,12 +80,12 @@ class LlamaCppEngine(Engine):
             return
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        sampler = native.Sampler(sampling.chain(request, self._model.vocabulary_size))
+        sampler = self._samplers.build(request)
         try:
             self._context.abort_when(cancel.is_set)
             if (yield from self._prefill(prompt, cancel, reuse=request.seed is None and request.temperature > 0)):
                 yield PromptDone(len(prompt))
-                yield from self._decode(sampler, limit, cancel)
+                yield from self._decode(sampler, limit, request.logprobs, cancel)
         finally:
             self._context.abort_when(None)
             sampler.close()
@@ -150,7 +153,9 @@ class LlamaCppEngine(Engine):
                 yield PromptProgress(len(self._held), len(prompt))
         return True
 
-    def _decode(self, sampler: native.Sampler, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
+    def _decode(
+        self, sampler: native.Sampler, limit: int, logprobs: int | None, cancel: CancelToken
+    ) -> Iterator[EngineEvent]:
         """Yield up to `limit` tokens, then why it ended; nothing more once cancelled."""
         model = self._model
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -164,7 +169,12 @@ class LlamaCppEngine(Engine):
                     yield Token(rest)
                 yield Finished("stop")
                 return
-            yield Token(decode(model.piece(token), index == limit))
+            likely = None if logprobs is None else sampler.logprobs(self._context, -1, token, logprobs)
+            last = index == limit or sampler.ended
+            yield self._samplers.token(decode(model.piece(token), last), token, likely)
+            if sampler.ended:
+                yield Finished("stop")
+                return
             if index < limit:
                 status = self._first_step(token) if index == 1 else self._context.step(token)
                 if status == native.DECODED:

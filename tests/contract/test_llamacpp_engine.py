@@ -208,8 +208,8 @@ def test_a_full_context_ends_with_length(engine, monkeypatch):
     monkeypatch.setattr(engine._model, "is_end", lambda _token: False)
     monkeypatch.setattr(engine._context, "read", lambda _tokens: 0)
     monkeypatch.setattr(engine._context, "step", lambda _token: 0)
-    sampler = type("Fixed", (), {"choose": lambda _self, _context: 100, "close": lambda _self: None})
-    monkeypatch.setattr(native, "Sampler", lambda _steps: sampler())
+    sampler = type("Fixed", (), {"ended": False, "choose": lambda *_: 100, "close": lambda _self: None})
+    monkeypatch.setattr(native, "Sampler", lambda *_: sampler())
     answer = events(engine, GenerateRequest(prompt="hello " * 2000))
     [prompt_tokens] = [event.prompt_tokens for event in answer if isinstance(event, PromptDone)]
     assert answer[-1] == Finished("length")

@@ -70,6 +70,7 @@ def test_exit_codes() -> None:
     unusual = {cls.code: cls.exit_code for cls in CLASSES.values() if cls.exit_code != 1}
     assert unusual == {
         "INVALID_REQUEST": 2,
+        "NOT_SUPPORTED": 2,
         "PROMPT_TOO_LONG": 2,
         "REQUEST_CANCELED": 130,
         "ALL_SLOTS_BUSY": 75,

@@ -77,6 +77,28 @@ RANGES: list[tuple[str, list[object], list[object]]] = [
     ("min_p", [-0.1, 1.1], [0, 1]),
     ("repeat_penalty", [0, -1, 11], [0.1, 10]),
     ("seed", [-1, 1 << 32, 1.5], [0, (1 << 32) - 1, None]),
+    ("frequency_penalty", [-2.1, 2.1], [-2, 2]),
+    ("presence_penalty", [-2.1, 2.1], [-2, 2]),
+    ("penalty_window", [0, -1, 1.5], [1, 64]),
+    ("logit_bias", [{"a": 1}, {"-1": 1}, {"5": 101}, {"5": "1"}, {str(n): 1 for n in range(4097)}], [{}]),
+    ("typical_p", [0, 1.1], [0.1, 1]),
+    ("top_n_sigma", [-1, 101], [0, 2.5]),
+    ("xtc_probability", [-0.1, 1.1], [0, 1]),
+    ("xtc_threshold", [-0.1, 0.6], [0, 0.5]),
+    ("dry_multiplier", [-1, 101], [0, 0.8]),
+    ("dry_base", [0.9, 11], [1, 1.75]),
+    ("dry_allowed_length", [0, 1025], [1]),
+    ("dry_window", [0, -1], [1]),
+    ("dry_breakers", ["x", [""], ["x"] * 65, ["x" * 65]], []),
+    ("mirostat", [3, -1, True, "2"], [0, 1, 2]),
+    ("mirostat_tau", [0, 21], [5]),
+    ("mirostat_eta", [0, 1.1], [0.1]),
+    ("min_tokens", [-1, 1 << 25], [0, 5]),
+    ("ignore_eos", [1, "yes"], [True]),
+    ("logprobs", [-1, 21, True, 1.5], [0, 20, None]),
+    ("grammar", ["", "x" * 65_537], ["root ::= .", None]),
+    ("json_schema", [True, [], "{}"], [{}, {"type": "object"}, None]),
+    ("regex", ["", "x" * 4097], ["a+", None]),
     ("max_tokens", [0, -1, 1 << 25], [1, None]),
     ("stop", ["x", [""], ["x" * 257], ["x"] * 17, [1]], [[], ["x" * 256] * 16]),
     ("timeout_s", [0, -1, 86_401], [0.1, None]),
@@ -106,6 +128,35 @@ def test_in_range(name: str, value: object) -> None:
 def test_a_new_field_of_an_inference_has_its_range_tested() -> None:
     tested = {name for name, _, _ in RANGES}
     assert tested | {"messages"} == set(wire.InferenceRequest.__struct_fields__)
+
+
+def nested(levels: int) -> dict[str, object]:
+    schema: dict[str, object] = {}
+    for _ in range(levels):
+        schema = {"not": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"grammar": "root ::= .", "regex": "."}, "at most one of grammar, regex"),
+        ({"mirostat": 2, "temperature": 0}, "mirostat needs a temperature"),
+        ({"json_schema": nested(49)}, "more than 48 deep"),
+        ({"json_schema": nested(900)}, "more than 48 deep"),
+        ({"json_schema": {"enum": ["x" * 70_000]}}, "more than 65536 bytes"),
+        ({"json_schema": {"a": {str(n): {} for n in range(513)}}}, "more than 512 entries"),
+    ],
+)
+def test_what_does_not_go_together_or_is_too_large(fields: dict[str, object], why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        decode(**fields)
+
+
+def test_what_is_just_small_enough_is_taken() -> None:
+    assert decode(json_schema=nested(47)).json_schema
+    assert decode(logit_bias={"5": -100}).logit_bias == {5: -100}
+    assert decode(dry_breakers=["\n"]).dry_breakers == ("\n",)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ text: tokens in, tokens out. Everything here belongs to one thread at a time.
 from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Context
 from rbee_plugins.llamacpp.native.library import LastErrors, NativeError
 from rbee_plugins.llamacpp.native.model import NativeModel, Vocabulary, accelerator_of
-from rbee_plugins.llamacpp.native.samplers import Sampler
+from rbee_plugins.llamacpp.native.samplers import Likely, Sampler
 
 __all__ = [
     "ABORTED",
@@ -15,6 +15,7 @@ __all__ = [
     "NO_ROOM",
     "Context",
     "LastErrors",
+    "Likely",
     "NativeError",
     "NativeModel",
     "Sampler",

@@ -44,8 +44,8 @@ class NativeModel:
         self.accelerator: Accelerator = holder if lib.llama_supports_gpu_offload() else "cpu"
         if not self.handle:
             raise NativeError("llama.cpp does not accept the file")
-        self._vocabulary: int = lib.llama_model_get_vocab(self.handle)
-        self.vocabulary_size: int = lib.llama_vocab_n_tokens(self._vocabulary)
+        self.vocabulary_handle: int = lib.llama_model_get_vocab(self.handle)
+        self.vocabulary_size: int = lib.llama_vocab_n_tokens(self.vocabulary_handle)
         self._piece = ctypes.create_string_buffer(_PIECE_BYTES)
 
     def tokenize(self, text: str | bytes, *, add_special: bool) -> list[int]:
@@ -53,39 +53,44 @@ class NativeModel:
         raw = text.encode(errors="replace") if isinstance(text, str) else text
         room = len(raw) + 16
         tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, add_special, True)
+        count = lib.llama_tokenize(self.vocabulary_handle, raw, len(raw), tokens, room, add_special, True)
         if count < 0:
             raise NativeError(f"llama.cpp cannot split a text of {len(raw)} bytes into tokens")
         return tokens[:count]
 
     @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a generation. Takes a moment when first asked for."""
+        return tuple(token for token in range(self.vocabulary_size) if self.is_end(token))
+
+    @cached_property
     def vocabulary(self) -> "Vocabulary":
         """What is known of all tokens. Takes a moment when first asked for."""
-        return Vocabulary.of(self._vocabulary, self.vocabulary_size)
+        return Vocabulary.of(self.vocabulary_handle, self.vocabulary_size)
 
     def special_texts(self) -> tuple[str, str]:
         """Return how the vocabulary spells BOS and EOS, "" for one it does not have."""
-        vocabulary = self._vocabulary
+        vocabulary = self.vocabulary_handle
         return self._text(lib.llama_vocab_bos(vocabulary)), self._text(lib.llama_vocab_eos(vocabulary))
 
     def _text(self, token: int) -> str:
-        raw: bytes | None = lib.llama_vocab_get_text(self._vocabulary, token) if token >= 0 else None
+        raw: bytes | None = lib.llama_vocab_get_text(self.vocabulary_handle, token) if token >= 0 else None
         return (raw or b"").decode(errors="replace")
 
     def adds_bos(self) -> bool:
         """Whether the model was trained with BOS in front of every text."""
-        return bool(lib.llama_vocab_get_add_bos(self._vocabulary))
+        return bool(lib.llama_vocab_get_add_bos(self.vocabulary_handle))
 
     def is_end(self, token: int) -> bool:
         """Whether `token` ends the generation."""
-        return bool(lib.llama_vocab_is_eog(self._vocabulary, token))
+        return bool(lib.llama_vocab_is_eog(self.vocabulary_handle, token))
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes `token` stands for, none for a special one; may end within a character."""
-        size = lib.llama_token_to_piece(self._vocabulary, token, self._piece, len(self._piece), 0, False)
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes `token` stands for; may end within a character. A special one has none unless asked for."""
+        size = lib.llama_token_to_piece(self.vocabulary_handle, token, self._piece, len(self._piece), 0, special)
         if size < 0:
             self._piece = ctypes.create_string_buffer(-size)
-            size = lib.llama_token_to_piece(self._vocabulary, token, self._piece, -size, 0, False)
+            size = lib.llama_token_to_piece(self.vocabulary_handle, token, self._piece, -size, 0, special)
         return self._piece.raw[:size]
 
     def close(self) -> None:

@@ -1,0 +1,68 @@
+"""What a request needs of its backend is known by the fields that it sets, and refused by their names."""
+
+import msgspec
+import pytest
+
+from rbee_core import wire
+from rbee_core.backend import GenerateRequest, needs
+from rbee_core.backend.base import CAPABILITIES
+from rbee_core.errors import NotSupported
+from rbee_plugins.llamacpp.backend import LlamaCppCpu
+from rbee_plugins.mlx.backend import Mlx
+
+COMMON = {
+    "prompt", "messages", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed",
+}  # fmt: skip
+VALUES = {
+    "frequency_penalty": 1.0, "presence_penalty": 1.0, "penalty_window": 5, "logit_bias": {5: 1.0}, "typical_p": 0.5,
+    "top_n_sigma": 1.0, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dry_multiplier": 0.8, "dry_base": 2.0,
+    "dry_allowed_length": 3, "dry_window": 9, "dry_breakers": ("x",), "mirostat": 2, "mirostat_tau": 3.0,
+    "mirostat_eta": 0.2, "min_tokens": 3, "ignore_eos": True, "logprobs": 0, "grammar": "root ::= .", "regex": ".",
+    "json_schema": {},
+}  # fmt: skip
+
+
+class Modest(LlamaCppCpu):
+    name = "modest"
+    capabilities = frozenset({"stream", "cancel"})
+    obeys = frozenset({"logit_bias"})
+
+
+def task(**fields):
+    return msgspec.convert({"prompt": "x", "request_id": "r", **fields}, wire.WorkerTask, strict=False)
+
+
+def test_every_field_that_is_not_common_needs_a_word():
+    words = {name for names in needs.WORDS.values() for name in names}
+    assert words == set(VALUES)
+    assert needs.WORDS.keys() <= CAPABILITIES
+    assert words <= set(GenerateRequest.__struct_fields__)
+    assert needs.needed(GenerateRequest(prompt="x")) == needs.needed(task()) == {}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_field_that_is_set_is_refused_by_name(name):
+    fields = {name: VALUES[name]}
+    needs.check(task(**fields), [LlamaCppCpu()])
+    needs.check(task(**fields), [Modest(), LlamaCppCpu()])
+    if name in Modest.obeys:
+        needs.check(task(**fields), [Modest()])
+        return
+    with pytest.raises(NotSupported, match=rf"modest does not know {name}: that needs ") as refused:
+        needs.check(task(**fields), [Modest()])
+    assert refused.value.details["fields"] == [name]
+    assert refused.value.http_status == 422
+
+
+def test_one_backend_has_to_do_all_of_it():
+    class Neither(Modest):
+        name = "neither"
+        capabilities = frozenset({"logprobs"})
+        obeys = frozenset()
+
+    with pytest.raises(NotSupported, match="None of modest, neither knows logit_bias, logprobs: "):
+        needs.check(task(logit_bias={5: 1.0}, logprobs=1), [Modest(), Neither()])
+
+
+def test_what_the_backends_declare_is_known():
+    assert Mlx.obeys <= set(needs.WORDS["samplers"])
