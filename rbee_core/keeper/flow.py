@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rbee_core import __version__, wire
@@ -52,6 +52,7 @@ class Outcome:
     context_tokens: int = 0
     tokens: int = 0
     streaming: bool = False
+    logprobs: list[wire.Logprobs] = field(default_factory=list[wire.Logprobs])
     done: wire.StreamEvent | None = None
 
     @property
@@ -69,7 +70,10 @@ class Outcome:
             "speed_tokens_per_s": self.speed_tokens_per_s,
             "duration_ms": done.duration_ms,
             "first_token_ms": done.first_token_ms,
+            "prompt_tokens_per_s": done.prompt_tokens_per_s,
+            "generation_tokens_per_s": done.generation_tokens_per_s,
             "finish_reason": done.finish_reason,
+            **({"logprobs": self.logprobs} if self.logprobs else {}),
             "chat_template": done.chat_template,
             "worker": self.worker,
             "model": self.model,
@@ -237,6 +241,7 @@ class Flow:
                 self._phases.screen.end("")
                 self._phases.screen.line("Tokens:")
             outcome.tokens += len(tokens)
+            outcome.logprobs += [event.logprobs for event in group if event.logprobs is not None]
             self._out.write("".join(tokens))
             outcome.done = group[-1] if group[-1].done else None
 
@@ -284,7 +289,9 @@ class Flow:
         screen.line(f"Speed: {self.outcome.speed_tokens_per_s:.2f} tokens/sec")
         if done.prompt_tokens:
             through = ", through the model's chat template" if done.chat_template else ""
-            screen.line(f"Prompt: {done.prompt_tokens} tokens{through}")
+            screen.line(f"Prompt: {done.prompt_tokens} tokens{through}{_told(done.prompt_tokens_per_s)}")
+        if done.generation_tokens_per_s:
+            screen.line(f"Generation: {done.total_tokens} tokens{_told(done.generation_tokens_per_s)}")
         if self.outcome.context_tokens:
             screen.line(f"Context: {self.outcome.context_tokens} tokens")
 
@@ -293,6 +300,10 @@ class Flow:
         self.outcome.model = worker.model_ref
         self.outcome.backend, self.outcome.device = worker.backend, worker.device
         self.outcome.context_tokens = worker.context_tokens
+
+
+def _told(tokens_per_s: float) -> str:
+    return f", {tokens_per_s:.2f} tokens/sec" if tokens_per_s else ""
 
 
 def compatible(ours: str, theirs: str) -> bool:

@@ -11,10 +11,10 @@ import click
 from rbee_core import wire
 from rbee_core.domain import model_ref
 from rbee_core.errors import InvalidRequest, PayloadTooLarge, shorten
+from rbee_core.keeper.choosing_options import choosing, spelled
 from rbee_core.keeper.hives import address
 from rbee_core.settings import Settings
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
 # Where a field of the wire has another name on the command line.
 FLAGS = {"timeout_s": "timeout", "context_tokens": "context", "model_ref": "model", "messages": "prompt"}
 
@@ -55,8 +55,8 @@ def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.Infe
         fields = {"messages": [*turns, {"role": "user", "content": text}]}
     fields["chat_template"] = "required" if insists else None if options["raw"] else "if_any"
     stops = [check_text(stop, "stop") for stop in options["stop"]]
-    sampling = {name: options[name] for name in SAMPLING}
-    return wire.build(wire.InferenceRequest, _option, **fields, **sampling, stop=stops, timeout_s=options["timeout"])
+    fields |= choosing(options)
+    return wire.build(wire.InferenceRequest, _option, **fields, stop=stops, timeout_s=options["timeout"])
 
 
 def _prompt(options: Mapping[str, Any], settings: Settings) -> str:
@@ -137,4 +137,4 @@ def proper_text(_: click.Context, parameter: click.Parameter, value: Any) -> Any
 
 def _option(field: str) -> str:
     """Return what a field of the wire is called on the command line."""
-    return f"--{FLAGS.get(field, field).replace('_', '-')}"
+    return spelled(FLAGS.get(field, field))

@@ -185,8 +185,8 @@ class StreamEvent(Lenient):
 
     @property
     def generation_tokens_per_s(self) -> float:
-        """How fast the tokens after the first one came; 0.0 where there is none."""
-        return _rate(self.total_tokens - 1, self.duration_ms - self.first_token_ms)
+        """How fast the tokens after the first one came; 0.0 where there is none, or that is not known."""
+        return _rate(self.total_tokens - 1, self.duration_ms - self.first_token_ms) if self.first_token_ms else 0.0
 
 
 def _rate(tokens: int, within_ms: int) -> float:

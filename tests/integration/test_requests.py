@@ -129,6 +129,27 @@ def test_more_than_the_queue_holds_are_refused_with_counts(hive: Hive) -> None:
     assert len(hive.client.list_workers()) == 1
 
 
+def test_what_no_backend_can_do_is_refused_before_a_worker_is_started(home: Home, hive: Hive) -> None:
+    with pytest.raises(RemoteError, match="Backend scripted does not know logprobs, regex: that needs") as refused:
+        text_of(ask(hive, "text=one", backend="scripted", logprobs=1, regex="a"))
+    assert (refused.value.code, refused.value.http_status) == ("NOT_SUPPORTED", 422)
+    assert refused.value.details["fields"] == ["logprobs", "regex"]
+    assert hive.client.list_workers() == []
+
+
+def test_what_a_worker_s_backend_cannot_do_is_refused_though_its_slot_is_taken(hive: Hive) -> None:
+    worker_id = spawn(hive, ENDLESS)
+    running = ask(hive, ENDLESS)
+    first_token(running)
+    wanted = wire.WorkerInference(prompt="hello", mirostat=2)
+    with pytest.raises(RemoteError, match="scripted does not know mirostat") as refused:
+        list(hive.connect().infer(worker_id, wanted))
+    assert refused.value.code == "NOT_SUPPORTED"
+    with pytest.raises(RemoteError, match="does not know ignore_eos"):  # whose backend nobody named
+        text_of(ask(hive, "text=other", ignore_eos=True))
+    running.close()
+
+
 def test_who_does_not_want_to_queue_is_refused_at_once(hive: Hive) -> None:
     first_token(running := ask(hive, ENDLESS))
     with pytest.raises(RemoteError) as caught:

@@ -15,7 +15,8 @@ from rbee_core.settings import Settings
 SETTINGS = Settings(home=Path("/nowhere"))
 NOTHING_GIVEN: dict[str, Any] = {
     **dict.fromkeys(("system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")),
-    **dict.fromkeys(("backend", "device", "context", "timeout")),
+    **dict.fromkeys(("backend", "device", "context", "timeout", "logprobs", "grammar", "json_schema", "regex")),
+    "sampling": (),
     "model": "smollm2",
     "node": "localhost",
     "text": (),

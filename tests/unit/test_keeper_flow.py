@@ -147,6 +147,35 @@ def test_ephemeral_inference_looks_as_promised() -> None:
     assert run.stdout.getvalue() == b"Hello\n"
 
 
+def test_n10_the_speeds_of_prompt_and_generation_are_told_apart() -> None:
+    hive = PlayedHive()
+    end = wire.StreamEvent(
+        done=True, total_tokens=20, duration_ms=352, finish_reason="length", prompt_tokens=36, first_token_ms=152
+    )
+    hive.streams = [[*tokens("Hel", "lo"), end]]
+    run = Run(hive, "ephemeral", backend="llamacpp-cpu")
+
+    assert run.go()[-3:] == [
+        "Speed: 56.82 tokens/sec",
+        "Prompt: 36 tokens, 236.84 tokens/sec",
+        "Generation: 20 tokens, 95.00 tokens/sec",
+    ]
+    data = run.flow.outcome.as_data()
+    assert (data["prompt_tokens_per_s"], data["generation_tokens_per_s"]) == (236.84, 95.0)
+    assert "logprobs" not in data
+
+
+def test_likelihoods_are_part_of_the_object() -> None:
+    hive = PlayedHive()
+    likely = wire.Logprobs(id=5, token="lo", bytes=[108, 111], logprob=-0.5)
+    hive.streams = [[*tokens("Hel"), wire.StreamEvent(token="lo", index=1, logprobs=likely), done()]]
+    run = Run(hive, "ephemeral", backend="llamacpp-cpu")
+
+    run.go()
+
+    assert run.flow.outcome.as_data()["logprobs"] == [likely]
+
+
 def test_download_is_phase_3() -> None:
     hive = PlayedHive()
     hive.downloads = [progress("running", 0, note="Q4_K_M"), progress("running", 49_000_000), progress("done")]

@@ -9,20 +9,31 @@ import click
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError, RequestCanceled
+from rbee_core.keeper.choosing_options import choosing_options
 from rbee_core.keeper.flow import Flow
 from rbee_core.keeper.hives import address
 from rbee_core.keeper.hives.open import open_hive
 from rbee_core.keeper.infer_options import build_inference, build_spawn, check_timeout
 from rbee_core.keeper.interrupt import Interrupted, deadline, interrupts
-from rbee_core.keeper.options import node_option
+from rbee_core.keeper.options import all_of, in_sections, node_option
 from rbee_core.keeper.screen.output import TextOut, write_all
 from rbee_core.keeper.screen.phases import PhaseLog
 from rbee_core.keeper.screen.render import screen_for
 from rbee_core.settings import DEFAULT_MODEL, load
 from rbee_core.streams import raw_stdout
 
+SECTIONS = {
+    "Prompt": ("prompt", "chat", "raw", "system"),
+    "How tokens are chosen": (
+        "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "sampling",
+    ),
+    "The text": ("max_tokens", "stop", "grammar", "json_schema", "regex", "logprobs"),
+    "Where": ("node", "model", "backend", "device", "context", "no_queue", "timeout"),
+    "Output": ("as_json", "quiet"),
+}  # fmt: skip
 
-@click.command("infer")
+
+@click.command("infer", cls=in_sections(SECTIONS))
 @node_option("Where to run it.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, metavar="REF", help="Alias, path or reference.")
 @click.argument("text", metavar="[PROMPT]", nargs=-1)
@@ -32,11 +43,12 @@ from rbee_core.streams import raw_stdout
 @click.option("--system", metavar="TEXT", help="A system message; implies --chat.")
 @click.option("--max-tokens", type=int, metavar="N", help="Stop after N tokens.")
 @click.option("--temperature", type=float, metavar="X", help="0 is greedy; up to 2.")
-@click.option("--top-p", type=float, metavar="X")
-@click.option("--top-k", type=int, metavar="N", help="0 is off.")
-@click.option("--min-p", type=float, metavar="X")
+@click.option("--top-p", type=float, metavar="X", help="The likeliest tokens up to this probability; 1 is off.")
+@click.option("--top-k", type=int, metavar="N", help="So many likeliest tokens; 0 is off.")
+@click.option("--min-p", type=float, metavar="X", help="No token below this share of the likeliest; 0 is off.")
 @click.option("--repeat-penalty", type=float, metavar="X", help="1 is off.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.")
+@all_of(choosing_options)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
 @click.option("--backend", metavar="NAME", help="Such as llamacpp-cpu, or cpu, cuda, metal.")
 @click.option("--device", type=int, metavar="N", help="Index of the backend's device.")
