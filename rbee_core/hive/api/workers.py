@@ -123,7 +123,7 @@ class WorkerRoutes:
     async def retry(self, request: web.Request) -> web.Response:
         """Hold a model back no longer because its workers failed; answers with those it was held back for."""
         wanted = await read_body(request, wire.RetryRequest)
-        tried = self._supervisor.retry(self._canonical(wanted.model_ref))
+        tried = self._supervisor.retry(await self._references.name(wanted.model_ref))
         return json_response(wire.WorkerList(workers=[self._describe(w) for w in tried]))
 
     async def worker_logs(self, request: web.Request) -> web.Response:
