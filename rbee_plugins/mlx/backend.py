@@ -37,7 +37,19 @@ class Mlx(Backend):
 
     name = "mlx"
     formats = frozenset({"mlx"})
-    capabilities = frozenset({"stream", "cancel", "seed", "chat"})
+    capabilities = frozenset({"stream", "cancel", "seed", "chat", "logprobs"})
+    obeys = frozenset(
+        {
+            "frequency_penalty",
+            "presence_penalty",
+            "penalty_window",
+            "logit_bias",
+            "xtc_probability",
+            "xtc_threshold",
+            "min_tokens",
+            "ignore_eos",
+        }
+    )
 
     def __init__(
         self, accelerator: Accelerator | None = None, gpus: Callable[[], Sequence[nvml.Gpu]] = nvml.gpus

@@ -15,6 +15,7 @@ from rbee_core.backend import (
     PromptDone,
     PromptProgress,
     Token,
+    TokenLogprob,
 )
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, RbeeError, shorten
 from rbee_plugins.mlx import memory, runtime
@@ -37,6 +38,9 @@ class MlxEngine(Engine):
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield the answer to `request` token by token."""
         assert threading.get_ident() == self._thread, "MLX belongs to the thread that loaded"
+        size = self._model.vocabulary_size
+        if wrong := [token for token in request.logit_bias if token >= size]:
+            raise InvalidRequest(f"logit_bias names token {wrong[0]}, and this model has {size}, counted from 0")
         prompt = self._prompt_tokens(request)
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
@@ -81,7 +85,7 @@ class MlxEngine(Engine):
     def _decode(self, last: int, request: GenerateRequest, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield up to `limit` tokens, then why it ended; nothing more once cancelled."""
         text = self._model.new_text()
-        for index, token in enumerate(self._model.generate(last, request, limit), 1):
+        for index, (token, likely) in enumerate(self._model.generate(last, request, limit), 1):
             if cancel.is_set():
                 return
             if token in self._model.ends:
@@ -90,8 +94,12 @@ class MlxEngine(Engine):
                 yield Finished("stop")
                 return
             piece = text.add(token)
-            yield Token(piece + text.rest() if index == limit else piece)
+            yield _token(piece + text.rest() if index == limit else piece, likely)
         yield Finished("length")
+
+
+def _token(text: str, likely: tuple[TokenLogprob, ...]) -> Token:
+    return Token(text, likely[0], likely[1:]) if likely else Token(text)
 
 
 def load_engine(model: LocalModel, folder: ModelFolder, context_tokens: int, progress: Progress) -> MlxEngine:

@@ -5,12 +5,13 @@ the one thread that loads.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rbee_core.backend import Accelerator, GenerateRequest, Progress
+from rbee_core.backend import Accelerator, GenerateRequest, Progress, TokenLogprob
 from rbee_plugins.mlx.text import ForeignText, TokenText, pieces
 
 # Optional and untyped dependencies.
@@ -21,8 +22,14 @@ _caches: Any = import_module("mlx_lm.models.cache")
 _sampling: Any = import_module("mlx_lm.sample_utils")
 _tree_flatten: Any = import_module("mlx.utils").tree_flatten
 
-PENALTY_WINDOW_TOKENS = 64
 _LEAST_TOP_P = 1e-6  # mlx-lm reads 0 as "off"; what is meant is the most likely token
+
+
+Chosen = tuple[int, tuple[TokenLogprob, ...]]
+"""A token, and where they are wanted: how likely it was, and then the likeliest ones."""
+
+Processor = Callable[[Any, Any], Any]
+"""What changes logits. The tokens it is given begin with the last one of the prompt."""
 
 
 class GivenUp(Exception):
@@ -92,23 +99,38 @@ class Model:
         if len(tokens) == self._chunk_tokens:
             self._cached.extend(tokens)
 
-    def generate(self, last: int, request: GenerateRequest, limit: int) -> Iterator[int]:
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return len(self._tokenizer)
+
+    def generate(self, last: int, request: GenerateRequest, limit: int) -> Iterator["Chosen"]:
         """Yield up to `limit` tokens that follow the prompt, whose token `last` was not read yet.
 
         The random state is the thread's, so it is set for every request, also for one that wants no seed.
         """
         _mx.random.seed(secrets.randbits(32) if request.seed is None else request.seed)
+        rows: deque[Any] = deque()
         steps = _generate.generate_step(
             _mx.array([last]),
             self._network,
             max_tokens=limit,
             sampler=_sampler(request, len(self._tokenizer)),
-            logits_processors=_penalties(request),
+            logits_processors=_processors(request, self.ends, rows),
             prompt_cache=self._cache,
         )
         with _generate.wired_limit(self._network, [_generate.generation_stream]):
             for token, _ in steps:
-                yield int(token)
+                yield int(token), self._likely(rows.popleft(), int(token), request.logprobs) if rows else ()
+
+    def _likely(self, row: Any, token: int, top: int | None) -> tuple[TokenLogprob, ...]:
+        """Return how likely `token` was, and then the `top` likeliest tokens."""
+        first = [int(one) for one in _mx.argsort(-row)[: top or 0]]
+        return tuple(TokenLogprob(one, self._bytes(one), float(row[one])) for one in (token, *first))
+
+    def _bytes(self, token: int) -> bytes:
+        known = self._piece(token) if self._piece else b""
+        return known or str(self._tokenizer.decode([token])).encode()
 
 
 def load(path: Path, chunk_tokens: int, progress: Progress) -> Model:
@@ -154,12 +176,48 @@ def _sampler(request: GenerateRequest, vocabulary_size: int) -> Any:
         top_p=max(request.top_p, _LEAST_TOP_P),
         min_p=request.min_p,
         top_k=request.top_k if request.top_k < vocabulary_size else 0,
+        xtc_probability=request.xtc_probability,
+        xtc_threshold=request.xtc_threshold,
     )
 
 
-def _penalties(request: GenerateRequest) -> Any:
-    if request.repeat_penalty == 1.0:
-        return None
-    return _sampling.make_logits_processors(
-        repetition_penalty=request.repeat_penalty, repetition_context_size=PENALTY_WINDOW_TOKENS
+def _processors(request: GenerateRequest, ends: frozenset[int], rows: "deque[Any]") -> list[Processor]:
+    """Return what is done to the logits; the model's own log probabilities go into `rows` first, if they are wanted."""
+    window = request.penalty_window
+    penalties: list[Processor] = _sampling.make_logits_processors(
+        repetition_penalty=None if request.repeat_penalty == 1.0 else request.repeat_penalty,
+        repetition_context_size=window,
+        presence_penalty=request.presence_penalty,
+        presence_context_size=window,
+        frequency_penalty=request.frequency_penalty,
+        frequency_context_size=window,
     )
+    made = [_keeping(rows)] if request.logprobs is not None else []
+    made += _sampling.make_logits_processors(logit_bias=dict(request.logit_bias))
+    made += [_of_generated(penalty) for penalty in penalties]
+    if ends and (request.ignore_eos or request.min_tokens):
+        [forbid] = _sampling.make_logits_processors(logit_bias=dict.fromkeys(sorted(ends), float("-inf")))
+        made.append(forbid if request.ignore_eos else _for_the_first(request.min_tokens, forbid))
+    return made
+
+
+def _keeping(rows: "deque[Any]") -> Processor:
+    def keep(_tokens: Any, logits: Any) -> Any:
+        rows.append((logits - _mx.logsumexp(logits, axis=-1, keepdims=True)).squeeze(0))
+        return logits
+
+    return keep
+
+
+def _of_generated(penalty: Processor) -> Processor:
+    def punish(tokens: Any, logits: Any) -> Any:
+        return penalty(tokens[1:], logits) if len(tokens) > 1 else logits
+
+    return punish
+
+
+def _for_the_first(count: int, processor: Processor) -> Processor:
+    def process(tokens: Any, logits: Any) -> Any:
+        return processor(tokens, logits) if len(tokens) <= count else logits
+
+    return process
