@@ -12,7 +12,7 @@ from rbee_kit import __version__ as kit_version
 from rbee_kit.gherkin import CAPABILITY, MANDATORY
 from rbee_kit.subject import Subject
 
-NO_WIRE = "rbee has no wire for it yet, so nothing can be asked"
+NO_SCENARIO = "no scenario asks for it yet"
 
 Outcome = Literal["passed", "failed", "skipped", "undeclared", "not run"]
 Word = Literal["conforms", "does not conform", "was not fully checked"]
@@ -70,7 +70,7 @@ def without_scenarios(parts: Container[str], subject: Subject) -> list[Row]:
             CAPABILITY + word,
             f"{word}{' (declared)' if word in subject.capabilities else ''}",
             outcome="skipped",
-            reason=NO_WIRE,
+            reason=NO_SCENARIO,
         )
         for word in silent
     ]
