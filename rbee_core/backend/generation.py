@@ -23,9 +23,9 @@ class GenerateRequest(Struct, frozen=True):
 
     Ranges are rbee's to enforce: temperature 0..2, top_p and min_p 0..1, top_k ≥ 0 (0 = off), repeat_penalty > 0,
     seed 0..2**32-1 or None for a random one, max_tokens ≥ 1 or None for "as the context allows"; temperature 0 is
-    greedy.
+    greedy. `reuse_prompt` False asks that all of the prompt is computed anew. `request_id` is for logs.
 
-    What follows `seed` needs a word: rbee refuses a request that needs one which the backend does not declare, so
+    What follows `request_id` needs a word: rbee refuses a request that needs one which the backend does not declare, so
     nothing of it may be ignored. Penalties and dry look at the generated tokens, the last `penalty_window` or
     `dry_window`. `logit_bias` adds to the logits of tokens. mirostat 1 or 2 stands in for top_k, top_p, min_p and what
     else leaves tokens out. No end of text comes before `min_tokens`, with `ignore_eos` none at all. `logprobs` asks
@@ -42,6 +42,8 @@ class GenerateRequest(Struct, frozen=True):
     min_p: float = sampling.MIN_P
     repeat_penalty: float = sampling.REPEAT_PENALTY
     seed: int | None = None
+    reuse_prompt: bool = True
+    request_id: str = ""
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     penalty_window: int = sampling.PENALTY_WINDOW
@@ -82,9 +84,15 @@ class PromptProgress(Struct, frozen=True):
 
 
 class PromptDone(Struct, frozen=True):
-    """The prompt is read. Optional, at most once, before the first `Token`; makes prompt token counts exact."""
+    """The prompt is read. Optional, at most once, before the first `Token`; makes prompt token counts exact.
+
+    `cached_tokens` of them were computed for an earlier request and not again; `not_cached` says in half a sentence why
+    it was not more, such as ``differs at token 812``, "" where nothing more could have been.
+    """
 
     prompt_tokens: int
+    cached_tokens: int = 0
+    not_cached: str = ""
 
 
 class TokenLogprob(Struct, frozen=True):

@@ -88,8 +88,10 @@ class Answer:
         end = last[-1]
         if end.error:
             return end.error.code
+        known = [f"{end.cached_tokens} cached"] * bool(end.cached_tokens) + [end.not_cached] * bool(end.not_cached)
+        cached = f" ({', '.join(known)})" if known else ""
         return (
-            f"{end.finish_reason}, {end.prompt_tokens} prompt and {end.total_tokens} generated tokens, "
+            f"{end.finish_reason}, {end.prompt_tokens} prompt{cached} and {end.total_tokens} generated tokens, "
             f"first token after {end.first_token_ms} ms, {end.duration_ms} ms in all, "
             f"prompt {end.prompt_tokens_per_s:.1f} and generation {end.generation_tokens_per_s:.1f} tokens/s"
         )

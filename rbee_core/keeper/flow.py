@@ -67,6 +67,7 @@ class Outcome:
         return {
             "tokens": self.tokens,
             "prompt_tokens": done.prompt_tokens,
+            "cached_tokens": done.cached_tokens,
             "speed_tokens_per_s": self.speed_tokens_per_s,
             "duration_ms": done.duration_ms,
             "first_token_ms": done.first_token_ms,
@@ -289,7 +290,8 @@ class Flow:
         screen.line(f"Speed: {self.outcome.speed_tokens_per_s:.2f} tokens/sec")
         if done.prompt_tokens:
             through = ", through the model's chat template" if done.chat_template else ""
-            screen.line(f"Prompt: {done.prompt_tokens} tokens{through}{_told(done.prompt_tokens_per_s)}")
+            cached = f", {done.cached_tokens} of them cached" if done.cached_tokens else ""
+            screen.line(f"Prompt: {done.prompt_tokens} tokens{cached}{through}{_told(done.prompt_tokens_per_s)}")
         if done.generation_tokens_per_s:
             screen.line(f"Generation: {done.total_tokens} tokens{_told(done.generation_tokens_per_s)}")
         if self.outcome.context_tokens:

@@ -21,6 +21,7 @@ class TextWanted(Choosing):
 
     A prompt is continued. With `chat_template` it is answered instead: ``if_any`` where the model has a chat template,
     ``required`` or not at all. Messages always ask for an answer; with ``required`` a model without a template refuses.
+    With `reuse_prompt` false all of the prompt is computed, whatever of it was computed for an earlier request.
     """
 
     prompt: str | None = None
@@ -29,6 +30,7 @@ class TextWanted(Choosing):
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
     timeout_s: Seconds | None = None
     chat_template: Literal["if_any", "required"] | None = None
+    reuse_prompt: bool = True
 
     def __post_init__(self) -> None:
         """Check what single fields cannot say."""
@@ -148,7 +150,8 @@ class TokenEvent(Lenient, omit_defaults=True):
 class DoneEvent(Lenient):
     """The terminal event of a stream that went well. `duration_ms` is wall time in the worker.
 
-    `chat_template` says that the request went through the model's chat template.
+    `chat_template` says that the request went through the model's chat template. `cached_tokens` of the prompt were
+    computed for an earlier request; `not_cached` says in half a sentence why it was not more.
     """
 
     done: bool
@@ -158,6 +161,8 @@ class DoneEvent(Lenient):
     prompt_tokens: int = 0
     first_token_ms: int = 0
     chat_template: bool = False
+    cached_tokens: int = 0
+    not_cached: str = ""
 
 
 class StreamEvent(Lenient):
@@ -173,6 +178,8 @@ class StreamEvent(Lenient):
     prompt_tokens: int = 0
     first_token_ms: int = 0
     chat_template: bool = False
+    cached_tokens: int = 0
+    not_cached: str = ""
     error: ErrorObject | None = None
     waiting: Waiting | None = None
     worker_id: str = ""

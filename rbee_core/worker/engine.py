@@ -149,7 +149,8 @@ class Generation:
 
     def _produce(self, engine: Engine) -> wire.DoneEvent:
         stops, stopped, reason = StopFinder(self.request.stop), False, ""
-        tokens = prompt_tokens = first_ms = 0
+        tokens = first_ms = 0
+        prompt = PromptDone(0)
         wanted = generate_request(self.request, self._template)
         events = engine.generate(wanted, self.cancel)
         try:
@@ -166,7 +167,7 @@ class Generation:
                 elif isinstance(event, PromptProgress):
                     self._tell_prompt(event)
                 else:
-                    prompt_tokens = event.prompt_tokens
+                    prompt = event
                 if reason:
                     break
         finally:
@@ -177,7 +178,8 @@ class Generation:
             self._send(wire.TokenEvent(token=rest, index=tokens - 1))
         return wire.DoneEvent(
             done=True, total_tokens=tokens, duration_ms=self._elapsed_ms(), finish_reason=reason,
-            prompt_tokens=prompt_tokens, first_token_ms=first_ms,
+            prompt_tokens=prompt.prompt_tokens, first_token_ms=first_ms,
+            cached_tokens=prompt.cached_tokens, not_cached=prompt.not_cached,
             chat_template=bool(wanted.messages and self._template),
         )  # fmt: skip
 
@@ -354,7 +356,9 @@ def _checked(event: object) -> EngineEvent:
         case Token(text=str(text)):
             if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                 raise TypeError(f"generate yielded {event!r}: half a character")
-        case PromptProgress(done_tokens=int(), total_tokens=int()) | PromptDone(prompt_tokens=int()):
+        case PromptProgress(done_tokens=int(), total_tokens=int()):
+            pass
+        case PromptDone(prompt_tokens=int(), cached_tokens=int(), not_cached=str()):
             pass
         case Finished(reason="stop" | "length"):
             pass

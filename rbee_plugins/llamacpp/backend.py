@@ -27,14 +27,15 @@ from rbee_plugins.llamacpp import builds, memory
 
 _SPIN_VARIABLES = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
 _PADDING_BYTES = 1 << 20  # llama.cpp maps all of a file: minutes, for one that is mostly nothing
-_SLOTS = 1  # the engine computes one request at a time, whatever number of slots was asked for
 
 
 class LlamaCpp(Backend):
     """What the llama.cpp backends have in common: the engine, and how many layers leave the processor."""
 
     formats = frozenset({"gguf"})
-    capabilities = frozenset({"stream", "cancel", "seed", "chat", "samplers", "logprobs", "grammar", "json_schema"})
+    capabilities = frozenset(
+        {"stream", "cancel", "seed", "chat", "batching", "samplers", "logprobs", "grammar", "json_schema"}
+    )
     gpu_layers: ClassVar[int] = -1  # all of them
     maps_weights: ClassVar[bool] = False  # whether they stay in the mapped file; a GPU gets a copy or wires them down
     driver_bytes: ClassVar[int] = 0
@@ -62,7 +63,7 @@ class LlamaCpp(Backend):
         split = header.metadata.get("split.count", 1) != 1
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
-        need = memory.estimate(header, context, _SLOTS, weights)
+        need = memory.estimate(header, context, max(1, options.slots), weights)
         mapped_bytes = weights if self.maps_weights else 0
         return replace(need, compute_bytes=need.compute_bytes + self.driver_bytes, mapped_bytes=mapped_bytes)
 
@@ -80,6 +81,7 @@ class LlamaCpp(Backend):
             context_tokens=memory.context_tokens(header, options.context_tokens),
             threads=options.threads or default_threads(),
             gpu_layers=self.gpu_layers,
+            slots=max(1, options.slots),
             chunk_tokens=memory.chunk_tokens(header, on_cpu=self.gpu_layers == 0),
         )
         return load_engine(model, header, settings, progress)

@@ -1,12 +1,11 @@
-"""Generates text with a loaded llama.cpp model, one request at a time.
+"""The face of a loaded llama.cpp model: requests in, text out, in any number of threads.
 
-Owns the order of things: prompt, prefill, sampling, characters. Device choice arrives in `EngineSettings`, so that
-every llama.cpp backend shares this engine; the native calls are `native`'s.
+Owns what is done for one request beside the computing: its prompt, its limits, whole characters. The computing of all
+of them is the loop's. Device choice arrives in `EngineSettings`, so that every llama.cpp backend shares this engine.
 """
 
 import codecs
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rbee_core.backend import (
@@ -27,11 +26,14 @@ from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, sho
 from rbee_plugins.llamacpp import native
 from rbee_plugins.llamacpp.chat import ChatTemplate
 from rbee_plugins.llamacpp.choosing import Samplers
+from rbee_plugins.llamacpp.loop import Event, Job, Loop, Made, Read, Ready
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS
 from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
-_SLOW_STEP_S = 0.1  # a model this slow is asked to abort within a token, not only between tokens
+
+ALONE_TOKENS = 64
+"""Of a prompt that is computed by itself, at once: how they are grouped must not depend on who else is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,54 +43,72 @@ class EngineSettings:
     context_tokens: int
     threads: int
     gpu_layers: int = 0
+    slots: int = 1
     chunk_tokens: int = BATCH_TOKENS
 
 
 class LlamaCppEngine(Engine):
-    """One model with one context."""
+    """One model with one context, which all its requests share. `generate` may run in any number of threads."""
 
-    def __init__(
-        self,
-        model: native.NativeModel,
-        context: native.Context,
-        chat: ChatTemplate,
-        info: EngineInfo,
-        chunk_tokens: int,
-    ) -> None:
+    def __init__(self, model: native.NativeModel, loop: Loop, chat: ChatTemplate, info: EngineInfo) -> None:
         self._model = model
-        self._context = context
-        self._chunk_tokens = chunk_tokens
         self._chat = chat
         self._info = info
         self._samplers = Samplers(model)
-        self._held: list[int] = []  # the tokens whose computed state the context holds
+        self._loop = loop
 
     def info(self) -> EngineInfo:
         """Return what was loaded."""
         return self._info
 
     def close(self) -> None:
-        """Free the native memory."""
+        """End the loop and free the native memory."""
+        self._loop.close()
         self._samplers.close()
-        self._context.close()
         self._model.close()
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
-        """Yield the answer to `request` token by token."""
+        """Yield the answer to `request` token by token. One with a seed is computed by itself, and from nothing."""
         prompt = self._prompt_tokens(request, cancel)
         if cancel.is_set():
             return
         room = self._info.context_tokens - len(prompt)
-        limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        sampler = self._samplers.build(request)
+        alone = request.seed is not None
+        job = Job(
+            prompt,
+            limit=room if request.max_tokens is None else min(room, request.max_tokens),
+            chooser=self._samplers.build(request),
+            cancel=cancel,
+            alone=alone,
+            reuse=request.reuse_prompt and not alone,
+            logprobs=request.logprobs,
+            request_id=request.request_id,
+        )
+        events = self._loop.submit(job)
         try:
-            self._context.abort_when(cancel.is_set)
-            if (yield from self._prefill(prompt, cancel, reuse=request.seed is None and request.temperature > 0)):
-                yield PromptDone(len(prompt))
-                yield from self._decode(sampler, limit, request.logprobs, cancel)
+            yield from self._answer(events, cancel)
         finally:
-            self._context.abort_when(None)
-            sampler.close()
+            events.close()
+
+    def _answer(self, events: Iterator[Event], cancel: CancelToken) -> Iterator[EngineEvent]:
+        """Turn what the loop says into text; a character is whole before it is yielded."""
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        for event in events:
+            if cancel.is_set():
+                return
+            if isinstance(event, Made):
+                text = decode(self._model.piece(event.token), event.last)
+                yield self._samplers.token(text, event.token, event.likely)
+            elif isinstance(event, Read):
+                yield PromptProgress(event.done, event.total)
+            elif isinstance(event, Ready):
+                yield PromptDone(event.total, event.cached, event.why)
+            elif event.error is not None:
+                raise event.error
+            elif event.reason != "cancelled":
+                if rest := decode(b"", True):
+                    yield Token(rest)
+                yield Finished(event.reason)
 
     def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
         """Return the prompt's tokens; only some of them once cancelled."""
@@ -129,76 +149,6 @@ class LlamaCppEngine(Engine):
         written = bool(bos) and text.startswith(bos)
         return text, self._model.adds_bos() and not written
 
-    def _prefill(self, prompt: list[int], cancel: CancelToken, *, reuse: bool) -> Generator[PromptProgress, None, bool]:
-        """Compute the prompt, telling between its chunks how far it is; return False if that was cancelled.
-
-        With `reuse`, what it shares with the last request is not computed again: a conversation goes on without its
-        beginning being read anew. Not for those who expect the same text again, as how tokens are grouped shows in
-        the last bits of the result.
-        """
-        kept = shared(self._held, prompt[:-1]) if reuse else 0
-        kept = kept if self._context.keep(kept) else 0
-        self._held = prompt[:kept]
-        for start in range(kept, len(prompt), self._chunk_tokens):
-            if cancel.is_set():
-                return False
-            chunk = prompt[start : start + self._chunk_tokens]
-            status = self._context.read(chunk)
-            if status == native.ABORTED:
-                return False
-            if status == native.NO_ROOM:
-                raise PromptTooLong(prompt_tokens=len(prompt), context_tokens=self._info.context_tokens)
-            self._held += chunk
-            if len(self._held) < len(prompt):
-                yield PromptProgress(len(self._held), len(prompt))
-        return True
-
-    def _decode(
-        self, sampler: native.Sampler, limit: int, logprobs: int | None, cancel: CancelToken
-    ) -> Iterator[EngineEvent]:
-        """Yield up to `limit` tokens, then why it ended; nothing more once cancelled."""
-        model = self._model
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        status = native.DECODED
-        for index in range(1, limit + 1):
-            if cancel.is_set():
-                return
-            token = sampler.choose(self._context)
-            if model.is_end(token):
-                if rest := decode(b"", True):
-                    yield Token(rest)
-                yield Finished("stop")
-                return
-            likely = None if logprobs is None else sampler.logprobs(self._context, -1, token, logprobs)
-            last = index == limit or sampler.ended
-            yield self._samplers.token(decode(model.piece(token), last), token, likely)
-            if sampler.ended:
-                yield Finished("stop")
-                return
-            if index < limit:
-                status = self._first_step(token) if index == 1 else self._context.step(token)
-                if status == native.DECODED:
-                    self._held.append(token)
-            if status == native.ABORTED:
-                return
-            if status == native.NO_ROOM:
-                break
-        yield Finished("length")
-
-    def _first_step(self, token: int) -> int:
-        """Compute one token, and stop asking for aborts within tokens if that was quick."""
-        started = time.monotonic()
-        status = self._context.step(token)
-        if time.monotonic() - started < _SLOW_STEP_S:
-            self._context.abort_when(None)
-        return status
-
-
-def shared(tokens: list[int], others: list[int]) -> int:
-    """Return how many tokens both begin with."""
-    pairs = zip(tokens, others, strict=False)
-    return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(tokens), len(others)))
-
 
 def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings, progress: Progress) -> LlamaCppEngine:
     """Load `model`, whose checked header is `header`. Raises `ModelLoadFailed` with llama.cpp's own reason."""
@@ -212,14 +162,15 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
             raise _load_failed(model, str(error), loading, errors.lines) from error
     info = EngineInfo(
         context_tokens=context.tokens,
-        slots=1,
+        slots=settings.slots,
         architecture=header.architecture,
         accelerator=loaded.accelerator,
         chat_template=bool(header.chat_template),
     )
     bos, eos = loaded.special_texts()
     progress(1.0, "ready")
-    return LlamaCppEngine(loaded, context, ChatTemplate(header.chat_template, bos, eos), info, settings.chunk_tokens)
+    loop = Loop(loaded, context, settings.chunk_tokens, min(ALONE_TOKENS, settings.chunk_tokens))
+    return LlamaCppEngine(loaded, loop, ChatTemplate(header.chat_template, bos, eos), info)
 
 
 def _open(
@@ -230,7 +181,11 @@ def _open(
         if not loading.report(_WEIGHTS_SHARE, "making the context"):
             raise native.NativeError("the load was given up")  # noqa: TRY301  # one way out for all failures
         context = native.Context(
-            loaded, tokens=settings.context_tokens, batch_tokens=BATCH_TOKENS, threads=settings.threads
+            loaded,
+            tokens=settings.context_tokens,
+            batch_tokens=BATCH_TOKENS,
+            threads=settings.threads,
+            sequences=settings.slots,
         )
     except BaseException:
         loaded.close()

@@ -51,11 +51,11 @@ def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int) -
 
     An upper bound for models whose layers look back only a little way: they are counted as if all saw everything.
     """
-    padded = -(-context // _CONTEXT_STEP) * _CONTEXT_STEP * slots
+    padded = -(-context // _CONTEXT_STEP) * _CONTEXT_STEP
     return Estimate(
         weights_bytes=weights_bytes,
-        kv_cache_bytes=padded * _cache_values_per_token(header) * _CACHE_VALUE_BYTES,
-        compute_bytes=_compute_bytes(header, padded),
+        kv_cache_bytes=slots * padded * _cache_values_per_token(header) * _CACHE_VALUE_BYTES,
+        compute_bytes=_compute_bytes(header, padded, slots),
         context_tokens=context,
     )
 
@@ -68,9 +68,9 @@ def _cache_values_per_token(header: GgufHeader) -> int:
     return sum(header.kv_head_counts) * (key + value)
 
 
-def _compute_bytes(header: GgufHeader, padded_context: int) -> int:
-    """Activations of one batch as f32, its attention mask as f16, one row of logits, and what is always there."""
+def _compute_bytes(header: GgufHeader, padded_context: int, slots: int) -> int:
+    """Activations of one batch as f32, its attention mask as f16, a row of logits a slot, and what is always there."""
     activations = BATCH_TOKENS * 4 * (7 * header.embedding_length + 2 * header.feed_forward_length)
     mask = BATCH_TOKENS * 2 * padded_context
-    vocabulary = header.vocabulary_size * (_TOKEN_BYTES + 4)
+    vocabulary = header.vocabulary_size * (_TOKEN_BYTES + 4 * slots)
     return _RUNTIME_BYTES + activations + mask + vocabulary

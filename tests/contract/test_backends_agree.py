@@ -16,18 +16,20 @@ CERTAIN = [("a b c d e f g h i", 6), ("The alphabet: A, B, C, D, E, F, G,", 4)]
 
 def logit_margins(engine, prompt: str, steps: int) -> list[float]:
     """Return how far the best token is ahead of the second, along llama.cpp's greedy path."""
+    from rbee_plugins.llamacpp import native
     from rbee_plugins.llamacpp.native.library import lib
 
-    model, context, margins = engine._model, engine._context, []
-    context.keep(0)
-    context.abort_when(None)
-    context.read(model.tokenize(prompt, add_special=True))
-    for _ in range(steps):
+    model, margins = engine._model, []
+    context = native.Context(model, tokens=256, batch_tokens=256, threads=2)
+    tokens = model.tokenize(prompt, add_special=True)
+    context.decode([native.Part(0, 0, tokens, rows=1)])
+    for position in range(len(tokens), len(tokens) + steps):
         row = lib.llama_get_logits_ith(context.handle, -1)
         logits = list((ctypes.c_float * model.vocabulary_size).from_address(ctypes.addressof(row.contents)))
         best, second = sorted(logits)[-1:-3:-1]
         margins.append(best - second)
-        context.step(logits.index(best))
+        context.decode([native.Part(0, position, [logits.index(best)], rows=1)])
+    context.close()
     return margins
 
 

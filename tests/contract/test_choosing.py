@@ -117,17 +117,18 @@ def test_likelihoods_are_of_before_anything_was_forbidden(llamacpp, tokens):
 
 
 def test_all_likelihoods_add_up_to_one(llamacpp):
+    from rbee_plugins.llamacpp import native
     from rbee_plugins.llamacpp.native import logits
 
     engine = llamacpp.engine
     sampler = engine._samplers.build(GenerateRequest(prompt="x", logprobs=1, seed=1))
-    engine._context.keep(0)
-    engine._context.read(engine._model.tokenize(STORY, add_special=True))
-    sampler.choose(engine._context)
+    context = native.Context(engine._model, tokens=256, batch_tokens=256, threads=2)
+    context.decode([native.Part(0, 0, engine._model.tokenize(STORY, add_special=True), rows=1)])
+    sampler.choose(context)
     everything = logits.likely(sampler._kept, 0, engine._model.vocabulary_size)[1]
     assert sum(math.exp(logprob) for _, logprob in everything) == pytest.approx(1)
     sampler.close()
-    engine._held = []
+    context.close()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -79,13 +79,11 @@ ALPHABET = "The alphabet: A, B, C, D, E, F, G,"
 SURE = {"max_tokens": 4, "temperature": 0.01}  # as good as greedy, without being that
 
 
-@pytest.fixture
-def read(engine, monkeypatch):
-    """The tokens that were computed as prompts."""
-    seen: list[int] = []
-    real = engine._context.read
-    monkeypatch.setattr(engine._context, "read", lambda tokens: seen.extend(tokens) or real(tokens))
-    return seen
+def cached(engine, prompt, **wanted):
+    """Return how many tokens of a prompt were computed for an earlier request, and why not more."""
+    request = GenerateRequest(prompt=prompt, **SURE | wanted)
+    [told] = [event for event in events(engine, request) if isinstance(event, PromptDone)]
+    return told.cached_tokens, told.not_cached
 
 
 def written(engine, prompt, **wanted):
@@ -94,26 +92,28 @@ def written(engine, prompt, **wanted):
     )
 
 
-def test_what_a_prompt_shares_with_the_last_request_is_not_computed_again(engine, read):
+def test_what_a_prompt_shares_with_an_earlier_request_is_not_computed_again(engine):
     first = written(engine, ALPHABET, seed=1)
-    whole = list(read)
-    read.clear()
+    count = len(engine._model.tokenize(ALPHABET, add_special=True))
+    assert cached(engine, ALPHABET) == (count - 1, "")
     assert written(engine, ALPHABET) == first
-    assert read == whole[-1:]
-    read.clear()
     longer = ALPHABET + first + " and so on to"
-    tokens = engine._model.tokenize(longer, add_special=True)
     again = written(engine, longer)
-    assert len(read) < len(tokens) // 2
+    assert cached(engine, longer)[0] > count
     assert written(engine, longer, seed=1) == again
-    assert read[-len(tokens) :] == tokens
 
 
-@pytest.mark.parametrize("fixed", [{"seed": 5}, {"temperature": 0}])
-def test_who_wants_the_same_text_again_has_all_of_the_prompt_computed(engine, read, fixed):
+def test_what_differs_early_says_where(engine):
+    written(engine, ALPHABET, max_tokens=1)
+    told = cached(engine, ALPHABET.replace("G,", "Q,") + " and more")
+    assert told[0] > 0
+    assert told[1] == f"differs at token {told[0]}"
+
+
+@pytest.mark.parametrize("fixed", [{"seed": 5}, {"reuse_prompt": False}])
+def test_who_wants_all_of_the_prompt_computed_gets_that(engine, fixed):
     for _ in range(2):
-        written(engine, ALPHABET, **fixed)
-    assert read[: len(read) // 2] == read[len(read) // 2 :]
+        assert cached(engine, ALPHABET, **fixed) == (0, "asked not to")
 
 
 def test_another_prompt_after_a_cancelled_one_is_not_disturbed(engine):
@@ -129,10 +129,14 @@ def test_another_prompt_after_a_cancelled_one_is_not_disturbed(engine):
 
 
 def test_n1_a_long_prompt_tells_between_its_chunks_how_far_it_is(engine):
-    prompt = "hello " * 700
+    from rbee_plugins.llamacpp.engine import ALONE_TOKENS
+
+    prompt = "hello " * 100
     total = len(engine._model.tokenize(prompt, add_special=True))
     found = events(engine, GenerateRequest(prompt=prompt, max_tokens=1, seed=1))
-    assert found[: found.index(PromptDone(total))] == [PromptProgress(n, total) for n in range(512, total, 512)]
+    assert found[: found.index(PromptDone(total, 0, "asked not to"))] == [
+        PromptProgress(n, total) for n in range(ALONE_TOKENS, total, ALONE_TOKENS)
+    ]
 
 
 @pytest.mark.parametrize(("weights_bytes", "tokens"), [(0, 512), (4_000_000_000, 512), (40_000_000_000, 64)])
@@ -171,7 +175,8 @@ def test_cancel_ends_a_long_prompt_within_its_first_chunk(engine):
     assert cancel.left > -60, "the native code went on asking instead of stopping"
 
 
-def test_cancel_is_seen_within_one_slow_token(engine):
+def test_cancel_is_seen_within_one_slow_token(engine, monkeypatch):
+    monkeypatch.setattr("rbee_plugins.llamacpp.loop.SLOW_CALL_S", -1)
     cancel = CancelAtCall(10**9)
     stream = engine.generate(STORY, cancel)
     assert isinstance(next(stream), PromptDone)
@@ -192,6 +197,7 @@ def test_a_character_that_the_models_end_cuts_is_flushed(engine, monkeypatch):
     monkeypatch.setattr(engine._model, "piece", lambda _token: b"\xf0\x9f")
     ends = iter([False, True])
     monkeypatch.setattr(engine._model, "is_end", lambda _token: next(ends))
+    monkeypatch.setattr(engine._loop, "_ends", {})
     assert events(engine, STORY)[1:] == [Token(""), Token("\ufffd"), Finished("stop")]
 
 
@@ -200,20 +206,6 @@ def test_a_prompt_in_any_script_survives_the_round_trip(engine):
     tokens = engine._model.tokenize(prompt, add_special=False)
     assert b"".join(engine._model.piece(t) for t in tokens).decode() == prompt
     assert engine._model.tokenize("\ud800", add_special=False)
-
-
-def test_a_full_context_ends_with_length(engine, monkeypatch):
-    from rbee_plugins.llamacpp import native
-
-    monkeypatch.setattr(engine._model, "is_end", lambda _token: False)
-    monkeypatch.setattr(engine._context, "read", lambda _tokens: 0)
-    monkeypatch.setattr(engine._context, "step", lambda _token: 0)
-    sampler = type("Fixed", (), {"ended": False, "choose": lambda *_: 100, "close": lambda _self: None})
-    monkeypatch.setattr(native, "Sampler", lambda *_: sampler())
-    answer = events(engine, GenerateRequest(prompt="hello " * 2000))
-    [prompt_tokens] = [event.prompt_tokens for event in answer if isinstance(event, PromptDone)]
-    assert answer[-1] == Finished("length")
-    assert sum(isinstance(event, Token) for event in answer) == CONTEXT - prompt_tokens
 
 
 def test_a_truncated_file_is_refused(model, tmp_path):

@@ -104,6 +104,7 @@ RANGES: list[tuple[str, list[object], list[object]]] = [
     ("timeout_s", [0, -1, 86_401], [0.1, None]),
     ("request_id", ["", "a b", "a\n", "é", "x" * 65, "../x"], ["a-B_9", None]),
     ("prompt", ["", "  \n"], ["x"]),
+    ("reuse_prompt", [0, "no", None], [True, False]),
     ("chat_template", ["", "never", True], ["if_any", "required", None]),
 ]
 REFUSED = [(name, value) for name, refused, _ in RANGES for value in refused]

@@ -1,10 +1,10 @@
 """The only place that calls llama.cpp: a loaded model, its context and its samplers, as a few typed classes.
 
 Owns the native memory and the callbacks that native code holds pointers to. Knows nothing of requests, chat or
-text: tokens in, tokens out. Everything here belongs to one thread at a time.
+text: tokens in, tokens out. A context belongs to one thread at a time, a model to any number.
 """
 
-from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Context
+from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Context, Part
 from rbee_plugins.llamacpp.native.library import LastErrors, NativeError
 from rbee_plugins.llamacpp.native.model import NativeModel, Vocabulary, accelerator_of
 from rbee_plugins.llamacpp.native.samplers import Likely, Sampler
@@ -18,6 +18,7 @@ __all__ = [
     "Likely",
     "NativeError",
     "NativeModel",
+    "Part",
     "Sampler",
     "Vocabulary",
     "accelerator_of",

@@ -1,6 +1,8 @@
-"""A model's working memory: computing tokens, forgetting them, stopping."""
+"""A model's working memory: computing tokens of several sequences in one call, forgetting them, stopping."""
 
+import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rbee_plugins.llamacpp.native.library import NativeError, lib
@@ -8,61 +10,93 @@ from rbee_plugins.llamacpp.native.model import NativeModel
 
 DECODED, NO_ROOM, ABORTED = 0, 1, 2
 
+_STEP = 256  # llama.cpp rounds the room of a sequence up to a multiple of this
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens of one sequence from `position` on; of the last `rows` of them, what may follow is wanted."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    rows: int = 0
+
 
 class Context:
-    """The memory of one request, and the last row of logits. `close` frees it; nothing may be called afterwards."""
+    """The memory of `sequences` texts of `tokens` each, and the wanted rows of the last call.
 
-    def __init__(self, model: NativeModel, *, tokens: int, batch_tokens: int, threads: int) -> None:
-        """Reserve the memory for one request of `tokens`."""
+    Every sequence has its own part of the memory: what one holds does not show in the numbers of another. One thread
+    at a time; `close` frees it, and nothing may be called afterwards.
+    """
+
+    def __init__(self, model: NativeModel, *, tokens: int, batch_tokens: int, threads: int, sequences: int = 1) -> None:
+        """Reserve the memory."""
         self._abort: Any = None
-        self._next_token = (lib.llama_token * 1)()
-        self._next_batch = lib.llama_batch_get_one(self._next_token, 1)
         params = lib.llama_context_default_params()
-        params.n_ctx = tokens
+        params.n_ctx = -(-tokens // _STEP) * _STEP * sequences
+        params.n_seq_max = sequences
+        params.kv_unified = False
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_threads = params.n_threads_batch = threads
-        params.n_outputs_max = 1  # one row of logits instead of one for each prompt token
+        params.n_outputs_max = sequences  # rows of logits, instead of one for each prompt token
         params.swa_full = False  # saves memory; what a sliding window has left behind cannot be kept, see `keep`
         params.offload_kqv = params.op_offload = model.accelerator != "cpu"
         params.no_perf = True
         self.handle: int | None = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise NativeError("llama.cpp cannot make a context for it")
+        self.batch_tokens, self.sequences = batch_tokens, sequences
+        self._memory: Any = lib.llama_get_memory(self.handle)
+        self._batch = _Batch(batch_tokens)
 
     @property
     def tokens(self) -> int:
-        """The context's real size, which llama.cpp may have rounded up."""
-        return int(lib.llama_n_ctx(self.handle))
+        """How many tokens each sequence really has room for: llama.cpp may have rounded up."""
+        return int(lib.llama_n_ctx_seq(self.handle))
 
-    def keep(self, count: int) -> bool:
+    def keep(self, sequence: int, count: int) -> bool:
         """Forget all but the first `count` tokens; return False where that cannot be done, and all are forgotten.
 
         Memories with a window have lost their beginning, recurrent ones cannot go back.
         """
-        memory = lib.llama_get_memory(self.handle)
-        whole = count > 0 and lib.llama_memory_seq_pos_min(memory, 0) == 0
-        if whole and lib.llama_memory_seq_rm(memory, 0, count, -1):
+        whole = count > 0 and lib.llama_memory_seq_pos_min(self._memory, sequence) == 0
+        if whole and lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
             return True
-        lib.llama_memory_clear(memory, False)
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
 
-    def read(self, tokens: Sequence[int]) -> int:
-        """Compute a chunk of prompt, at most one batch. Returns `DECODED`, `NO_ROOM` or `ABORTED`."""
-        chunk = (lib.llama_token * len(tokens))(*tokens)
-        return self._checked(lib.llama_decode(self.handle, lib.llama_batch_get_one(chunk, len(tokens))))
+    def save(self, sequence: int) -> bytes:
+        """Return what `sequence` holds, for `restore`; empty if it cannot be had."""
+        state = ctypes.create_string_buffer(lib.llama_state_seq_get_size(self.handle, sequence))
+        place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
+        return state.raw if lib.llama_state_seq_get_data(self.handle, place, len(state), sequence) else b""
 
-    def step(self, token: int) -> int:
-        """Compute what follows one more token. Returns as `read` does."""
-        self._next_token[0] = token
-        return self._checked(lib.llama_decode(self.handle, self._next_batch))
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Let `sequence` hold what was saved, and nothing else; return False if that failed, and it holds nothing."""
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        place = ctypes.cast(ctypes.c_char_p(state), ctypes.POINTER(ctypes.c_uint8))
+        if state and lib.llama_state_seq_set_data(self.handle, place, len(state), sequence):
+            return True
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return False
 
-    def _checked(self, status: int) -> int:
+    def decode(self, parts: Sequence[Part]) -> int:
+        """Compute `parts`, at most `batch_tokens` in all. Returns `DECODED`, `NO_ROOM` or `ABORTED`.
+
+        `NO_ROOM` changes nothing; after `ABORTED` it is open which of the tokens were computed.
+        """
+        status = lib.llama_decode(self.handle, self._batch.filled(parts))
         if status < 0 or status > ABORTED:
             raise NativeError(f"llama_decode failed with {status}")
         return status
 
+    def clear(self) -> None:
+        """Forget everything."""
+        lib.llama_memory_clear(self._memory, False)
+
     def abort_when(self, is_wanted: Callable[[], bool] | None) -> None:
-        """Let `read` and `step` ask between two operations of the graph whether to stop; None ends the asking.
+        """Let `decode` ask between two operations of the graph whether to stop; None ends the asking.
 
         Costs a call into Python for each of about 30 operations a layer: too much for every token.
         """
@@ -75,6 +109,41 @@ class Context:
         if self.handle:
             lib.llama_free(self.handle)
         self.handle = None
+
+
+class _Batch:
+    """The arrays that llama.cpp reads tokens from; filled anew for each call, allocated once."""
+
+    def __init__(self, size: int) -> None:
+        self._tokens = (lib.llama_token * size)()
+        self._positions = (lib.llama_pos * size)()
+        self._wanted = (ctypes.c_int8 * size)()
+        self._counts = (ctypes.c_int32 * size)(*[1] * size)
+        self._sequences = (lib.llama_seq_id * size)()
+        width, start = ctypes.sizeof(lib.llama_seq_id), ctypes.addressof(self._sequences)
+        pointer: Any = getattr(ctypes, "POINTER")(lib.llama_seq_id)  # noqa: B009  # else its type is a riddle
+        self._lists: Any = (pointer * size)(*[ctypes.cast(start + n * width, pointer) for n in range(size)])
+        self._batch: Any = lib.llama_batch(
+            n_tokens=0,
+            token=self._tokens,
+            embd=None,
+            pos=self._positions,
+            n_seq_id=self._counts,
+            seq_id=self._lists,
+            logits=self._wanted,
+        )
+
+    def filled(self, parts: Sequence[Part]) -> Any:
+        end = 0
+        for part in parts:
+            start, end = end, end + len(part.tokens)
+            count = end - start
+            self._tokens[start:end] = part.tokens
+            self._positions[start:end] = range(part.position, part.position + count)
+            self._sequences[start:end] = [part.sequence] * count
+            self._wanted[start:end] = [0] * (count - part.rows) + [1] * part.rows
+        self._batch.n_tokens = end
+        return self._batch
 
 
 def _abort_callback(is_wanted: Callable[[], bool]) -> Any:

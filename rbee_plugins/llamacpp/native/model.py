@@ -46,7 +46,7 @@ class NativeModel:
             raise NativeError("llama.cpp does not accept the file")
         self.vocabulary_handle: int = lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = lib.llama_vocab_n_tokens(self.vocabulary_handle)
-        self._piece = ctypes.create_string_buffer(_PIECE_BYTES)
+        self._pieces: dict[int, bytes] = {}
 
     def tokenize(self, text: str | bytes, *, add_special: bool) -> list[int]:
         """Return the tokens of `text`; `add_special` puts those in front that the model wants (often BOS)."""
@@ -87,11 +87,16 @@ class NativeModel:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes `token` stands for; may end within a character. A special one has none unless asked for."""
-        size = lib.llama_token_to_piece(self.vocabulary_handle, token, self._piece, len(self._piece), 0, special)
-        if size < 0:
-            self._piece = ctypes.create_string_buffer(-size)
-            size = lib.llama_token_to_piece(self.vocabulary_handle, token, self._piece, -size, 0, special)
-        return self._piece.raw[:size]
+        if special:
+            return self._read_piece(token, _PIECE_BYTES, special=True)
+        if (known := self._pieces.get(token)) is None:
+            known = self._pieces[token] = self._read_piece(token, _PIECE_BYTES, special=False)
+        return known
+
+    def _read_piece(self, token: int, room: int, *, special: bool) -> bytes:
+        piece = ctypes.create_string_buffer(room)
+        size = lib.llama_token_to_piece(self.vocabulary_handle, token, piece, room, 0, special)
+        return piece.raw[:size] if size >= 0 else self._read_piece(token, -size, special=special)
 
     def close(self) -> None:
         """Free the model. Harmless when done twice."""

@@ -1,0 +1,135 @@
+"""Which tokens the next call of llama.cpp computes. Pure: no native calls, no clock, no threads.
+
+A call carries one token of every request that generates, and prompt tokens of those that wait: as many as the pace
+allows, shared fairly. A request that is computed by itself gets calls of its own, in turns with everybody else.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+GAP = 4.0
+"""How many times its usual pause a text may pause while others' prompts are read; below the promised 5, for noise."""
+
+FEWEST_TOKENS = 8
+"""Of prompts in a call, however slow they are: every request gets on."""
+
+FIRST_TOKENS = 16
+"""Of prompts in a call beside others while nothing was measured yet."""
+
+_NEW = 0.25  # the weight of the newest measurement
+
+
+class Lane(Protocol):
+    """A request as the planner sees it: how many tokens of its prompt are not computed yet, 0 once it generates."""
+
+    @property
+    def unread(self) -> int:
+        """Prompt tokens that are still to be computed."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may be in its calls, so that its numbers depend on nobody."""
+        ...
+
+
+L = TypeVar("L", bound=Lane)
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Generic[L]):
+    """So many tokens of this request are in the call."""
+
+    lane: L
+    tokens: int
+
+
+class Pace:
+    """How many prompt tokens may ride along with those who generate: learned from how long calls took."""
+
+    def __init__(self, most_tokens: int) -> None:
+        self._most = most_tokens
+        self._step_s: dict[int, float] = {}  # by how many generate: a call without prompt tokens
+        self._token_s = 0.0  # what each prompt token adds
+
+    def room(self, generating: int) -> int:
+        """Return the number of prompt tokens for a call beside `generating` others."""
+        if not generating:
+            return self._most
+        step_s = self.step_s(generating)
+        if not step_s or not self._token_s:
+            return min(FIRST_TOKENS, self._most)
+        return max(min(FEWEST_TOKENS, self._most), min(self._most, int((GAP - 1) * step_s / self._token_s)))
+
+    def step_s(self, generating: int) -> float:
+        """Return the seconds of a call without prompt tokens for so many, or for the nearest number; 0.0 if unknown."""
+        known = self._step_s
+        return known[min(known, key=lambda count: abs(count - generating))] if known else 0.0
+
+    def expected_s(self, generating: int, prompt_tokens: int) -> float:
+        """Return how long a call will take, infinite while that is not known."""
+        step_s = self.step_s(generating) if generating else 0.0
+        if (generating and not step_s) or (prompt_tokens and not self._token_s):
+            return math.inf
+        return step_s + prompt_tokens * self._token_s
+
+    def took(self, seconds: float, generating: int, prompt_tokens: int) -> None:
+        """Learn from a call."""
+        if not prompt_tokens:
+            self._step_s[generating] = _mixed(self._step_s.get(generating, 0.0), seconds)
+        elif prompt_tokens >= FEWEST_TOKENS:
+            extra_s = seconds - (self.step_s(generating) if generating else 0.0)
+            self._token_s = _mixed(self._token_s, max(extra_s, 0.0) / prompt_tokens)
+
+
+class Planner(Generic[L]):
+    """Takes turns and shares room. One for a loop's whole life."""
+
+    def __init__(self, batch_tokens: int, alone_tokens: int) -> None:
+        self._batch = batch_tokens
+        self._alone = alone_tokens
+        self._last: L | None = None  # whose turn it was; None for those that share
+        self._rotation = 0
+
+    def plan(self, lanes: Sequence[L], pace: Pace) -> list[Share[L]]:
+        """Return what the next call computes; empty only if there are no lanes. Longest served waits longest."""
+        together = [lane for lane in lanes if not lane.alone]
+        turns: list[L | None] = [lane for lane in lanes if lane.alone]
+        if together:
+            turns.insert(0, None)
+        if not turns:
+            return []
+        follows = next((n + 1 for n, turn in enumerate(turns) if turn is self._last), 0)
+        turn = self._last = turns[follows % len(turns)]
+        if turn is not None:
+            return [Share(turn, min(turn.unread, self._alone) or 1)]
+        return self._shared(together, pace)
+
+    def _shared(self, lanes: Sequence[L], pace: Pace) -> list[Share[L]]:
+        writing = [Share(lane, 1) for lane in lanes if not lane.unread]
+        reading = [lane for lane in lanes if lane.unread]
+        room = min(pace.room(len(writing)), self._batch - len(writing))
+        if not reading:
+            return writing
+        self._rotation += 1  # whoever is first gets what cannot be divided
+        first = self._rotation % len(reading)
+        reading = [*reading[first:], *reading[:first]]
+        portions = shared_out(room, [lane.unread for lane in reading])
+        return writing + [Share(lane, tokens) for lane, tokens in zip(reading, portions, strict=True) if tokens]
+
+
+def shared_out(room: int, wanted: Sequence[int]) -> list[int]:
+    """Return how much of `room` each gets: as much as anybody else, but no more than it wants."""
+    given, left = [0] * len(wanted), room
+    smallest_first = sorted(range(len(wanted)), key=lambda n: wanted[n])
+    for done, index in enumerate(smallest_first):
+        waiting = len(wanted) - done
+        given[index] = min(wanted[index], -(-left // waiting))
+        left -= given[index]
+    return given
+
+
+def _mixed(known: float, new: float) -> float:
+    return known + _NEW * (new - known) if known else new

@@ -1,0 +1,294 @@
+"""The loop with a memory that checks: every token computed once and in its place, whoever comes, stays or goes.
+
+The stand-in for llama.cpp remembers what each sequence holds. What it "computes" depends on all of that, so a text is
+right only if the memory was.
+"""
+
+import itertools
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("llama_cpp")
+
+from rbee_plugins.llamacpp import loop as module
+from rbee_plugins.llamacpp import native
+from rbee_plugins.llamacpp.loop import Ended, Job, Loop, Made, Ready
+
+END, ROOM, BATCH = 0, 200, 32
+
+
+class Memory:
+    """Stands in for `native.Context` and `native.NativeModel`."""
+
+    def __init__(self, sequences: int) -> None:
+        self.sequences, self.batch_tokens, self.tokens = sequences, BATCH, ROOM
+        self.held: list[list[int]] = [[] for _ in range(sequences)]
+        self.calls: list[list[native.Part]] = []
+        self.rows: dict[int, int] = {}
+        self.within: Callable[[], bool] | None = None
+        self.before: Callable[[Sequence[native.Part]], int] = lambda _parts: native.DECODED
+        self.cuttable = True
+
+    def decode(self, parts: Sequence[native.Part]) -> int:
+        assert sum(len(part.tokens) for part in parts) <= BATCH
+        self.calls.append(list(parts))
+        if status := self.before(parts):
+            return status
+        self.rows, end = {}, 0
+        for part in parts:
+            held = self.held[part.sequence]
+            assert part.position == len(held), "a token is computed twice, or has no place"
+            held.extend(part.tokens)
+            assert len(held) <= ROOM
+            end += len(part.tokens)
+            if part.rows:
+                self.rows[end - 1] = follows(held)
+        return native.DECODED
+
+    def keep(self, sequence: int, count: int) -> bool:
+        whole = bool(count) and (self.cuttable or count == len(self.held[sequence]))
+        del self.held[sequence][count if whole else 0 :]
+        return whole
+
+    def save(self, sequence: int) -> Any:
+        return list(self.held[sequence])
+
+    def restore(self, sequence: int, state: Any) -> bool:
+        self.held[sequence] = list(state)
+        return True
+
+    def clear(self) -> None:
+        for held in self.held:
+            held.clear()
+
+    def abort_when(self, is_wanted: Callable[[], bool] | None) -> None:
+        self.within = is_wanted
+
+    def is_end(self, token: int) -> bool:
+        return token == END
+
+    def close(self) -> None:
+        pass
+
+
+def follows(tokens: Sequence[int]) -> int:
+    return zlib.crc32(repr(list(tokens)).encode()) % 50
+
+
+@pytest.fixture
+def never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "follows", lambda _tokens: 7)
+
+
+class Best:
+    ended = False
+
+    def choose(self, context: Any, row: int) -> int:
+        return context.rows[row]
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Asked:
+    """One request and what came of it."""
+
+    prompt: list[int]
+    limit: int = 5
+    alone: bool = False
+    stop_after: int | None = None
+    tokens: list[int] = field(default_factory=list)
+    reads: list[Ready] = field(default_factory=list)
+    ended: Ended | None = None
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def job(self) -> Job:
+        return Job(self.prompt, self.limit, Best(), self.cancel, alone=self.alone, reuse=not self.alone)
+
+    def follow(self, events: Iterator[Any]) -> None:
+        for event in events:
+            if isinstance(event, Ready):
+                self.reads.append(event)
+            elif isinstance(event, Ended):
+                self.ended = event
+            elif isinstance(event, Made):
+                self.tokens.append(event.token)
+            if len(self.tokens) == self.stop_after:
+                self.cancel.set()
+
+    def expected(self) -> list[int]:
+        text = []
+        while len(text) < self.limit and (token := follows([*self.prompt, *text])) != END:
+            text.append(token)
+        return text
+
+
+def serve(asked: Sequence[Asked], sequences: int, memory: Memory | None = None) -> Memory:
+    """Ask for all at once, and wait for all of them."""
+    memory = memory or Memory(sequences)
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    try:
+        streams = [loop.submit(one.job()) for one in asked]
+        threads = [threading.Thread(target=a.follow, args=[s]) for a, s in zip(asked, streams, strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    finally:
+        loop.close()
+    return memory
+
+
+prompts = st.lists(st.integers(1, 3), min_size=1, max_size=120)
+many = st.lists(
+    st.builds(
+        Asked, prompt=prompts, limit=st.integers(1, 20), alone=st.booleans(), stop_after=st.none() | st.integers(1, 5)
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(many, st.integers(1, 4))
+def test_every_text_is_what_it_would_be_alone(asked: list[Asked], sequences: int) -> None:
+    for one in asked:
+        one.tokens, one.reads, one.ended, one.cancel = [], [], None, threading.Event()
+    memory = serve(asked, sequences)
+    for one in asked:
+        expected = one.expected()
+        assert one.tokens == expected[: len(one.tokens)]
+        if one.stop_after is None:
+            assert one.tokens == expected
+            assert one.ended == Ended("length" if len(expected) == one.limit else "stop")
+        assert one.ended is not None
+    seen = [len(call) for call in memory.calls]
+    assert max(seen) <= sequences
+
+
+def test_those_who_generate_share_a_call() -> None:
+    memory = serve([Asked([n], limit=30) for n in range(1, 5)], 4)
+    assert max(len(call) for call in memory.calls) == 4
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_a_long_prompt_never_leaves_a_running_text_out_of_a_call() -> None:
+    memory, asked = Memory(2), [Asked([3], limit=150), Asked([1, 2] * 60, limit=1)]
+    serve(asked, 2, memory)
+    long = [call for call in memory.calls if any(part.tokens[0] != 7 and len(part.tokens) > 1 for part in call)]
+    running = [call for call in long if len(call) == 2]
+    assert len(running) >= len(long) - 1, "the long prompt had calls of its own while a text was written"
+
+
+def test_who_is_alone_shares_no_call_and_starts_from_nothing() -> None:
+    asked = [Asked([1, 2, 3] * 10, limit=9, alone=True), *(Asked([n], limit=30) for n in range(1, 4))]
+    memory = serve(asked, 4)
+    [sequence] = {part.sequence for call in memory.calls for part in call if len(part.tokens) > 1}
+    calls = [call for call in memory.calls if any(part.sequence == sequence for part in call)]
+    assert all(len(call) == 1 for call in calls)
+    assert [len(part.tokens) for [part] in calls[:5]] == [8, 8, 8, 6, 1]
+    assert asked[0].reads[-1] == Ready(30, 0, "asked not to")
+
+
+def test_a_second_request_finds_what_the_first_has_computed() -> None:
+    memory = Memory(1)
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    first, second = Asked([5] * 60), Asked([5] * 60 + [6])
+    for asked in (first, second):
+        asked.follow(loop.submit(asked.job()))
+    loop.close()
+    assert second.reads[-1].cached == 60
+    assert second.tokens == second.expected()
+
+
+def test_a_memory_that_cannot_be_cut_is_started_anew_and_says_so() -> None:
+    memory = Memory(1)
+    memory.cuttable = False
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    first, second = Asked([5] * 60), Asked([5] * 50 + [6])
+    for asked in (first, second):
+        asked.follow(loop.submit(asked.job()))
+    loop.close()
+    assert second.reads[-1] == Ready(51, 0, "not cuttable")
+    assert second.tokens == second.expected()
+
+
+def test_a_failure_ends_those_it_met_and_the_next_one_is_served() -> None:
+    memory, failure = Memory(2), ZeroDivisionError("broken")
+    calls = itertools.count()
+
+    def fail(_parts: Sequence[native.Part]) -> int:
+        if next(calls) == 3:
+            raise failure
+        return native.DECODED
+
+    memory.before = fail
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    first, second = Asked([5] * 60, limit=100), Asked([5] * 60)
+    for asked in (first, second):
+        asked.follow(loop.submit(asked.job()))
+    loop.close()
+    assert first.ended == Ended("cancelled", failure)
+    assert second.tokens == second.expected()
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_a_slow_call_lets_the_cancelled_go_and_stops_only_if_nobody_else_is_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SLOW_CALL_S", -1)
+    memory, one, other = Memory(2), Asked([1], limit=150), Asked([2], limit=150)
+    told: list[bool] = []
+
+    def during(parts: Sequence[native.Part]) -> int:
+        assert memory.within is not None
+        if len(parts) == 2 and not one.cancel.is_set():
+            one.cancel.set()
+            told.append(memory.within())
+        elif len(parts) == 1 and told and not other.cancel.is_set():
+            other.cancel.set()
+            told.append(memory.within())
+            return native.ABORTED
+        return native.DECODED
+
+    memory.before = during
+    serve([one, other], 2, memory)
+    assert told == [False, True]
+    assert one.ended == other.ended == Ended("cancelled")
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_a_text_without_room_ends_with_length_and_others_go_on() -> None:
+    memory, asked = Memory(2), [Asked([1] * 10, limit=50), Asked([2] * 3, limit=50)]
+
+    def full(parts: Sequence[native.Part]) -> int:
+        return native.NO_ROOM if any(memory.held[p.sequence][:1] == [1] and p.rows for p in parts) else native.DECODED
+
+    memory.before = full
+    serve(asked, 2, memory)
+    assert asked[0].ended is not None
+    assert asked[1].ended == Ended("length")
+    assert len(asked[1].tokens) == 50
+
+
+def test_close_tells_those_who_wait() -> None:
+    memory = Memory(1)
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    asked, begun = Asked([1], limit=10**9), threading.Event()
+    memory.before = lambda _parts: memory.clear() or begun.set() or native.DECODED
+    memory.decode = lambda parts: memory.before(parts) or memory.rows.__setitem__(len(parts[0].tokens) - 1, 7) or 0  # type: ignore[method-assign]
+    reader = threading.Thread(target=asked.follow, args=[loop.submit(asked.job())])
+    reader.start()
+    assert begun.wait(60)
+    loop.close()
+    reader.join(60)
+    assert asked.ended == Ended("cancelled")

@@ -1,0 +1,95 @@
+"""Which tokens are computed next: nobody starves, bounds are kept, and nothing stands still."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee_plugins.llamacpp.planner import FEWEST_TOKENS, GAP, Pace, Planner, shared_out
+
+BATCH, ALONE = 64, 16
+
+
+@dataclass(eq=False)
+class Request:
+    unread: int
+    alone: bool = False
+    to_write: int = 3
+    waited: int = 0
+
+
+requests = st.lists(
+    st.builds(Request, unread=st.integers(1, 300), alone=st.booleans(), to_write=st.integers(1, 9)), max_size=9
+)
+
+
+def pace_of(step_s: float, token_s: float) -> Pace:
+    pace = Pace(BATCH)
+    pace.took(step_s, 1, 0)
+    pace.took(token_s * 10, 0, 10)
+    return pace
+
+
+@given(requests, st.floats(0.001, 2), st.floats(0.0001, 2))
+def test_everybody_is_served_in_turn_and_no_call_is_too_large(
+    lanes: list[Request], step_s: float, token_s: float
+) -> None:
+    planner: Planner[Request] = Planner(BATCH, ALONE)
+    pace, live = pace_of(step_s, token_s), list(lanes)
+    while live:
+        shares = planner.plan(live, pace)
+        assert shares, "nothing is computed, and somebody waits"
+        assert sum(share.tokens for share in shares) <= BATCH
+        assert len(shares) == 1 or not any(share.lane.alone for share in shares)
+        served = [share.lane for share in shares]
+        assert len(set(map(id, served))) == len(served)
+        for lane in live:
+            lane.waited = 0 if lane in served else lane.waited + 1
+            assert lane.waited <= 2 * len(lanes), "somebody starves"
+        for share in shares:
+            assert 1 <= share.tokens <= max(1, share.lane.unread)
+            if share.lane.unread:
+                share.lane.unread -= share.tokens
+            else:
+                share.lane.to_write -= 1
+        live = [lane for lane in live if lane.unread or lane.to_write]
+
+
+@given(st.integers(0, 5), st.integers(1, 5))
+def test_everybody_who_generates_is_in_every_shared_call(writing: int, reading: int) -> None:
+    lanes = [Request(0) for _ in range(writing)] + [Request(500) for _ in range(reading)]
+    served = [share.lane for share in Planner[Request](BATCH, ALONE).plan(lanes, Pace(BATCH))]
+    assert served[:writing] == lanes[:writing]
+    assert len(served) > writing
+
+
+def test_a_prompt_that_nobody_is_disturbed_by_is_read_in_whole_batches() -> None:
+    lanes = [Request(500)]
+    assert [share.tokens for share in Planner[Request](BATCH, ALONE).plan(lanes, pace_of(0.01, 0.01))] == [BATCH]
+
+
+def test_prompts_get_what_keeps_the_others_gaps_short() -> None:
+    pace = pace_of(step_s=0.010, token_s=0.002)
+    assert pace.room(1) * 0.002 + 0.010 <= GAP * 0.010
+    assert pace.room(1) == 15
+    assert pace_of(step_s=0.010, token_s=0.1).room(1) == FEWEST_TOKENS
+    assert pace_of(step_s=1, token_s=0.0001).room(1) == BATCH
+
+
+def test_the_pace_follows_what_is_measured() -> None:
+    pace = pace_of(step_s=0.010, token_s=0.002)
+    for _ in range(50):
+        pace.took(0.010 + 16 * 0.001, 1, 16)
+    assert 25 <= pace.room(1) <= 30
+    assert pace.expected_s(1, 0) == 0.010
+    assert pace.expected_s(0, 100) > 0.09
+    assert Pace(BATCH).expected_s(1, 0) > 10**9, "unknown may be slow"
+
+
+@given(st.integers(0, 200), st.lists(st.integers(1, 100), max_size=8))
+def test_room_is_shared_fairly_and_used(room: int, wanted: list[int]) -> None:
+    given_out = shared_out(room, wanted)
+    assert sum(given_out) == min(room, sum(wanted))
+    assert all(0 <= got <= want for got, want in zip(given_out, wanted, strict=True))
+    most = max(given_out, default=0)
+    assert all(got >= most - 1 for got, want in zip(given_out, wanted, strict=True) if got < want)

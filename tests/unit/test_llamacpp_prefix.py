@@ -1,0 +1,59 @@
+"""Where a prompt starts from, and the reason for not more."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee_plugins.llamacpp.prefix import ASKED_NOT_TO, WORTH_TOKENS, Evictions, Held, Start, choose, shared
+
+tokens = st.lists(st.integers(0, 2), max_size=40)
+LONG = list(range(100))
+
+
+@given(tokens, tokens)
+def test_shared_is_the_longest_common_beginning(one: list[int], other: list[int]) -> None:
+    count = shared(one, other)
+    assert one[:count] == other[:count]
+    assert one[: count + 1] != other[: count + 1] or count == min(len(one), len(other))
+
+
+@given(tokens.filter(len), st.lists(tokens, min_size=1, max_size=5))
+def test_what_is_kept_is_there_and_the_last_token_is_computed(prompt: list[int], memories: list[list[int]]) -> None:
+    free = [Held(number, held, number) for number, held in enumerate(memories)]
+    start = choose(prompt, free, Evictions())
+    assert 0 <= start.kept < len(prompt)
+    assert memories[start.source][: start.kept] == prompt[: start.kept]
+
+
+def test_a_conversation_goes_on_where_it_was() -> None:
+    free = [Held(0, [7] * 50, 1), Held(1, LONG[:60], 2)]
+    assert choose(LONG, free, Evictions()) == Start(1, 1, 60)
+
+
+def test_a_text_that_only_begins_alike_stays_and_its_beginning_is_copied() -> None:
+    free = [Held(0, LONG, 2), Held(1, [7] * 50, 1)]
+    prompt = [*LONG[:30], 500, 501]
+    assert choose(prompt, free, Evictions()) == Start(1, 0, 30, "differs at token 30")
+    assert choose(prompt, free[:1], Evictions()) == Start(0, 0, 30, "differs at token 30")
+
+
+def test_a_short_match_destroys_nothing() -> None:
+    free = [Held(0, LONG, 2), Held(1, [7] * 50, 1)]
+    assert choose([*LONG[: WORTH_TOKENS - 1], 500], free, Evictions()).sequence == 1
+    assert choose([*LONG[: WORTH_TOKENS - 1], 500], free, Evictions()).kept == 0
+
+
+def test_a_new_text_goes_to_an_empty_place_or_else_the_oldest() -> None:
+    assert choose([5, 6], [Held(0, LONG, 1), Held(1, [], 2)], Evictions()).sequence == 1
+    assert choose([5, 6], [Held(0, LONG, 3), Held(1, LONG, 2)], Evictions()).sequence == 1
+
+
+def test_who_asks_for_no_reuse_gets_none() -> None:
+    assert choose(LONG, [Held(0, LONG, 1)], Evictions(), reuse=False) == Start(0, 0, 0, ASKED_NOT_TO)
+
+
+def test_what_had_to_go_is_named_with_whom_it_went_for() -> None:
+    gone = Evictions()
+    gone.note(LONG, "chat-7")
+    assert choose(LONG, [Held(0, [9] * 20, 1)], gone).why == "evicted for request chat-7"
+    assert choose([5, 6, 7], [Held(0, [9] * 20, 1)], gone).why == "differs at token 0"
+    assert choose(LONG, [Held(0, [*LONG], 1)], gone).why == ""
