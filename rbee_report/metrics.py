@@ -40,7 +40,7 @@ def read(answer: dict[str, Any]) -> Metrics:
     took = {phase["phase"]: int(phase["duration_ms"]) for phase in answer["phases"]}
     return Metrics(
         tokens=int(answer["tokens"]),
-        tokens_per_s=float(answer["speed_tokens_per_s"]),
+        tokens_per_s=float(answer["generation_tokens_per_s"] or answer["speed_tokens_per_s"]),
         first_token_ms=round(answer["first_token_ms"]),
         load_ms=sum(took.get(phase, 0) for phase in LOADING),
         total_ms=sum(took.values()),

@@ -122,7 +122,8 @@ def test_the_json_names_the_scenarios_of_a_behaviour() -> None:
 
 def test_metrics_are_read_from_the_command() -> None:
     phases = [{"phase": p, "duration_ms": ms} for p, ms in (("1", 0), ("2", 500), ("3-5", 50), ("7", 400), ("8", 2000))]
-    answer = {"phases": phases, "tokens": 64, "speed_tokens_per_s": 30.5, "first_token_ms": 56, "model": "m"}
+    speeds = {"speed_tokens_per_s": 20.5, "generation_tokens_per_s": 30.5}
+    answer = {"phases": phases, "tokens": 64, **speeds, "first_token_ms": 56, "model": "m"}
     assert read(answer) == Metrics(64, 30.5, 56, 450, 2950, "m")
     assert read({"error": {"message": "no model"}, "phases": []}).error == "no model"
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from rbee_core import wire
-from rbee_core.backend import GenerateRequest, Message
+from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob
 from rbee_core.errors import InvalidRequest
-from rbee_core.worker.wanted import generate_request
+from rbee_core.worker.wanted import generate_request, likelihoods
 
 
 def asked(template: bool | None, **fields: Any) -> GenerateRequest:
@@ -47,3 +47,12 @@ def test_m2_who_insists_is_refused_where_there_is_no_template(fields: dict[str, 
 def test_messages_stay_messages(template: bool | None) -> None:
     request = asked(template, messages=[wire.ChatMessage(role="user", content="hi")])
     assert (request.prompt, request.messages) == ANSWERED
+
+
+def test_what_a_token_says_of_likelihoods_travels_as_text_and_bytes() -> None:
+    half, whole = TokenLogprob(7, b"\xf0\x9f", -0.5), TokenLogprob(9, b" bee", -1.5)
+    told = likelihoods(Token("", half, (half, whole)))
+    assert told is not None
+    assert (told.id, told.token, told.bytes, told.logprob) == (7, "\N{REPLACEMENT CHARACTER}", [0xF0, 0x9F], -0.5)
+    assert [(one.id, one.bytes, one.logprob) for one in told.top] == [(7, [0xF0, 0x9F], -0.5), (9, [*b" bee"], -1.5)]
+    assert likelihoods(Token("x")) is None
