@@ -218,8 +218,8 @@ def test_a_halted_process_is_alive(start: Start) -> None:
 
 def test_the_lock_is_exclusive_and_names_its_holder(place: Home) -> None:
     with place.exclusive():
-        home.write_note(place.hive_note_path, hive_note(ProcessId(12, 0), port=34))
-        with pytest.raises(HiveAlreadyRunning, match="pid 12, port 34"), place.exclusive():
+        home.write_note(place.hive_note_path, hive_note(home.identify(os.getpid()), port=34))
+        with pytest.raises(HiveAlreadyRunning, match=f"pid {os.getpid()}, port 34"), place.exclusive():
             pass
     with place.exclusive():
         pass
