@@ -187,8 +187,8 @@ class StreamEvent(Lenient):
 
     @property
     def prompt_tokens_per_s(self) -> float:
-        """How fast the prompt was read, up to the first token; 0.0 where that is not known."""
-        return _rate(self.prompt_tokens, self.first_token_ms)
+        """How fast what was not cached of the prompt was read, up to the first token; 0.0 where that is not known."""
+        return _rate(self.prompt_tokens - self.cached_tokens, self.first_token_ms)
 
     @property
     def generation_tokens_per_s(self) -> float:

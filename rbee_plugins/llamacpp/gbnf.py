@@ -1,7 +1,7 @@
 """Reads llama.cpp's grammar notation, GBNF, and writes it as a grammar for llguidance. Pure.
 
 llama.cpp's own matcher is not used: an ambiguous grammar makes it keep twice as many states with each character, deep
-nesting overflows its stack, and a token that it did not expect aborts the process: docs/adr/0017.
+nesting overflows its stack, and a token that it did not expect aborts the process: docs/adr/0018.
 
 What a rule means without recursion is a regular expression and becomes a terminal, matched at once; the rest stays
 rules. Where a terminal could end in two places, it is the later one, as in the grammars of programming languages.
