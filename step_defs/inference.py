@@ -161,7 +161,8 @@ def stderr_is_empty(result: Result) -> None:
 @then("the summary counts tokens, time and speed")
 def summary(result: Result) -> None:
     counts = r"Total tokens: \d+\nDuration: \d+ ms\nSpeed: \d+\.\d\d tokens/sec\n"
-    apart = r"(Prompt: \d+ tokens(, \d+ of them cached)?(, \d+\.\d\d tokens/sec)?\n)?(Generation: \d+ tokens, \d+\.\d\d tokens/sec\n)?"
+    prompt = r"(Prompt: \d+ tokens(, \d+ of them cached)?(, \d+\.\d\d tokens/sec)?\n)?"
+    apart = prompt + r"(Generation: \d+ tokens, \d+\.\d\d tokens/sec\n)?"
     last = re.compile(counts + apart + r"(Context: \d+ tokens\n)?$")
     assert last.search(result.stderr)
 
