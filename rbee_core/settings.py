@@ -33,6 +33,12 @@ LONGEST_S = 1_000_000_000  # of seconds: 30 years, which every clock and every w
 LARGEST = 1 << 53
 NEVER_ZERO = frozenset({"connect_timeout_s", "request_timeout_s", "worker_start_timeout_s", "read_timeout_s"})
 """What nothing could work with: 0 chooses the default."""
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "cache_type_k": CACHE_TYPES,
+    "cache_type_v": CACHE_TYPES,
+    "flash_attention": ("on", "off"),
+}
 OTHERS = 0o077
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
@@ -76,6 +82,9 @@ class Settings:
     queue_limit: int = 64
     context_tokens: int = 0
     threads: int = 0
+    cache_type_k: str = ""
+    cache_type_v: str = ""
+    flash_attention: str = ""
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))
 
 
@@ -165,6 +174,10 @@ def _check_text(name: str, value: str, where: str) -> str:
     """Refuse what could not be sent, or names no file. The value is not shown: it may be a secret."""
     if name == "api_key" and not (value.isascii() and value.isprintable() and " " not in value):
         raise InvalidRequest(f"{where} has characters that no client can send", hint="use letters, digits and -._~")
+    if value and value not in (choices := CHOICES.get(name, (value,))):
+        raise InvalidRequest(
+            f"{where} must be one of {', '.join(choices)}, not {shorten(repr(value), 40)}", hint=CORRECT
+        )
     if not value.isprintable():  # also what stands for bytes that are no UTF-8
         raise InvalidRequest(f"{where} has characters that are no text", hint=CORRECT)
     return value

@@ -81,15 +81,20 @@ from rbee_core.backend.generation import (
     Token,
     TokenLogprob,
 )
+from rbee_core.backend.vectors import Embedded, EmbedRequest, Ranked, RerankRequest
+from rbee_core.domain.tuning import Adapter, Tuning
 
 hookimpl = HookimplMarker("rbee")
 
 __all__ = [
     "Accelerator",
+    "Adapter",
     "Availability",
     "Backend",
     "CancelToken",
     "Device",
+    "EmbedRequest",
+    "Embedded",
     "Engine",
     "EngineEvent",
     "EngineInfo",
@@ -104,10 +109,13 @@ __all__ = [
     "Progress",
     "PromptDone",
     "PromptProgress",
+    "Ranked",
     "RemoteFile",
     "RemoteModel",
+    "RerankRequest",
     "StopPolicy",
     "Token",
     "TokenLogprob",
+    "Tuning",
     "hookimpl",
 ]

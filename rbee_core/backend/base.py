@@ -12,7 +12,10 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from rbee_core.backend.generation import CancelToken, EngineEvent, GenerateRequest
+from rbee_core.backend.vectors import Embedded, EmbedRequest, Ranked, RerankRequest
 from rbee_core.domain.model_ref import ModelRef
+from rbee_core.domain.tuning import Tuning
+from rbee_core.errors import InvalidRequest
 
 Accelerator = Literal["cpu", "cuda", "metal"]
 
@@ -29,6 +32,11 @@ CAPABILITIES = frozenset(
         "logprobs",
         "grammar",
         "json_schema",
+        "rerank",
+        "infill",
+        "lora",
+        "cache_types",
+        "flash_attention",
     }
 )
 
@@ -135,12 +143,14 @@ class LoadOptions(Struct, frozen=True):
     """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice.
 
     `context_tokens` is what one request may use, prompt and answer together; with several slots each of them gets as
-    much. `slots` is the most requests rbee will run at a time: an engine may offer fewer, never more.
+    much. `slots` is the most requests rbee will run at a time: an engine may offer fewer, never more. `tuning` says
+    nothing that needs a word which the backend does not declare.
     """
 
     context_tokens: int | None = None
     slots: int = 1
     threads: int | None = None
+    tuning: Tuning = Tuning()
 
 
 class Estimate(Struct, frozen=True):
@@ -216,8 +226,29 @@ class Engine(ABC):
         before the first event.
         """
 
+    def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
+        """Yield a vector for each text, in any order, as they come; only if ``embeddings`` is declared.
+
+        Called as `generate` is, in one of its slots, and ended in the same ways. Each vector is a sign of life. Raises
+        `PromptTooLong` for a text that does not fit, `InvalidRequest` where the model has no vectors to give.
+        """
+        del request, cancel
+        raise _cannot("make vectors of texts", "embeddings")
+
+    def rerank(self, request: RerankRequest, cancel: CancelToken) -> Iterator[Ranked]:
+        """Yield a score for each document, as `embed` does; only if ``rerank`` is declared."""
+        del request, cancel
+        raise _cannot("score documents", "rerank")
+
     def close(self) -> None:  # noqa: B027  # optional: most engines free everything with the process
         """Free what the process's end does not. Called once, on the main thread, when no `generate` runs."""
+
+
+def _cannot(what: str, word: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"This worker's backend cannot {what}",
+        hint=f"`rbee backends --json` shows which backends can: they declare {word}",
+    )
 
 
 class Progress(Protocol):

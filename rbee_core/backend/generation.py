@@ -21,6 +21,8 @@ class Message(Struct, frozen=True):
 class GenerateRequest(Struct, frozen=True):
     """What to generate from, already checked: exactly one of `prompt` and `messages` is given.
 
+    With `suffix`, which needs ``infill``, what is wanted is the text between `prompt` and it; one of both may be empty.
+
     Ranges are rbee's to enforce: temperature 0..2, top_p and min_p 0..1, top_k ≥ 0 (0 = off), repeat_penalty > 0,
     seed 0..2**32-1 or None for a random one, max_tokens ≥ 1 or None for "as the context allows"; temperature 0 is
     greedy. `reuse_prompt` False asks that all of the prompt is computed anew. `request_id` is for logs.
@@ -35,6 +37,7 @@ class GenerateRequest(Struct, frozen=True):
 
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
+    suffix: str | None = None
     max_tokens: int | None = None
     temperature: float = sampling.TEMPERATURE
     top_k: int = sampling.TOP_K

@@ -18,6 +18,9 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "logprobs": ("logprobs",),
     "grammar": ("grammar", "regex"),
     "json_schema": ("json_schema",),
+    "infill": ("suffix",),
+    "embeddings": ("texts",),
+    "rerank": ("documents",),
 }  # fmt: skip
 """The fields of a request that need each word, once they are not as they are by default."""
 
@@ -25,8 +28,9 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Gener
 
 
 def needed(request: Any) -> dict[str, str]:
-    """Return the fields of `request`, a `GenerateRequest` or what becomes one, that need a word, with their words."""
-    return {name: word for word, names in WORDS.items() for name in names if getattr(request, name) != _DEFAULTS[name]}
+    """Return the fields of `request`, of any kind that an engine is asked, that need a word, with their words."""
+    said = ((name, word) for word, names in WORDS.items() for name in names if hasattr(request, name))
+    return {name: word for name, word in said if getattr(request, name) != _DEFAULTS.get(name)}
 
 
 def check(request: Any, backends: Collection[Backend]) -> None:

@@ -134,6 +134,14 @@ class AsyncHiveClient:
         """
         return self._infer(calls.inference_with_model(request))
 
+    async def embed(self, request: wire.PoolEmbed) -> list[list[float]]:
+        """Return the vector of each text, in their order. Raises as `infer_in_groups`."""
+        return rules.vectors([event async for group in self._infer(calls.embed(request)) for event in group])
+
+    async def rerank(self, request: wire.PoolRerank) -> list[float]:
+        """Return the score of each document, in their order. Raises as `infer_in_groups`."""
+        return rules.scores([event async for group in self._infer(calls.rerank(request)) for event in group])
+
     async def _infer(self, call: Call[wire.StreamEvent]) -> AsyncGenerator[list[wire.StreamEvent]]:
         reader = InferenceReader(self._terms, self._host)
         async with self._stream(call, call.patience.seconds(self._terms)) as response:

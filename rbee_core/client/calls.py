@@ -167,6 +167,26 @@ def cancel_request(request_id: str) -> Call[None]:
     return Call("DELETE", f"/v1/inference/{quote(request_id, safe='')}", type(None))
 
 
+def embed(request: wire.PoolEmbed) -> Call[wire.StreamEvent]:
+    """A stream: the vectors of texts, then the `done` event or an error, by whichever worker the hive finds."""
+    return _change("POST", "/v1/embed", wire.StreamEvent, request, Patience.TOKEN)
+
+
+def embed_on_worker(worker_id: str, request: wire.WorkerEmbed) -> Call[wire.StreamEvent]:
+    """The same by one worker."""
+    return _change("POST", f"{_worker_path(worker_id)}/embed", wire.StreamEvent, request, Patience.TOKEN)
+
+
+def rerank(request: wire.PoolRerank) -> Call[wire.StreamEvent]:
+    """A stream: the scores of documents, then the `done` event or an error, by whichever worker the hive finds."""
+    return _change("POST", "/v1/rerank", wire.StreamEvent, request, Patience.TOKEN)
+
+
+def rerank_on_worker(worker_id: str, request: wire.WorkerRerank) -> Call[wire.StreamEvent]:
+    """The same by one worker."""
+    return _change("POST", f"{_worker_path(worker_id)}/rerank", wire.StreamEvent, request, Patience.TOKEN)
+
+
 def cancel(worker_id: str, request_id: str) -> Call[None]:
     """Tell a worker that nobody waits for a request any more."""
     return Call("DELETE", f"{_worker_path(worker_id)}/inference/{quote(request_id, safe='')}", type(None))

@@ -4,7 +4,7 @@ import ipaddress
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -102,6 +102,18 @@ class InferenceReader:
         """Raise `StreamBroken` if the stream's last word did not come."""
         if not self._finished:
             raise StreamBroken(tokens=self._tokens, why="it ended without a last word")
+
+
+def vectors(events: Iterable[wire.StreamEvent]) -> list[list[float]]:
+    """Return the vectors among `events`, in the order of their texts."""
+    found = {event.index: event.vector for event in events if event.vector is not None}
+    return [found[index] for index in sorted(found)]
+
+
+def scores(events: Iterable[wire.StreamEvent]) -> list[float]:
+    """Return the scores among `events`, in the order of their documents."""
+    found = {event.index: event.score for event in events if event.score is not None}
+    return [found[index] for index in sorted(found)]
 
 
 def headers(terms: ClientTerms) -> dict[str, str]:

@@ -22,6 +22,8 @@ from rbee_core.client.rules import (
     check_status,
     headers,
     read,
+    scores,
+    vectors,
 )
 from rbee_core.client.terms import ClientTerms
 from rbee_core.errors import RemoteError
@@ -202,6 +204,14 @@ class HiveClient:
         Among them are those that tell what the request waits for, and one that names the worker. Raises as `infer`.
         """
         return self._infer(calls.inference_with_model(request))
+
+    def embed(self, request: wire.PoolEmbed) -> list[list[float]]:
+        """Return the vector of each text, in their order. Raises as `infer`."""
+        return vectors(event for group in self._infer(calls.embed(request)) for event in group)
+
+    def rerank(self, request: wire.PoolRerank) -> list[float]:
+        """Return the score of each document, in their order. Raises as `infer`."""
+        return scores(event for group in self._infer(calls.rerank(request)) for event in group)
 
     def _infer(self, call: Call[wire.StreamEvent]) -> Generator[list[wire.StreamEvent]]:
         reader, stall_s = InferenceReader(self._terms, self._host), call.patience.seconds(self._terms)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
+from rbee_core.domain.tuning import UNTUNED, Tuning
 from rbee_core.errors import RbeeError
 
 WorkerId = NewType("WorkerId", str)
@@ -99,6 +100,7 @@ class Demand:
     device: int | None = None
     context_tokens: int | None = None
     slots: int | None = None
+    tuning: Tuning = UNTUNED
 
 
 Identity = tuple[tuple[str, int, int, int, int], ...]
@@ -127,6 +129,7 @@ class Recipe:
     memory: str = HOST
     context_tokens: int | None = None
     slots: int = 1
+    tuning: Tuning = UNTUNED
     device_index: int = field(default=0, compare=False)
     device_count: int = field(default=1, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from rbee_core import aio, hardware, wire
-from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel, needs
+from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel, RemoteModel, Tuning, needs
 from rbee_core.backend.choice import Candidate, choose, named, ranked
 from rbee_core.domain.model_ref import OF_PLACES, parse
 from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe, Spot
-from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
+from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound, NotSupported
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.terms import LoadDefaults
 from rbee_core.inventory import describe_all
@@ -60,7 +62,7 @@ class Resolver:
         """
         return (await self._survey(backend)).formats()
 
-    def check(self, request: wire.TextWanted, backend: str | None) -> None:
+    def check(self, request: wire.TextWanted | wire.EmbedWanted | wire.RerankWanted, backend: str | None) -> None:
         """Raise `NotSupported` if no backend that may be meant can do what `request` says. Asks no plugin."""
         needs.check(request, named(self._backends, backend))
 
@@ -86,7 +88,7 @@ class Resolver:
     async def is_as_loaded(self, recipe: Recipe) -> bool:
         """Whether the files that a worker was made from are still the same; looks, and reads nothing."""
         try:
-            return await self._looks.call(LOOK_S, identity_of, Path(recipe.path)) == recipe.identity
+            return await self._looks.call(LOOK_S, _identity, Path(recipe.path), recipe.tuning) == recipe.identity
         except aio.DeadlinePassed:  # a disk that hangs says nothing about its files
             return True
 
@@ -116,8 +118,9 @@ class Resolver:
             survey = await self._survey(demand.backend)
         candidate = await self._choose(survey, model.format)
         backend, devices = candidate.backend, _open(candidate.devices, demand.device)
-        options = self._options(demand)
-        identity = await aio.off_loop(identity_of, model.path)
+        _check_tuning(backend, demand.tuning)
+        options = self._options(demand, backend)
+        identity = await aio.off_loop(_identity, model.path, options.tuning)
         estimate = await self._estimate(backend, model, identity, options)
         recipe = partial(
             Recipe,
@@ -131,6 +134,7 @@ class Resolver:
             device_count=len(candidate.devices),
             context_tokens=options.context_tokens,
             slots=options.slots,
+            tuning=msgspec.structs.replace(options.tuning, embeddings=False),  # every worker has them when it must
             need=Need(estimate.mapped_bytes, estimate.private_bytes),
         )
         spots = [await self._spot(recipe, backend, device, index) for index, device in devices]
@@ -154,12 +158,13 @@ class Resolver:
             del self._estimates[oldest]
         return estimate
 
-    def _options(self, demand: Demand) -> LoadOptions:
+    def _options(self, demand: Demand, backend: Backend) -> LoadOptions:
         defaults = self._defaults
         return LoadOptions(
             context_tokens=demand.context_tokens or defaults.context_tokens,
             slots=demand.slots or defaults.slots,
             threads=defaults.threads,
+            tuning=demand.tuning.over(defaults.tuning.only(backend.capabilities)),
         )
 
 
@@ -185,6 +190,21 @@ def _open(devices: Sequence[Device], index: int | None) -> list[tuple[int, Devic
     if index >= len(devices):
         raise InvalidRequest.device_out_of_range(index, list(range(len(devices))))
     return [numbered[index]]
+
+
+def _check_tuning(backend: Backend, tuning: Tuning) -> None:
+    """Raise `NotSupported` for what the backend does not declare: it would be ignored, or fail later."""
+    lacking = {name: word for name, word in tuning.said() if word and word not in backend.capabilities}
+    if lacking:
+        fields = [f"tuning.{name}" for name in lacking]
+        raise NotSupported(fields=fields, words=sorted(set(lacking.values())), backends=[backend.name])
+
+
+def _identity(path: Path, tuning: Tuning) -> Identity:
+    """Return which version of which files a model and its adapters are."""
+    own = identity_of(path)
+    adapters = [(adapter.path, *version[1:]) for adapter in tuning.lora for version in identity_of(Path(adapter.path))]
+    return (*own, *adapters) if own else ()
 
 
 def _place(model: LocalModel) -> str:

@@ -38,6 +38,13 @@ CRASH_SETTLE_S = 2.0
 
 log = logging.getLogger(__name__)
 
+Task = wire.WorkerTask | wire.EmbedTask | wire.RerankTask
+PATHS: dict[type[Task], str] = {
+    wire.WorkerTask: "/v1/inference",
+    wire.EmbedTask: "/v1/embed",
+    wire.RerankTask: "/v1/rerank",
+}
+
 STOPPED = (WorkerState.UNLOADED, WorkerState.EVICTED)
 _EVENT_END = b"\n\n"
 
@@ -45,7 +52,7 @@ _EVENT_END = b"\n\n"
 Explain = Callable[[Exception | None], Awaitable[RbeeError]]
 TellWaiting = Callable[[Waiting], Awaitable[None]]
 # Raises `NotSupported` if the backend of that name, or none where there is no name, can do what the request says.
-Check = Callable[[wire.TextWanted, str | None], None]
+Check = Callable[[wire.TextWanted | wire.EmbedWanted | wire.RerankWanted, str | None], None]
 
 
 class Answer:
@@ -159,7 +166,7 @@ class Serving:
         self,
         client: str,
         target: Demand | WorkerId,
-        request: wire.WorkerTask,
+        request: Task,
         *,
         queue: bool = True,
         tell: TellWaiting,
@@ -178,7 +185,7 @@ class Serving:
 
     @asynccontextmanager
     async def _opened(
-        self, client: str, target: Demand | WorkerId, request: wire.WorkerTask, queue: bool, tell: TellWaiting
+        self, client: str, target: Demand | WorkerId, request: Task, queue: bool, tell: TellWaiting
     ) -> AsyncGenerator[Answer]:
         loop, timeout_s = asyncio.get_running_loop(), request.timeout_s
         deadline = None if timeout_s is None else loop.time() + timeout_s
@@ -205,7 +212,7 @@ class Serving:
                     caller.afterwards, caller.answered = None, True
 
     @asynccontextmanager
-    async def _ask(self, worker: Worker, request: wire.WorkerTask) -> AsyncGenerator[Answer]:
+    async def _ask(self, worker: Worker, request: Task) -> AsyncGenerator[Answer]:
         async def explain(error: Exception | None) -> RbeeError:
             return await self._why_it_broke(worker, error)
 
@@ -227,9 +234,9 @@ class Serving:
         if not await self._link.cancel(worker, request_id, stall_s):
             await self._supervisor.stop(worker.id, f"did not end a request within {stall_s:g} s")
 
-    async def _send(self, worker: Worker, request: wire.WorkerTask) -> aiohttp.ClientResponse:
+    async def _send(self, worker: Worker, request: Task) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, connect=self._waits.connect_s, sock_read=self._waits.token_stall_s)
-        url, headers = f"{worker.url}/v1/inference", self._link.headers(worker)
+        url, headers = f"{worker.url}{PATHS[type(request)]}", self._link.headers(worker)
         return await self._link.session.post(url, data=wire.encode(request), headers=headers, timeout=timeout)
 
     async def _why_it_broke(self, worker: Worker, error: Exception | None) -> RbeeError:

@@ -10,6 +10,7 @@ from rbee_core.settings import Settings
 
 if TYPE_CHECKING:  # a hive starts its spare worker before it imports an HTTP server
     from rbee_core.domain import pool
+    from rbee_core.domain.tuning import Tuning
     from rbee_core.http import listen
 
 
@@ -67,14 +68,24 @@ class LoadDefaults:
     context_tokens: int | None
     slots: int
     threads: int | None
+    tuning: "Tuning"
 
     @classmethod
     def of(cls, settings: Settings) -> "LoadDefaults":
-        """Cut it; 0 means that the engine chooses."""
+        """Cut it; 0 and "" mean that the engine chooses."""
+        from msgspec import convert
+
+        from rbee_core.domain.tuning import Tuning
+
+        tuning = {"cache_type_k": settings.cache_type_k, "cache_type_v": settings.cache_type_v}
+        said: dict[str, object] = {name: value for name, value in tuning.items() if value}
+        if settings.flash_attention:
+            said["flash_attention"] = settings.flash_attention == "on"
         return cls(
             context_tokens=settings.context_tokens or None,
             slots=settings.slots_per_worker,
             threads=settings.threads or None,
+            tuning=convert(said, Tuning),
         )
 
 

@@ -1,7 +1,7 @@
 """Every JSON shape that crosses a process border, as strict typed structs.
 
-`base` has what they are made of, `workers`, `inference` and `models` the shapes and their ranges. Decoding is strict:
-unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
+`base` has what they are made of, `workers`, `inference`, `vectors` and `models` the shapes and their ranges. Decoding
+is strict: unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
 """
 
 # pyright: reportUnusedImport=false
@@ -50,6 +50,18 @@ from rbee_core.wire.models import (
     ModelList,
     ModelQuery,
     RemovedModel,
+)
+from rbee_core.wire.vectors import (
+    EmbedTask,
+    EmbedWanted,
+    PoolEmbed,
+    PoolRerank,
+    RerankTask,
+    RerankWanted,
+    ScoreEvent,
+    VectorEvent,
+    WorkerEmbed,
+    WorkerRerank,
 )
 from rbee_core.wire.workers import (
     BackendInfo,

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from rbee_core.domain.tuning import Tuning
 from rbee_core.wire.base import ErrorObject, Lenient, ModelText, RequestId, Seconds, Strict
 from rbee_core.wire.choosing import Choosing
 from rbee_core.wire.workers import WorkerInfo
@@ -22,10 +23,12 @@ class TextWanted(Choosing):
     A prompt is continued. With `chat_template` it is answered instead: ``if_any`` where the model has a chat template,
     ``required`` or not at all. Messages always ask for an answer; with ``required`` a model without a template refuses.
     With `reuse_prompt` false all of the prompt is computed, whatever of it was computed for an earlier request.
+    With `suffix`, the text between `prompt` and that is written, of which one may be empty.
     """
 
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
+    suffix: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []
     timeout_s: Seconds | None = None
@@ -37,7 +40,9 @@ class TextWanted(Choosing):
         super().__post_init__()
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give exactly one of prompt and messages")
-        if self.prompt is not None and not self.prompt.strip():
+        if self.suffix is not None and (self.prompt is None or self.chat_template):
+            raise ValueError("a suffix belongs to a prompt that is continued")
+        if self.prompt is not None and not (self.prompt + (self.suffix or "")).strip():
             raise ValueError("the prompt is empty")
         if self.messages is not None and not any(m.content.strip() for m in self.messages):
             raise ValueError("all messages are empty")
@@ -68,6 +73,7 @@ class PoolInference(InferenceRequest, kw_only=True):
     backend: Annotated[str, Meta(max_length=64)] | None = None
     device: Annotated[int, Meta(ge=0, le=1023)] | None = None
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    tuning: Tuning = Tuning()
     queue: bool = True
 
 
@@ -184,6 +190,8 @@ class StreamEvent(Lenient):
     waiting: Waiting | None = None
     worker_id: str = ""
     prompt: ReadPrompt | None = None
+    vector: list[float] | None = None
+    score: float | None = None
 
     @property
     def prompt_tokens_per_s(self) -> float:

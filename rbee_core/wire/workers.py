@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from rbee_core.domain.tuning import Tuning
 from rbee_core.wire.base import ErrorObject, Lenient, ModelText, Strict
 
 WorkerStateName = Literal["loading", "idle", "busy", "stopping", "unloaded", "evicted", "crashed", "failed"]
@@ -123,6 +124,7 @@ class SpawnRequest(Strict):
     backend: Annotated[str, Meta(max_length=64)] | None = None
     device: Annotated[int, Meta(ge=0, le=1023)] | None = None
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    tuning: Tuning = Tuning()
 
 
 class SpawnResponse(Lenient):
@@ -229,6 +231,7 @@ class WorkerSpec(Strict):
     slots: int = 1
     context_tokens: int | None = None
     threads: int | None = None
+    tuning: Tuning = Tuning()
     body_limit_bytes: int = 2 << 20
     write_timeout_s: float = 30.0
     connect_timeout_s: float = 5.0

@@ -7,10 +7,8 @@ engine's iterator has really ended, not when the client has gone.
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,17 +27,17 @@ from rbee_core.backend import (
 )
 from rbee_core.errors import (
     AllSlotsBusy,
-    DeadlineExceeded,
     PluginFailed,
     RbeeError,
     RequestCanceled,
     ShuttingDown,
     WorkerNotReady,
 )
+from rbee_core.worker.jobs import Job, Task, close
+from rbee_core.worker.numbers import Numbers
 from rbee_core.worker.stops import StopFinder
 from rbee_core.worker.wanted import generate_request, likelihoods
 
-TOGETHER_S = 0.04
 PROMPT_EVERY_S = 0.25
 STOP_PATIENCE_S = 1.0
 """How long an engine may take to end a request that was stopped, before its slot counts as busy."""
@@ -47,111 +45,19 @@ STOP_PATIENCE_S = 1.0
 log = logging.getLogger(__name__)
 
 
-class Generation:
-    """One request in a slot: the engine thread produces, the HTTP handler consumes.
-
-    A token that comes after a pause goes out at once. Those that follow closely go out together, once in
-    `TOGETHER_S`: on a machine whose cores all compute, waking three processes for every token would cost a tenth of
-    the speed. What waits is bounded by the context: an engine yields no more tokens than fit into it.
-
-    `template` is what the engine says of the model's chat template.
-    """
+class Generation(Job):
+    """A request for text. `template` is what the engine says of the model's chat template."""
 
     def __init__(self, request: wire.WorkerTask, loop: asyncio.AbstractEventLoop, template: bool | None = None) -> None:
-        self.request = request
+        super().__init__(request, loop)
+        self._wanted = request
         self._template = template
-        self.cancel = threading.Event()
-        self._why: RbeeError = RequestCanceled()
-        self._loop = loop
-        self._events: deque[Any] = deque()
-        self._reader_waits = False
-        self._moved = asyncio.Event()
-        self._ended = False
-        self._started = self._prompt_told_at = time.monotonic()
-
-    def stop(self, why: RbeeError) -> None:
-        """End the generation; its stream ends with `why` as its terminal event."""
-        if not self.cancel.is_set():
-            self._why = why
-            self.cancel.set()
-
-    async def batches(self) -> AsyncGenerator[list[Any]]:
-        """Yield token events, a few at a time; the last of all is the terminal one: a `DoneEvent` or an error body.
-
-        Closing this iterator, or cancelling it, ends the generation.
-        """
-        timeout_s = self.request.timeout_s
-        deadline = None if timeout_s is None else self._loop.time() + timeout_s
-        try:
-            while not self._ended:
-                await self._wait(deadline)
-                yield self._take()
-                await self._pause()
-            if self._events:
-                yield self._take()
-        except TimeoutError:
-            passed = DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed")
-            yield self._take() if self._ended else [*self._take(), passed.body()]
-            self.stop(passed)
-            await self._over()
-        finally:
-            self.stop(RequestCanceled())
-
-    async def _wait(self, deadline: float | None) -> None:
-        """Wait until there is an event. Raises `TimeoutError` at the deadline."""
-        if deadline is not None and self._loop.time() >= deadline:
-            raise TimeoutError
-        # In this order, as the engine thread first adds an event and then looks whether somebody waits.
-        self._reader_waits = True
-        while not self._events:
-            self._moved.clear()
-            async with asyncio.timeout_at(deadline):
-                await self._moved.wait()
-        self._reader_waits = False
-
-    async def _over(self) -> None:
-        """Wait until the slot is free: a stream that has ended says so."""
-        while not self._ended:
-            self._moved.clear()
-            await self._moved.wait()
-
-    async def _pause(self) -> None:
-        """Give the engine time for more events, but none after the last."""
-        self._moved.clear()
-        if not self._ended:
-            timer = self._loop.call_later(TOGETHER_S, self._moved.set)
-            await self._moved.wait()
-            timer.cancel()
-
-    def _take(self) -> list[Any]:
-        return [self._events.popleft() for _ in range(len(self._events))]
-
-    def run(self, engine: Engine) -> Any:
-        """Send the tokens, in the engine thread; return the terminal event, for `finish`."""
-        try:
-            return self._produce(engine)
-        except RbeeError as error:
-            return error.body()
-        except (Exception, SystemExit) as error:
-            log.exception("the engine failed in request %s", self.request.request_id)
-            return PluginFailed(what="engine", error=error).body()
-
-    def finish(self, event: Any) -> None:
-        """Send the terminal event. Who reads it may ask again at once: the slot must be free by then."""
-        self._events.append(event)
-        self._ended = True
-        self._moved.set()
-
-    def _send(self, event: Any) -> None:
-        self._events.append(event)
-        if self._reader_waits:
-            self._loop.call_soon_threadsafe(self._moved.set)
 
     def _produce(self, engine: Engine) -> wire.DoneEvent:
-        stops, stopped, reason = StopFinder(self.request.stop), False, ""
+        stops, stopped, reason = StopFinder(self._wanted.stop), False, ""
         tokens = first_ms = 0
         prompt = PromptDone(0)
-        wanted = generate_request(self.request, self._template)
+        wanted = generate_request(self._wanted, self._template)
         events = engine.generate(wanted, self.cancel)
         try:
             for event in map(_checked, events):
@@ -161,7 +67,7 @@ class Generation:
                     if text or event.chosen:
                         self._send(wire.TokenEvent(token=text, index=tokens, logprobs=likelihoods(event)))
                     tokens += 1
-                    reason = "stop" if stopped else "length" if tokens == self.request.max_tokens else ""
+                    reason = "stop" if stopped else "length" if tokens == self._wanted.max_tokens else ""
                 elif isinstance(event, Finished):
                     reason = event.reason
                 elif isinstance(event, PromptProgress):
@@ -171,7 +77,7 @@ class Generation:
                 if reason:
                     break
         finally:
-            _close(events)
+            close(events)
         if not reason:
             raise self._why if self.cancel.is_set() else TypeError("generate ended without Finished")
         if not stopped and (rest := stops.rest()):
@@ -191,9 +97,6 @@ class Generation:
             read = wire.ReadPrompt(done=progress.done_tokens, total=progress.total_tokens)
             self._send(wire.PromptEvent(prompt=read))
 
-    def _elapsed_ms(self) -> int:
-        return round((time.monotonic() - self._started) * 1000)
-
 
 class EngineHost:
     """Loads once, then serves up to its slots at a time. All methods belong to the event loop's thread.
@@ -208,7 +111,7 @@ class EngineHost:
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._engine: Engine | None = None
         self._info = EngineInfo(context_tokens=0, slots=0)
-        self._running: set[Generation] = set()
+        self._running: set[Job] = set()
         self._closing = False
         self._moved = asyncio.Event()
         self._idle = asyncio.Event()
@@ -286,7 +189,7 @@ class EngineHost:
         """How many requests run."""
         return len(self._running)
 
-    def start(self, request: wire.WorkerTask, worker_id: str) -> Generation:
+    def start(self, request: Task, worker_id: str) -> Job:
         """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown` or `AllSlotsBusy`."""
         if self._closing:
             raise ShuttingDown(who="worker")
@@ -295,13 +198,18 @@ class EngineHost:
         if self.busy >= self.slots:
             raise AllSlotsBusy(slots=self.slots, busy=self.busy)
         loop = asyncio.get_running_loop()
-        generation = Generation(request, loop, self._info.chat_template)
+        generation = self._job(request, loop)
         self._running.add(generation)
         future = loop.run_in_executor(self._threads, generation.run, self._engine)
         future.add_done_callback(lambda done: self._end(generation, done))
         return generation
 
-    def _end(self, generation: Generation, done: "asyncio.Future[Any]") -> None:
+    def _job(self, request: Task, loop: asyncio.AbstractEventLoop) -> Job:
+        if isinstance(request, wire.WorkerTask):
+            return Generation(request, loop, self._info.chat_template)
+        return Numbers(request, loop)
+
+    def _end(self, generation: Job, done: "asyncio.Future[Any]") -> None:
         self._running.discard(generation)
         self._ended.set()
         if not self._running:
@@ -365,9 +273,3 @@ def _checked(event: object) -> EngineEvent:
         case _:
             raise TypeError(f"generate yielded {event!r}")
     return event
-
-
-def _close(events: Iterator[Any]) -> None:
-    """Let a generator run its cleanup now rather than when it is collected."""
-    if close := getattr(events, "close", None):
-        close()

@@ -71,7 +71,7 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
         backend = named((plugins or PluginHost(os.environ)).backends().values(), spec.backend)[0]
         device = _there(backend, spec.device)
         model = LocalModel(spec.reference, Path(spec.path), spec.format, spec.size_bytes)
-        options = LoadOptions(spec.context_tokens, spec.slots, spec.threads)
+        options = LoadOptions(spec.context_tokens, spec.slots, spec.threads, spec.tuning)
         log.info("%s: loading %s (%s, %d bytes)", spec.worker_id, model.reference, model.path, model.size_bytes)
         log.info("%s: with %s on %s (%s), %s", spec.worker_id, backend.name, device.id, device.name, options)
         return backend.load(model, device, options, progress)

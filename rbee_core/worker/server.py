@@ -12,7 +12,8 @@ from rbee_core.http.body import read_body
 from rbee_core.http.middleware import access, envelope, json_response
 from rbee_core.http.routes import Route, Scope, application
 from rbee_core.http.stream import END, EventStream, ReaderGoneError, event_bytes, send_events
-from rbee_core.worker.engine import EngineHost, Generation
+from rbee_core.worker.engine import EngineHost
+from rbee_core.worker.jobs import Job, Task
 
 
 class WorkerServer:
@@ -49,7 +50,17 @@ class WorkerServer:
 
     async def inference(self, request: web.Request) -> web.StreamResponse:
         """Generate: token events, one terminal event, the end mark."""
-        task = await read_body(request, wire.WorkerTask)
+        return await self._answer(request, await read_body(request, wire.WorkerTask))
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Make vectors of texts, in the same way."""
+        return await self._answer(request, await read_body(request, wire.EmbedTask))
+
+    async def rerank(self, request: web.Request) -> web.StreamResponse:
+        """Score documents, in the same way."""
+        return await self._answer(request, await read_body(request, wire.RerankTask))
+
+    async def _answer(self, request: web.Request, task: Task) -> web.StreamResponse:
         await self._host.room()
         generation = self._host.start(task, self._spec.worker_id)
         stream = EventStream(request, self._spec.write_timeout_s)
@@ -74,7 +85,7 @@ class WorkerServer:
         return json_response(wire.StopResponse(stopped=[self._spec.worker_id]))
 
 
-async def _send(generation: Generation, stream: EventStream) -> None:
+async def _send(generation: Job, stream: EventStream) -> None:
     async with aclosing(generation.batches()) as batches:
         async for batch in batches:
             await stream.write(b"".join(map(event_bytes, batch)))
@@ -114,6 +125,26 @@ TABLE = (
         summary="generates text",
         body=wire.WorkerTask,
         events=(wire.PromptEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
+        errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong, ShuttingDown),
+    ),
+    Route(
+        method="POST",
+        path="/v1/embed",
+        handler=WorkerServer.embed,
+        scope=Scope.INFER,
+        summary="makes vectors of texts",
+        body=wire.EmbedTask,
+        events=(wire.VectorEvent, wire.DoneEvent, wire.ErrorBody),
+        errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong, ShuttingDown),
+    ),
+    Route(
+        method="POST",
+        path="/v1/rerank",
+        handler=WorkerServer.rerank,
+        scope=Scope.INFER,
+        summary="scores how well documents answer a query",
+        body=wire.RerankTask,
+        events=(wire.ScoreEvent, wire.DoneEvent, wire.ErrorBody),
         errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong, ShuttingDown),
     ),
     Route(

@@ -24,6 +24,7 @@ from rbee_core.backend.gguf import GgufHeader, read_header
 from rbee_core.errors import BackendNotAvailable, ModelLoadFailed, shorten
 from rbee_plugins import nvml
 from rbee_plugins.llamacpp import builds, memory
+from rbee_plugins.llamacpp.adapters import checked_bytes
 
 _SPIN_VARIABLES = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
 _PADDING_BYTES = 1 << 20  # llama.cpp maps all of a file: minutes, for one that is mostly nothing
@@ -34,7 +35,10 @@ class LlamaCpp(Backend):
 
     formats = frozenset({"gguf"})
     capabilities = frozenset(
-        {"stream", "cancel", "seed", "chat", "batching", "samplers", "logprobs", "grammar", "json_schema"}
+        {
+            *("stream", "cancel", "seed", "chat", "batching", "samplers", "logprobs", "grammar", "json_schema"),
+            *("embeddings", "rerank", "infill", "lora", "cache_types", "flash_attention"),
+        }
     )
     gpu_layers: ClassVar[int] = -1  # all of them
     maps_weights: ClassVar[bool] = False  # whether they stay in the mapped file; a GPU gets a copy or wires them down
@@ -63,9 +67,16 @@ class LlamaCpp(Backend):
         split = header.metadata.get("split.count", 1) != 1
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
-        need = memory.estimate(header, context, max(1, options.slots), weights)
+        memory.check_tuning(header, options.tuning)
+        need = memory.estimate(header, context, max(1, options.slots), weights, options.tuning)
+        adapters = checked_bytes(header, options.tuning.lora)
         mapped_bytes = weights if self.maps_weights else 0
-        return replace(need, compute_bytes=need.compute_bytes + self.driver_bytes, mapped_bytes=mapped_bytes)
+        return replace(
+            need,
+            weights_bytes=need.weights_bytes + adapters,
+            compute_bytes=need.compute_bytes + self.driver_bytes,
+            mapped_bytes=mapped_bytes,
+        )
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing it loads llama.cpp."""
@@ -77,12 +88,15 @@ class LlamaCpp(Backend):
 
         del device  # the worker's environment shows llama.cpp this one only
         header = checked_header(model)
+        memory.check_tuning(header, options.tuning)
+        checked_bytes(header, options.tuning.lora)
         settings = EngineSettings(
             context_tokens=memory.context_tokens(header, options.context_tokens),
             threads=options.threads or default_threads(),
             gpu_layers=self.gpu_layers,
             slots=max(1, options.slots),
             chunk_tokens=memory.chunk_tokens(header, on_cpu=self.gpu_layers == 0),
+            tuning=options.tuning,
         )
         return load_engine(model, header, settings, progress)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from rbee_core.backend import (
     CancelToken,
+    Embedded,
+    EmbedRequest,
     Engine,
     EngineEvent,
     EngineInfo,
@@ -19,15 +21,19 @@ from rbee_core.backend import (
     Progress,
     PromptDone,
     PromptProgress,
+    Ranked,
+    RerankRequest,
     Token,
+    Tuning,
 )
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, shorten
-from rbee_plugins.llamacpp import native
+from rbee_plugins.llamacpp import fill_in, native
 from rbee_plugins.llamacpp.chat import ChatTemplate
 from rbee_plugins.llamacpp.choosing import Samplers
+from rbee_plugins.llamacpp.embedding import Embedder
 from rbee_plugins.llamacpp.loop import Event, Job, Loop, Made, Read, Ready
-from rbee_plugins.llamacpp.memory import BATCH_TOKENS
+from rbee_plugins.llamacpp.memory import BATCH_TOKENS, UNTUNED
 from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
@@ -45,13 +51,25 @@ class EngineSettings:
     gpu_layers: int = 0
     slots: int = 1
     chunk_tokens: int = BATCH_TOKENS
+    tuning: Tuning = UNTUNED
 
 
 class LlamaCppEngine(Engine):
     """One model with one context, which all its requests share. `generate` may run in any number of threads."""
 
-    def __init__(self, model: native.NativeModel, loop: Loop, chat: ChatTemplate, info: EngineInfo) -> None:
+    def __init__(
+        self,
+        model: native.NativeModel,
+        loop: Loop,
+        chat: ChatTemplate,
+        info: EngineInfo,
+        embedder: Embedder,
+        *,
+        writes: bool = True,
+    ) -> None:
         self._model = model
+        self._embedder = embedder
+        self._writes = writes
         self._chat = chat
         self._info = info
         self._samplers = Samplers(model)
@@ -64,6 +82,7 @@ class LlamaCppEngine(Engine):
     def close(self) -> None:
         """End the loop and free the native memory."""
         self._loop.close()
+        self._embedder.close()
         self._samplers.close()
         self._model.close()
 
@@ -110,10 +129,26 @@ class LlamaCppEngine(Engine):
                     yield Token(rest)
                 yield Finished(event.reason)
 
+    def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
+        """Yield a vector for each text."""
+        return self._embedder.embed(request, self._whole_text, cancel)
+
+    def rerank(self, request: RerankRequest, cancel: CancelToken) -> Iterator[Ranked]:
+        """Yield a score for each document."""
+        return self._embedder.rerank(request, cancel)
+
+    def _whole_text(self, text: bytes, cancel: CancelToken) -> list[int]:
+        return self._tokens(text, cancel, add_special=True)
+
     def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
         """Return the prompt's tokens; only some of them once cancelled."""
-        text, add_special = self._text(request)
-        tokens = self._tokens(text.encode(errors="replace"), cancel, add_special=add_special)
+        if not self._writes:
+            raise InvalidRequest("This model reads texts and cannot write any", hint="ask it for vectors or scores")
+        if request.suffix is not None:
+            tokens = fill_in.tokens(self._model, request.prompt or "", request.suffix)
+        else:
+            text, add_special = self._text(request)
+            tokens = self._tokens(text.encode(errors="replace"), cancel, add_special=add_special)
         if cancel.is_set():
             return tokens
         if not tokens:
@@ -155,7 +190,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
     loading = _Loading(progress)
     with native.LastErrors() as errors:
         try:
-            loaded, context = _open(model, settings, loading)
+            loaded, context, adapters = _open(model, settings, loading)
         except native.NativeError as error:
             if loading.failure is not None:
                 raise loading.failure from error
@@ -170,27 +205,39 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
     bos, eos = loaded.special_texts()
     progress(1.0, "ready")
     loop = Loop(loaded, context, settings.chunk_tokens, min(ALONE_TOKENS, settings.chunk_tokens))
-    return LlamaCppEngine(loaded, loop, ChatTemplate(header.chat_template, bos, eos), info)
+    embedder = Embedder(
+        loaded,
+        header,
+        adapters,
+        settings.tuning,
+        limit_tokens=info.context_tokens,
+        threads=settings.threads,
+    )
+    chat = ChatTemplate(header.chat_template, bos, eos)
+    return LlamaCppEngine(loaded, loop, chat, info, embedder, writes=context.writes)
 
 
 def _open(
     model: LocalModel, settings: EngineSettings, loading: "_Loading"
-) -> tuple[native.NativeModel, native.Context]:
+) -> tuple[native.NativeModel, native.Context, native.Adapters]:
     loaded = native.NativeModel(model.path, gpu_layers=settings.gpu_layers, on_progress=loading.weights)
     try:
         if not loading.report(_WEIGHTS_SHARE, "making the context"):
             raise native.NativeError("the load was given up")  # noqa: TRY301  # one way out for all failures
+        adapters = native.Adapters(loaded, settings.tuning.lora)
         context = native.Context(
             loaded,
             tokens=settings.context_tokens,
             batch_tokens=BATCH_TOKENS,
             threads=settings.threads,
             sequences=settings.slots,
+            tuning=settings.tuning,
         )
+        adapters.apply(context.handle)
     except BaseException:
         loaded.close()
         raise
-    return loaded, context
+    return loaded, context, adapters
 
 
 class _Loading:

@@ -1,6 +1,6 @@
 """How much context a model gets, and how much memory it then takes: arithmetic on its header, without llama.cpp."""
 
-from rbee_core.backend import Estimate
+from rbee_core.backend import Estimate, Tuning
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.errors import InvalidRequest
 
@@ -8,12 +8,19 @@ DEFAULT_CONTEXT_TOKENS = 4096
 BATCH_TOKENS = 512  # prompt tokens computed at once; the compute buffers are sized for them
 
 _CPU_CHUNK_BYTES = BATCH_TOKENS * 5_000_000_000  # of weights times tokens: whole batches up to a 7B model
-_CACHE_VALUE_BYTES = 2  # keys and values are kept as f16
 _CONTEXT_STEP = 256  # llama.cpp rounds a context up to a multiple of this
 
 # Measured with SmolLM2-135M: the library with its Python side, and the vocabulary's tables for each token.
 _RUNTIME_BYTES = 32_000_000
 _TOKEN_BYTES = 400
+
+# How keys and values may be kept: values in a block, bytes of a block.
+_CACHE_BLOCKS = {
+    "f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q5_1": (32, 24), "q5_0": (32, 22),
+    "q4_1": (32, 20), "q4_0": (32, 18), "iq4_nl": (32, 18),
+}  # fmt: skip
+_CACHE_DEFAULT = "f16"
+UNTUNED = Tuning()
 
 
 def context_tokens(header: GgufHeader, asked: int | None) -> int:
@@ -46,31 +53,73 @@ def chunk_tokens(header: GgufHeader, *, on_cpu: bool) -> int:
     return 1 << (tokens.bit_length() - 1)
 
 
-def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int) -> Estimate:
+def check_tuning(header: GgufHeader, tuning: Tuning) -> None:
+    """Raise `InvalidRequest` for a way to keep keys and values that llama.cpp would refuse for this model."""
+    kinds = (tuning.cache_type_k or _CACHE_DEFAULT, tuning.cache_type_v or _CACHE_DEFAULT)
+    for kind, width in zip(kinds, _head_widths(header), strict=True):
+        if width % _CACHE_BLOCKS[kind][0]:
+            raise InvalidRequest(
+                f"A cache of {kind} goes by {_CACHE_BLOCKS[kind][0]} values, and the heads of this model have {width}",
+                hint="leave it out, or take f16 or bf16",
+            )
+    if tuning.flash_attention is False and _CACHE_BLOCKS[kinds[1]][0] > 1:
+        raise InvalidRequest(
+            f"Values can be kept as {kinds[1]} with flash attention only",
+            hint="leave flash_attention out, or cache_type_v",
+        )
+
+
+def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int, tuning: Tuning = UNTUNED) -> Estimate:
     """Return the memory for `slots` requests of `context` tokens each.
 
     An upper bound for models whose layers look back only a little way: they are counted as if all saw everything.
     """
     padded = -(-context // _CONTEXT_STEP) * _CONTEXT_STEP
+    kv_cache_bytes = round(slots * padded * _cache_bytes_per_token(header, tuning))
+    compute_bytes = _compute_bytes(header, padded, slots, tuning)
+    if tuning.embeddings or tuning.pooling:
+        kv_cache_bytes += BATCH_TOKENS * round(_cache_bytes_per_token(header, UNTUNED))
+        compute_bytes += _embedding_bytes(header)
     return Estimate(
         weights_bytes=weights_bytes,
-        kv_cache_bytes=slots * padded * _cache_values_per_token(header) * _CACHE_VALUE_BYTES,
-        compute_bytes=_compute_bytes(header, padded, slots),
+        kv_cache_bytes=kv_cache_bytes,
+        compute_bytes=compute_bytes,
         context_tokens=context,
     )
 
 
-def _cache_values_per_token(header: GgufHeader) -> int:
+def _cache_bytes_per_token(header: GgufHeader, tuning: Tuning) -> float:
+    kinds = (tuning.cache_type_k or _CACHE_DEFAULT, tuning.cache_type_v or _CACHE_DEFAULT)
+    blocks = [_CACHE_BLOCKS[kind] for kind in kinds]
+    widths = zip(_head_widths(header), blocks, strict=True)
+    return sum(header.kv_head_counts) * sum(width * size / values for width, (values, size) in widths)
+
+
+def _head_widths(header: GgufHeader) -> tuple[int, int]:
+    """Return how many values a head's key and its value have."""
     heads = max(header.head_counts, default=0)
     width = header.embedding_length // heads if heads else 0
-    key = header.number("attention.key_length") or width
-    value = header.number("attention.value_length") or width
-    return sum(header.kv_head_counts) * (key + value)
+    return header.number("attention.key_length") or width, header.number("attention.value_length") or width
 
 
-def _compute_bytes(header: GgufHeader, padded_context: int, slots: int) -> int:
-    """Activations of one batch as f32, its attention mask as f16, a row of logits a slot, and what is always there."""
-    activations = BATCH_TOKENS * 4 * (7 * header.embedding_length + 2 * header.feed_forward_length)
+def _compute_bytes(header: GgufHeader, padded_context: int, slots: int, tuning: Tuning) -> int:
+    """Activations of one batch as f32, its attention mask as f16, a row of logits a slot, and what is always there.
+
+    Without flash attention, also each head's scores of a batch as f32.
+    """
     mask = BATCH_TOKENS * 2 * padded_context
+    if tuning.flash_attention is False:
+        mask += BATCH_TOKENS * 4 * padded_context * max(header.head_counts, default=0)
     vocabulary = header.vocabulary_size * (_TOKEN_BYTES + 4 * slots)
-    return _RUNTIME_BYTES + activations + mask + vocabulary
+    return _RUNTIME_BYTES + _activation_bytes(header) + mask + vocabulary
+
+
+def _activation_bytes(header: GgufHeader) -> int:
+    return BATCH_TOKENS * 4 * (7 * header.embedding_length + 2 * header.feed_forward_length)
+
+
+def _embedding_bytes(header: GgufHeader) -> int:
+    """What a context for vectors computes with: a model that can write makes logits for every token there too."""
+    writes = header.metadata.get(f"{header.architecture}.attention.causal") is not False
+    logits = 2 * BATCH_TOKENS * 4 * header.vocabulary_size if writes else 0
+    return _activation_bytes(header) + BATCH_TOKENS * 2 * BATCH_TOKENS + logits

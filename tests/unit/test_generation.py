@@ -21,7 +21,7 @@ from rbee_core.backend import (
     PromptProgress,
     Token,
 )
-from rbee_core.worker import engine
+from rbee_core.worker import engine, jobs
 
 
 class Pacer(Engine):
@@ -54,7 +54,7 @@ def batches(pace_s: float, kind: type[Pacer] | None = None, **fields: Any) -> li
 
 
 def test_tokens_that_follow_closely_go_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "TOGETHER_S", 0.5)
+    monkeypatch.setattr(jobs, "TOGETHER_S", 0.5)
     found = batches(0.01, max_tokens=100)
     *tokens, done = [event for batch in found for event in batch]
     assert [token.index for token in tokens] == list(range(100))
@@ -68,7 +68,7 @@ def test_a_token_after_a_pause_goes_out_alone() -> None:
 
 
 def test_the_last_word_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "TOGETHER_S", 60)
+    monkeypatch.setattr(jobs, "TOGETHER_S", 60)
     assert batches(0.001, max_tokens=3)[-1][-1].done
 
 

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from rbee_core.errors import HomeUnusable, InvalidRequest, RbeeError
-from rbee_core.settings import ALIASES, DEFAULT_PORT, Settings, load
+from rbee_core.settings import ALIASES, CHOICES, DEFAULT_PORT, Settings, load
 
 
 def write_config(home: Path, text: str) -> dict[str, str]:
@@ -56,7 +57,7 @@ def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Settings) if f.name not in ("home", "models")])
 def test_every_setting_can_come_from_everywhere(name: str, tmp_path: Path) -> None:
     default = getattr(Settings(home=tmp_path), name)
-    value = "word" if isinstance(default, str) else 5
+    value = CHOICES.get(name, ("word",))[-1] if isinstance(default, str) else 5
     converted = type(default)(value)
     quoted = f'"{value}"' if isinstance(default, str) else value
     assert getattr(load(write_config(tmp_path, f"{name} = {quoted}")), name) == converted
@@ -204,3 +205,15 @@ def test_b13_a_file_without_a_key_may_be_read_by_all(tmp_path: Path) -> None:
 def test_a_queue_that_holds_nobody_would_refuse_every_cold_model(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="RBEE_QUEUE_LIMIT must be 1 or more"):
         load({"RBEE_HOME": str(tmp_path), "RBEE_QUEUE_LIMIT": "0"})
+
+
+def test_how_a_cache_may_be_kept_is_what_a_worker_may_be_asked_for() -> None:
+    from rbee_core.domain.tuning import CacheType
+
+    assert CHOICES["cache_type_k"] == CHOICES["cache_type_v"] == get_args(CacheType)
+
+
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_a_word_that_is_no_choice_is_refused_with_those_that_are(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=rf"RBEE_{name.upper()} must be one of .*{CHOICES[name][0]}.*, not 'q9'"):
+        load({"RBEE_HOME": str(tmp_path), f"RBEE_{name.upper()}": "q9"})

@@ -105,6 +105,7 @@ RANGES: list[tuple[str, list[object], list[object]]] = [
     ("request_id", ["", "a b", "a\n", "é", "x" * 65, "../x"], ["a-B_9", None]),
     ("prompt", ["", "  \n"], ["x"]),
     ("reuse_prompt", [0, "no", None], [True, False]),
+    ("suffix", [1, []], ["", "x", None]),
     ("chat_template", ["", "never", True], ["if_any", "required", None]),
 ]
 REFUSED = [(name, value) for name, refused, _ in RANGES for value in refused]
@@ -164,6 +165,9 @@ def test_what_is_just_small_enough_is_taken() -> None:
     "fields",
     [
         {"prompt": None},
+        {"prompt": "", "suffix": " "},
+        {"prompt": "x", "suffix": "y", "chat_template": "if_any"},
+        {"prompt": None, "messages": [{"role": "user", "content": "hi"}], "suffix": "y"},
         {"messages": [{"role": "user", "content": "hi"}]},
         {"prompt": None, "messages": []},
         {"prompt": None, "messages": [{"role": "user", "content": " "}]},
@@ -249,3 +253,24 @@ def test_any_json_is_taken_or_refused(body: dict[str, object]) -> None:
 def test_any_bytes_are_taken_or_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         wire.decode(data, wire.WorkerReady)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["x"] * 2049, "x", [1], None])
+def test_texts_that_are_none_get_no_vector(texts: object) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.decode(json.dumps({"model_ref": "m", "texts": texts}).encode(), wire.PoolEmbed)
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        {"cache_type_k": "q9"},
+        {"flash_attention": 1},
+        {"lora": [{"path": "relative.gguf"}]},
+        {"pooling": "rank"},
+        {"x": 1},
+    ],
+)
+def test_what_no_worker_can_be_tuned_to_is_refused(tuning: object) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.decode(json.dumps({"model_ref": "m", "tuning": tuning}).encode(), wire.SpawnRequest)

@@ -1,4 +1,4 @@
-"""The hive's routes that generate: for a model, whoever serves it, or on one worker. Our own format, streamed."""
+"""The hive's routes that compute: for a model, whoever serves it, or on one worker. Our own format, streamed."""
 
 import contextlib
 import secrets
@@ -10,7 +10,7 @@ from rbee_core import wire
 from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand, WorkerId
 from rbee_core.errors import RbeeError
-from rbee_core.hive.serving import Serving, last_word, log_request
+from rbee_core.hive.serving import Serving, Task, last_word, log_request
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
 from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
@@ -18,6 +18,9 @@ from rbee_core.models.references import References
 
 CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"
 CLIENT_LIMIT = 64
+
+ForModel = wire.PoolInference | wire.PoolEmbed | wire.PoolRerank
+Wanted = wire.WorkerInference | wire.WorkerEmbed | wire.WorkerRerank | ForModel
 
 
 class InferenceRoutes:
@@ -39,20 +42,27 @@ class InferenceRoutes:
 
     async def for_model(self, request: web.Request) -> web.StreamResponse:
         """Generate with a model: on a worker that holds it, or on one that is started for it."""
-        wanted = await read_body(request, wire.PoolInference)
-        wanted.request_id = wanted.request_id or secrets.token_hex(8)
-        try:
-            demand = await demand_of(wanted, self._references)
-        except RbeeError as error:
-            log_request(wanted.request_id, client_of(request), wanted.model_ref, f"refused, {error.code}")
-            raise
-        return await self._stream(request, demand, wanted, queue=wanted.queue)
+        return await self._for_model(request, await read_body(request, wire.PoolInference))
 
     async def on_worker(self, request: web.Request) -> web.StreamResponse:
         """Generate on one worker."""
-        wanted = await read_body(request, wire.WorkerInference)
-        worker_id = WorkerId(request.match_info["worker_id"])
-        return await self._stream(request, worker_id, wanted, queue=wanted.queue)
+        return await self._stream(request, _worker_id(request), await read_body(request, wire.WorkerInference))
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Make vectors with a model."""
+        return await self._for_model(request, await read_body(request, wire.PoolEmbed))
+
+    async def embed_on_worker(self, request: web.Request) -> web.StreamResponse:
+        """Make vectors on one worker."""
+        return await self._stream(request, _worker_id(request), await read_body(request, wire.WorkerEmbed))
+
+    async def rerank(self, request: web.Request) -> web.StreamResponse:
+        """Score documents with a model."""
+        return await self._for_model(request, await read_body(request, wire.PoolRerank))
+
+    async def rerank_on_worker(self, request: web.Request) -> web.StreamResponse:
+        """Score documents on one worker."""
+        return await self._stream(request, _worker_id(request), await read_body(request, wire.WorkerRerank))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """End a request, waiting or running. Idempotent."""
@@ -65,11 +75,18 @@ class InferenceRoutes:
         await self._supervisor.cancel(request.match_info["request_id"], worker.id)
         return web.Response(status=204)
 
-    async def _stream(
-        self, request: web.Request, target: Demand | WorkerId, wanted: wire.InferenceRequest, *, queue: bool
-    ) -> web.StreamResponse:
+    async def _for_model(self, request: web.Request, wanted: ForModel) -> web.StreamResponse:
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
-        task = msgspec.convert(wanted, wire.WorkerTask, from_attributes=True)
+        try:
+            demand = await demand_of(wanted, self._references)
+        except RbeeError as error:
+            log_request(wanted.request_id, client_of(request), wanted.model_ref, f"refused, {error.code}")
+            raise
+        return await self._stream(request, demand, wanted)
+
+    async def _stream(self, request: web.Request, target: Demand | WorkerId, wanted: Wanted) -> web.StreamResponse:
+        wanted.request_id = wanted.request_id or secrets.token_hex(8)
+        task = msgspec.convert(wanted, _task_of(wanted), from_attributes=True)
         stream = EventStream(request, self._write_timeout_s, self._keep_alive_s)
 
         async def tell(waiting: Waiting) -> None:
@@ -80,7 +97,7 @@ class InferenceRoutes:
         with stream, contextlib.suppress(ReaderGoneError):
             try:
                 client = client_of(request)
-                async with self._serving.open(client, target, task, queue=queue, tell=tell) as answer:
+                async with self._serving.open(client, target, task, queue=wanted.queue, tell=tell) as answer:
                     if stream.response.prepared:
                         await stream.write(event_bytes(wire.WorkerEvent(worker_id=answer.worker.id)))
                     else:
@@ -95,10 +112,26 @@ class InferenceRoutes:
         return stream.response
 
 
-async def demand_of(request: wire.SpawnRequest | wire.PoolInference, references: References) -> Demand:
+async def demand_of(request: wire.SpawnRequest | ForModel, references: References) -> Demand:
     """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
-    reference = await references.name(request.model_ref)
-    return Demand(reference, request.backend, request.device, request.context_tokens)
+    vectors = isinstance(request, wire.PoolEmbed | wire.PoolRerank)  # which take memory that text does not
+    return Demand(
+        reference=await references.name(request.model_ref),
+        backend=request.backend,
+        device=request.device,
+        context_tokens=request.context_tokens,
+        tuning=msgspec.structs.replace(request.tuning, embeddings=request.tuning.embeddings or vectors),
+    )
+
+
+def _task_of(wanted: Wanted) -> type[Task]:
+    if isinstance(wanted, wire.WorkerEmbed):
+        return wire.EmbedTask
+    return wire.RerankTask if isinstance(wanted, wire.WorkerRerank) else wire.WorkerTask
+
+
+def _worker_id(request: web.Request) -> WorkerId:
+    return WorkerId(request.match_info["worker_id"])
 
 
 def client_of(request: web.Request) -> str:

@@ -177,6 +177,9 @@ WORKERS = (
     ),
 )
 
+COMPUTING = tuple(dict.fromkeys((*STARTING, *INFERRING)))
+VECTORS = (wire.WaitingEvent, wire.WorkerEvent, wire.VectorEvent, wire.DoneEvent, wire.ErrorBody)
+SCORES = (wire.WaitingEvent, wire.WorkerEvent, wire.ScoreEvent, wire.DoneEvent, wire.ErrorBody)
 STREAM = (wire.WaitingEvent, wire.WorkerEvent, wire.PromptEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody)
 
 INFERENCE = (
@@ -188,7 +191,7 @@ INFERENCE = (
         summary="generates text with a model: on a worker that holds it, or on one that is started for it",
         body=wire.PoolInference,
         events=STREAM,
-        errors=tuple(dict.fromkeys((*STARTING, *INFERRING))),
+        errors=COMPUTING,
     ),
     Route(
         method="POST",
@@ -198,6 +201,46 @@ INFERENCE = (
         summary="generates text on one worker",
         body=wire.WorkerInference,
         events=STREAM,
+        errors=(WorkerNotFound, *INFERRING),
+    ),
+    Route(
+        method="POST",
+        path="/v1/embed",
+        handler=InferenceRoutes.embed,
+        scope=Scope.INFER,
+        summary="makes vectors of texts with a model; waits as a request for text does",
+        body=wire.PoolEmbed,
+        events=VECTORS,
+        errors=COMPUTING,
+    ),
+    Route(
+        method="POST",
+        path="/v1/workers/{worker_id}/embed",
+        handler=InferenceRoutes.embed_on_worker,
+        scope=Scope.INFER,
+        summary="makes vectors of texts on one worker",
+        body=wire.WorkerEmbed,
+        events=VECTORS,
+        errors=(WorkerNotFound, *INFERRING),
+    ),
+    Route(
+        method="POST",
+        path="/v1/rerank",
+        handler=InferenceRoutes.rerank,
+        scope=Scope.INFER,
+        summary="scores how well documents answer a query, with a model; waits as a request for text does",
+        body=wire.PoolRerank,
+        events=SCORES,
+        errors=COMPUTING,
+    ),
+    Route(
+        method="POST",
+        path="/v1/workers/{worker_id}/rerank",
+        handler=InferenceRoutes.rerank_on_worker,
+        scope=Scope.INFER,
+        summary="scores how well documents answer a query, on one worker",
+        body=wire.WorkerRerank,
+        events=SCORES,
         errors=(WorkerNotFound, *INFERRING),
     ),
     Route(

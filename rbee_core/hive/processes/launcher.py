@@ -113,6 +113,7 @@ class Launcher:
             slots=recipe.slots,
             context_tokens=recipe.context_tokens,
             threads=terms.threads,
+            tuning=recipe.tuning,
             body_limit_bytes=terms.body_limit_bytes,
             write_timeout_s=terms.write_timeout_s,
             connect_timeout_s=terms.connect_timeout_s,

@@ -8,11 +8,13 @@ from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Cont
 from rbee_plugins.llamacpp.native.library import LastErrors, NativeError
 from rbee_plugins.llamacpp.native.model import NativeModel, Vocabulary, accelerator_of
 from rbee_plugins.llamacpp.native.samplers import Likely, Sampler
+from rbee_plugins.llamacpp.native.tuning import Adapters
 
 __all__ = [
     "ABORTED",
     "DECODED",
     "NO_ROOM",
+    "Adapters",
     "Context",
     "LastErrors",
     "Likely",

@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rbee_core.backend import Tuning
+from rbee_plugins.llamacpp.memory import UNTUNED
 from rbee_plugins.llamacpp.native.library import NativeError, lib
 from rbee_plugins.llamacpp.native.model import NativeModel
+from rbee_plugins.llamacpp.native.tuning import tune
 
 DECODED, NO_ROOM, ABORTED = 0, 1, 2
 
@@ -30,7 +33,16 @@ class Context:
     at a time; `close` frees it, and nothing may be called afterwards.
     """
 
-    def __init__(self, model: NativeModel, *, tokens: int, batch_tokens: int, threads: int, sequences: int = 1) -> None:
+    def __init__(
+        self,
+        model: NativeModel,
+        *,
+        tokens: int,
+        batch_tokens: int,
+        threads: int,
+        sequences: int = 1,
+        tuning: Tuning = UNTUNED,
+    ) -> None:
         """Reserve the memory."""
         self._abort: Any = None
         params = lib.llama_context_default_params()
@@ -43,6 +55,7 @@ class Context:
         params.swa_full = False  # saves memory; what a sliding window has left behind cannot be kept, see `keep`
         params.offload_kqv = params.op_offload = model.accelerator != "cpu"
         params.no_perf = True
+        tune(params, tuning)
         self.handle: int | None = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise NativeError("llama.cpp cannot make a context for it")
@@ -54,6 +67,11 @@ class Context:
     def tokens(self) -> int:
         """How many tokens each sequence really has room for: llama.cpp may have rounded up."""
         return int(lib.llama_n_ctx_seq(self.handle))
+
+    @property
+    def writes(self) -> bool:
+        """Whether text can be generated: a model that reads texts only as a whole keeps nothing to go on from."""
+        return bool(lib.llama_get_memory(self.handle))
 
     def keep(self, sequence: int, count: int) -> bool:
         """Forget all but the first `count` tokens; return False where that cannot be done, and all are forgotten.

@@ -48,12 +48,15 @@ class NativeModel:
         self.vocabulary_size: int = lib.llama_vocab_n_tokens(self.vocabulary_handle)
         self._pieces: dict[int, bytes] = {}
 
-    def tokenize(self, text: str | bytes, *, add_special: bool) -> list[int]:
-        """Return the tokens of `text`; `add_special` puts those in front that the model wants (often BOS)."""
+    def tokenize(self, text: str | bytes, *, add_special: bool, plain: bool = False) -> list[int]:
+        """Return the tokens of `text`; `add_special` puts those in front that the model wants (often BOS).
+
+        In a `plain` text, what looks like a special token is only text.
+        """
         raw = text.encode(errors="replace") if isinstance(text, str) else text
         room = len(raw) + 16
         tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self.vocabulary_handle, raw, len(raw), tokens, room, add_special, True)
+        count = lib.llama_tokenize(self.vocabulary_handle, raw, len(raw), tokens, room, add_special, not plain)
         if count < 0:
             raise NativeError(f"llama.cpp cannot split a text of {len(raw)} bytes into tokens")
         return tokens[:count]
@@ -80,6 +83,23 @@ class NativeModel:
     def adds_bos(self) -> bool:
         """Whether the model was trained with BOS in front of every text."""
         return bool(lib.llama_vocab_get_add_bos(self.vocabulary_handle))
+
+    @property
+    def fill_in_tokens(self) -> tuple[int, int, int] | None:
+        """What stands before a beginning, before an end, and before what belongs between; None if it has none."""
+        kinds = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        before, after, between = (int(kind(self.vocabulary_handle)) for kind in kinds)
+        return (before, after, between) if min(before, after, between) >= 0 else None
+
+    def pair(self, first: list[int], second: list[int]) -> list[int]:
+        """Return two texts as one, with the marks that the model was trained with around them."""
+        vocabulary = self.vocabulary_handle
+        sep = int(lib.llama_vocab_sep(vocabulary))
+        eos = int(lib.llama_vocab_eos(vocabulary))
+        begin = [int(lib.llama_vocab_bos(vocabulary))] if self.adds_bos() else []
+        end = [eos if eos >= 0 else sep] if lib.llama_vocab_get_add_eos(vocabulary) else []
+        between = [sep] if lib.llama_vocab_get_add_sep(vocabulary) else []
+        return [*begin, *first, *end, *between, *second, *end]
 
     def is_end(self, token: int) -> bool:
         """Whether `token` ends the generation."""

@@ -23,6 +23,8 @@ from rbee_core.backend import (
     Backend,
     CancelToken,
     Device,
+    Embedded,
+    EmbedRequest,
     Engine,
     EngineEvent,
     EngineInfo,
@@ -116,7 +118,7 @@ class ScriptedBackend(Backend):
     name = "scripted"
     accelerator = "cpu"
     formats = frozenset({"scripted"})
-    capabilities = frozenset({"stream", "cancel", "seed"})
+    capabilities = frozenset({"stream", "cancel", "seed", "embeddings"})
 
     def devices(self) -> Sequence[Device]:
         """Return the one device, or the cards that the environment gives: SCRIPTED_CARDS=300,900 is free megabytes."""
@@ -232,6 +234,15 @@ class ScriptedEngine(Engine):
             index += 1
         if knobs.ignore_cancel or not cancel.is_set():
             yield Finished("stop")
+
+    def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
+        """Yield the length of each text and of its longest word, the last text first, at the pace of tokens."""
+        for index, text in reversed(list(enumerate(request.texts))):
+            words = text.split()
+            if not self._pause(self._knobs.token_ms / 1000, cancel):
+                return
+            self._fault(index)
+            yield Embedded(index, [float(len(text)), float(max(map(len, words)))], len(words))
 
     def _read_prompt(self, tokens: int, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Take the time that the script says, telling how far it is if it says so."""

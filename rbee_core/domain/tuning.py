@@ -1,0 +1,58 @@
+"""How a model is to be run, beside how much of it: what a client may ask for when a worker is started."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import fields
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Pooling = Literal["mean", "cls", "last"]
+
+
+class Adapter(Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA adapter: a file on the node's disk, by its absolute path, and how strongly it counts."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=4096, pattern="^/")]
+    scale: Annotated[float, Meta(ge=-100, le=100)] = 1.0
+
+
+class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is None or empty is left to the backend.
+
+    `cache_type_k` and `cache_type_v` are how keys and values of the context are kept; `pooling` is how the tokens of a
+    text become its one vector, where a request does not say; `embeddings` reserves the memory that they take.
+    """
+
+    cache_type_k: CacheType | None = None
+    cache_type_v: CacheType | None = None
+    flash_attention: bool | None = None
+    lora: Annotated[tuple[Adapter, ...], Meta(max_length=16)] = ()
+    pooling: Pooling | None = None
+    embeddings: bool = False
+
+    def said(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that says something, with the word of the capability that it needs, "" for none."""
+        for field in fields(self):
+            if getattr(self, field.name) != field.default:
+                yield field.name, WORDS.get(field.name, "")
+
+    def over(self, defaults: "Tuning") -> "Tuning":
+        """Return this, with what it does not say as `defaults` have it."""
+        both = {field.name: getattr(defaults, field.name) for field in fields(self)}
+        return Tuning(**both | {name: getattr(self, name) for name, _word in self.said()})
+
+    def only(self, words: frozenset[str]) -> "Tuning":
+        """Return what of this a backend with the capabilities `words` can do."""
+        return Tuning(**{name: getattr(self, name) for name, word in self.said() if word in ("", *words)})
+
+
+UNTUNED = Tuning()
+
+WORDS = {
+    "cache_type_k": "cache_types",
+    "cache_type_v": "cache_types",
+    "flash_attention": "flash_attention",
+    "lora": "lora",
+    "pooling": "embeddings",
+}

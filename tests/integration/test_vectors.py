@@ -1,0 +1,67 @@
+"""Vectors and scores through a hive, with scripted workers: the same doors, slots and ends as for text."""
+
+import pytest
+
+from rbee_core import wire
+from rbee_core.domain.tuning import Adapter, Tuning
+from rbee_core.errors import RemoteError
+from rbee_kit.program import Hive, Home
+from rbee_kit.waiting import eventually
+
+pytestmark = pytest.mark.scripted
+
+
+def wanted(script: str, *texts: str, **fields: object) -> wire.PoolEmbed:
+    return wire.build(wire.PoolEmbed, model_ref=f"scripted:{script}", texts=list(texts), **fields)
+
+
+def refused(hive: Hive, request: wire.PoolEmbed) -> RemoteError:
+    with pytest.raises(RemoteError) as caught:
+        hive.client.embed(request)
+    return caught.value
+
+
+def idle(hive: Hive) -> bool:
+    return [worker.state for worker in hive.client.list_workers()] == ["idle"]
+
+
+def test_vectors_come_in_the_order_of_their_texts_from_a_worker_that_text_comes_from_too(home: Home) -> None:
+    hive = home.start_hive()
+    assert hive.client.embed(wanted("", "a bee", "honey", "x")) == [[5, 3], [5, 5], [1, 1]]
+    [worker] = hive.client.list_workers()
+    assert hive.client.embed(wanted("", "wax")) == [[3, 3]]
+    text = hive.client.infer(worker.worker_id, wire.InferenceRequest(prompt="hello"))
+    assert list(text)[-1].total_tokens == 20
+    eventually(lambda: idle(hive), what="its slot is free")
+    assert [w.worker_id for w in hive.client.list_workers()] == [worker.worker_id]
+
+
+def test_what_a_backend_does_not_declare_is_refused_by_name(home: Home) -> None:
+    hive = home.start_hive()
+    with pytest.raises(RemoteError, match="Backend scripted does not know documents: that needs rerank") as caught:
+        hive.client.rerank(wire.PoolRerank(model_ref="scripted:", backend="scripted", query="a", documents=["b"]))
+    assert (caught.value.code, caught.value.http_status) == ("NOT_SUPPORTED", 422)
+    for tuning, field in (
+        (Tuning(lora=(Adapter("/a.gguf"),)), "tuning.lora"),
+        (Tuning(cache_type_k="q8_0"), "tuning.cache_type_k"),
+        (Tuning(flash_attention=False), "tuning.flash_attention"),
+    ):
+        with pytest.raises(RemoteError, match=field):
+            hive.client.spawn(wire.SpawnRequest(model_ref="scripted:", tuning=tuning))
+    gap = wire.PoolInference(model_ref="scripted:", backend="scripted", prompt="a", suffix="b")
+    with pytest.raises(RemoteError, match="infill"):
+        list(hive.client.infer_with_model(gap))
+    assert hive.client.list_workers() == []
+
+
+def test_settings_hold_for_backends_that_know_them_alone(home: Home) -> None:
+    home.environment |= {"RBEE_CACHE_TYPE_K": "q8_0", "RBEE_FLASH_ATTENTION": "on"}
+    assert home.start_hive().client.embed(wanted("", "bee")) == [[3, 3]]
+
+
+def test_a_deadline_and_a_worker_that_dies_end_vectors_as_they_end_text(home: Home) -> None:
+    hive = home.start_hive()
+    late = refused(hive, wanted("token_ms=3600000", "a", timeout_s=0.5))
+    assert (late.code, late.http_status) == ("DEADLINE_EXCEEDED", 408)
+    dead = refused(hive, wanted("crash_at_token=0:KILL", "a", "b"))
+    assert dead.code == "WORKER_CRASHED"
