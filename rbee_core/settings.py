@@ -18,7 +18,6 @@ DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
 AT_LEAST_ONE = frozenset(
     {
-        "slots_per_worker",
         "queue_limit",
         "body_limit_bytes",
         "log_limit_bytes",
@@ -78,7 +77,7 @@ class Settings:
     body_limit_bytes: int = 2 << 20
     log_limit_bytes: int = 10_000_000
     log_files_kept: int = 50
-    slots_per_worker: int = 1
+    slots_per_worker: int = 0
     queue_limit: int = 64
     context_tokens: int = 0
     threads: int = 0

@@ -143,8 +143,9 @@ class LoadOptions(Struct, frozen=True):
     """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice.
 
     `context_tokens` is what one request may use, prompt and answer together; with several slots each of them gets as
-    much. `slots` is the most requests rbee will run at a time: an engine may offer fewer, never more. `tuning` says
-    nothing that needs a word which the backend does not declare.
+    much. `slots` is the most requests rbee will run at a time: an engine may offer fewer, never more. 0 leaves the
+    number to a backend that declares ``batching``; no other is sent it. `tuning` says nothing that needs a word
+    which the backend does not declare.
     """
 
     context_tokens: int | None = None

@@ -116,7 +116,9 @@ class Workers:
     def _loaded(self, worker: Worker, event: ev.WorkerLoaded) -> Iterator[do.Instruction]:
         if worker.state is not WorkerState.LOADING:
             return
-        worker.loaded, worker.progress, worker.detail = True, 1.0, ""
+        asked = worker.recipe.slots
+        fewer = f"{asked} slots were asked for, its engine has {event.slots}" if asked > event.slots else ""
+        worker.loaded, worker.progress, worker.detail = True, 1.0, fewer
         worker.slots, worker.context_tokens = max(1, event.slots), event.context_tokens
         worker.used_at = worker.probed_at = event.at
         yield _change(worker, WorkerState.IDLE, Reason.LOADED)

@@ -159,10 +159,14 @@ class Resolver:
         return estimate
 
     def _options(self, demand: Demand, backend: Backend) -> LoadOptions:
-        defaults = self._defaults
+        """Return how to load. Raises `InvalidRequest` for more slots than a backend that computes one at a time has."""
+        defaults, batching = self._defaults, "batching" in backend.capabilities
+        if not batching and (demand.slots or 1) > 1:
+            message = f"{demand.slots} slots were asked for, and {backend.name} computes one request at a time"
+            raise InvalidRequest(message, hint="leave --slots out, or choose a backend that declares batching")
         return LoadOptions(
             context_tokens=demand.context_tokens or defaults.context_tokens,
-            slots=demand.slots or defaults.slots,
+            slots=demand.slots or defaults.slots or (0 if batching else 1),
             threads=defaults.threads,
             tuning=demand.tuning.over(defaults.tuning.only(backend.capabilities)),
         )

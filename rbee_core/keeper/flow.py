@@ -254,6 +254,7 @@ class Flow:
             backend=wanted.backend,
             device=wanted.device,
             context_tokens=wanted.context_tokens,
+            slots=wanted.slots,
             queue=self._queue,
         )
 

@@ -28,6 +28,7 @@ def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnReq
         backend=options["backend"],
         device=options["device"],
         context_tokens=options["context"],
+        slots=options["slots"],
     )
 
 

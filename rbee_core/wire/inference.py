@@ -73,6 +73,7 @@ class PoolInference(InferenceRequest, kw_only=True):
     backend: Annotated[str, Meta(max_length=64)] | None = None
     device: Annotated[int, Meta(ge=0, le=1023)] | None = None
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
     tuning: Tuning = Tuning()
     queue: bool = True
 

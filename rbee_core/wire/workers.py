@@ -118,12 +118,16 @@ class WorkerChanged(Lenient, tag_field="event", tag="changed"):
 
 
 class SpawnRequest(Strict):
-    """`POST /v1/workers/spawn`. `device` is an index of the backend's devices; without it, the one with most room."""
+    """`POST /v1/workers/spawn`. `device` is an index of the backend's devices; without it, the one with most room.
+
+    `slots` is how many requests it is to serve at a time; a backend that computes one at a time refuses more.
+    """
 
     model_ref: ModelText
     backend: Annotated[str, Meta(max_length=64)] | None = None
     device: Annotated[int, Meta(ge=0, le=1023)] | None = None
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
     tuning: Tuning = Tuning()
 
 

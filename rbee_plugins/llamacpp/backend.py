@@ -27,6 +27,7 @@ from rbee_plugins.llamacpp import builds, memory
 from rbee_plugins.llamacpp.adapters import checked_bytes
 
 _SPIN_VARIABLES = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
+_GPU_CORES = 4  # a GPU feeds as many texts at a time as that many cores
 _PADDING_BYTES = 1 << 20  # llama.cpp maps all of a file: minutes, for one that is mostly nothing
 
 
@@ -68,7 +69,7 @@ class LlamaCpp(Backend):
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
         memory.check_tuning(header, options.tuning)
-        need = memory.estimate(header, context, max(1, options.slots), weights, options.tuning)
+        need = memory.estimate(header, context, self._slots(header, context, options), weights, options.tuning)
         adapters = checked_bytes(header, options.tuning.lora)
         mapped_bytes = weights if self.maps_weights else 0
         return replace(
@@ -77,6 +78,11 @@ class LlamaCpp(Backend):
             compute_bytes=need.compute_bytes + self.driver_bytes,
             mapped_bytes=mapped_bytes,
         )
+
+    def _slots(self, header: GgufHeader, context: int, options: LoadOptions) -> int:
+        """Return what was asked for, or what suits: the same in the hive, which estimates, and in the worker."""
+        cores = _GPU_CORES if self.gpu_layers else options.threads or default_threads()
+        return options.slots or memory.slots(header, context, cores, psutil.virtual_memory().total)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing it loads llama.cpp."""
@@ -90,11 +96,12 @@ class LlamaCpp(Backend):
         header = checked_header(model)
         memory.check_tuning(header, options.tuning)
         checked_bytes(header, options.tuning.lora)
+        context = memory.context_tokens(header, options.context_tokens)
         settings = EngineSettings(
-            context_tokens=memory.context_tokens(header, options.context_tokens),
+            context_tokens=context,
             threads=options.threads or default_threads(),
             gpu_layers=self.gpu_layers,
-            slots=max(1, options.slots),
+            slots=self._slots(header, context, options),
             chunk_tokens=memory.chunk_tokens(header, on_cpu=self.gpu_layers == 0),
             tuning=options.tuning,
         )

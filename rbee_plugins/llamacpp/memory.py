@@ -8,6 +8,8 @@ DEFAULT_CONTEXT_TOKENS = 4096
 BATCH_TOKENS = 512  # prompt tokens computed at once; the compute buffers are sized for them
 
 _CPU_CHUNK_BYTES = BATCH_TOKENS * 5_000_000_000  # of weights times tokens: whole batches up to a 7B model
+_MOST_SLOTS = 8
+_SLOTS_SHARE = 16  # at most this part of the host's memory is spent on slots that nobody asked for
 _CONTEXT_STEP = 256  # llama.cpp rounds a context up to a multiple of this
 
 # Measured with SmolLM2-135M: the library with its Python side, and the vocabulary's tables for each token.
@@ -39,6 +41,16 @@ def context_tokens(header: GgufHeader, asked: int | None) -> int:
             trained_tokens=trained,
         )
     return asked
+
+
+def slots(header: GgufHeader, context: int, cores: int, memory_bytes: int) -> int:
+    """Return how many requests to serve at a time where nobody says: what cores feed, and little memory holds.
+
+    On two cores four texts together are written a third faster than one after the other, and eight hardly faster still.
+    """
+    each = round(context * _cache_bytes_per_token(header, UNTUNED))
+    fit = memory_bytes // _SLOTS_SHARE // each if each else _MOST_SLOTS
+    return max(1, min(_MOST_SLOTS, 2 * cores, fit))
 
 
 def chunk_tokens(header: GgufHeader, *, on_cpu: bool) -> int:

@@ -15,7 +15,9 @@ from rbee_core.settings import Settings
 SETTINGS = Settings(home=Path("/nowhere"))
 NOTHING_GIVEN: dict[str, Any] = {
     **dict.fromkeys(("system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")),
-    **dict.fromkeys(("backend", "device", "context", "timeout", "logprobs", "grammar", "json_schema", "regex")),
+    **dict.fromkeys(
+        ("backend", "device", "context", "slots", "timeout", "logprobs", "grammar", "json_schema", "regex")
+    ),
     "sampling": (),
     "model": "smollm2",
     "node": "localhost",
@@ -103,7 +105,12 @@ def test_what_cannot_work_is_a_usage_error_that_names_the_option(given: dict[str
 
 @pytest.mark.parametrize(
     ("given", "names"),
-    [({"device": -1}, "--device"), ({"context": 0}, "--context"), ({"backend": "x" * 65}, "--backend")],
+    [
+        ({"device": -1}, "--device"),
+        ({"context": 0}, "--context"),
+        ({"slots": 0}, "--slots"),
+        ({"backend": "x" * 65}, "--backend"),
+    ],
 )
 def test_bad_placement_is_refused_too(given: dict[str, Any], names: str) -> None:
     with pytest.raises(InvalidRequest, match=names):

@@ -7,7 +7,7 @@ import pytest
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import REMEMBERED, Limits, Pool
-from rbee_core.domain.worker import Reason, Ticket, WorkerId
+from rbee_core.domain.worker import Reason, Spot, Ticket, WorkerId
 from rbee_core.errors import (
     InvalidRequest,
     LoadingTimeout,
@@ -37,6 +37,7 @@ from tests.support.pools import (
     loaded,
     pinned,
     plain,
+    recipe,
     refusal,
     resolved,
     stop,
@@ -217,6 +218,16 @@ def test_a_demand_is_resolved_then_a_worker_is_launched_bound_and_loaded() -> No
     assert pool.handle(ev.LoadProgressed(1, W, 0.5, "weights")) == [waits(1, 1, "the model", 0.5)]
     assert pool.handle(loaded()) == [changed("loading", "idle", Reason.LOADED), grant(1), BUSY]
     assert (worker.slots, worker.context_tokens, worker.requests) == (1, 512, {1: "r1"})
+
+
+@pytest.mark.parametrize(("offered", "told"), [(1, "4 slots were asked for, its engine has 1"), (4, ""), (8, "")])
+def test_n31_an_engine_with_fewer_slots_than_asked_for_is_told(offered: int, told: str) -> None:
+    pool = Pool(LIMITS)
+    asked = ev.Resolved(
+        at=0, demand=demand(), spots=(Spot(recipe(slots=4), 1000),), worker_id=W, secret=resolved().secret
+    )  # fmt: skip
+    feed(pool, [wants(1), asked, launched(), bound(), loaded(slots=offered)])
+    assert pool.find(W).detail == told
 
 
 @pytest.mark.parametrize(("until", "event"), [("bound", bound()), ("ready", loaded())])

@@ -150,3 +150,19 @@ def test_one_that_might_be_better_and_does_not_answer_is_not_passed_over() -> No
     assert choose([cuda, cpu], "cpu", "gguf") is cpu
     with pytest.raises(BackendNotAvailable):
         choose([cuda, cpu], None, "mlx")
+
+
+class OneByOne(llamacpp.LlamaCppCpu):
+    capabilities = frozenset({"stream", "cancel"})
+
+
+def test_n31_slots_that_a_backend_cannot_give_are_refused_and_not_ignored(tmp_path: Path) -> None:
+    path, one = Gguf().write(tmp_path), [OneByOne()]
+    with pytest.raises(InvalidRequest, match="4 slots were asked for, and llamacpp-cpu computes one request at a time"):
+        resolve(path, one, Demand("file:m", slots=4))
+    slots = {
+        "left to a backend that computes one at a time": resolve(path, one, Demand("file:m")),
+        "left to one that batches": resolve(path, [llamacpp.LlamaCppCpu()], Demand("file:m")),
+        "asked of one that batches": resolve(path, [llamacpp.LlamaCppCpu()], Demand("file:m", slots=4)),
+    }
+    assert [found.spots[0].recipe.slots for found in slots.values()] == [1, 0, 4]

@@ -120,6 +120,7 @@ async def demand_of(request: wire.SpawnRequest | ForModel, references: Reference
         backend=request.backend,
         device=request.device,
         context_tokens=request.context_tokens,
+        slots=None if isinstance(request, wire.PoolEmbed | wire.PoolRerank) else request.slots,
         tuning=msgspec.structs.replace(request.tuning, embeddings=request.tuning.embeddings or vectors),
     )
 

@@ -53,6 +53,7 @@ SECTIONS = {
 @click.option("--backend", metavar="NAME", help="Such as llamacpp-cpu, or cpu, cuda, metal.")
 @click.option("--device", type=int, metavar="N", help="Index of the backend's device.")
 @click.option("--context", type=int, metavar="N", help="Tokens of context for a new worker.")
+@click.option("--slots", type=int, metavar="N", help="Requests that a new worker serves at a time.")
 @click.option("--no-queue", is_flag=True, help="While all slots are busy, ask again 3 times instead of queueing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--quiet", is_flag=True, help="Print the text alone.")

@@ -50,6 +50,9 @@ def list_workers(node: str, as_json: bool) -> None:
         return
     if found.workers:
         show_table(LIST_HEADERS, [_list_row(worker) for worker in found.workers])
+        for worker in found.workers:
+            if worker.detail and worker.state in ("idle", "busy"):
+                click.echo(f"{worker.worker_id}: {worker.detail}", err=True)
     else:
         click.echo("No workers are running")
     if found.held_back:
