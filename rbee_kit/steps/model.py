@@ -108,6 +108,6 @@ def nothing_of_it_left(home: Home, loaded: Loaded) -> None:
 
 @then("the worker ended by itself, without an error")
 def ended_by_itself(home: Home, loaded: Loaded) -> None:
-    ended = re.compile(rf"{loaded.worker.worker_id}: its process \d+ ended with (.+)")
+    ended = re.compile(rf"{loaded.worker.worker_id}: its process \d+ ended: (.+)")
     [how] = ended.findall(home.log("hive"))
-    assert how == "exit code 0", f"its process ended with {how}"
+    assert how == "exit code 0", f"its process ended: {how}"

@@ -115,7 +115,7 @@ def through_hive(terms: Terms, **settings: object) -> Iterator[Server]:
 
 
 def _native(prompt: str, tokens: int, chain: str) -> dict[str, object]:
-    body: dict[str, object] = {"model_ref": "smollm2", "prompt": prompt, "max_tokens": tokens}
+    body: dict[str, object] = {"model_ref": "smollm2", "prompt": prompt, "max_tokens": tokens, "ignore_eos": True}
     return body | ({"temperature": 0} if chain == "greedy" else {})
 
 
