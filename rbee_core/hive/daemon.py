@@ -78,7 +78,7 @@ class Orders:
         if not self.stop_wanted.is_set():
             self.stop_wanted.set()
             self._told()
-        if self._building is not None:
+        if self._building is not None and not self._building.expired():
             self._building.reschedule(asyncio.get_running_loop().time())
 
     def stop_now(self) -> None:
