@@ -20,6 +20,8 @@ RARE = (
 """Fields that are set with ``--sampling NAME=VALUE``."""
 
 FILE_BYTES = 64 * 1024
+MOST_DIGITS = 20
+"""Of a token's number; Python refuses to read thousands, and a model's are far smaller."""
 
 
 def choosing(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def _value(text: str) -> Any:
         return text
     if isinstance(value, dict):  # tokens by number: JSON has no numbers as names
         pairs = cast("dict[str, Any]", value).items()
-        return {int(name) if name.isdecimal() else name: one for name, one in pairs}
+        return {int(name) if name.isdecimal() and len(name) <= MOST_DIGITS else name: one for name, one in pairs}
     return value
 
 

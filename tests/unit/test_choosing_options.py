@@ -49,6 +49,7 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_told(setting: str) ->
         ({"sampling": ("xtc_threshold=0.9",)}, "Invalid --sampling xtc_threshold: expected `float` <= 0.5"),
         ({"sampling": ("ignore_eos=perhaps",)}, "Invalid --sampling ignore_eos: expected `bool`"),
         ({"sampling": ('logit_bias={"bee": 1}',)}, "Invalid --sampling logit_bias"),
+        ({"sampling": (f'logit_bias={{"{"9" * 5000}": 1}}',)}, "Invalid --sampling logit_bias"),
         ({"sampling": ("logit_bias=" + "[" * 100_000,)}, "Invalid --sampling logit_bias"),
         ({"logprobs": 21}, "Invalid --logprobs: expected `int` <= 20"),
         ({"regex": "a", "grammar": "FILE"}, "at most one of grammar, regex"),
