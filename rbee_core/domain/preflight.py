@@ -1,4 +1,4 @@
-"""Whether a machine is ready for rbee: from facts to checks, each with what to do. Pure; changes and asks nothing."""
+"""Whether a machine is ready for rbee, this one or another: from facts to checks, each with what to do. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ PortState = Literal["free", "ours", "taken", "unusable"]
 OLDEST_PYTHON = (3, 11)
 DISK_NEEDED_BYTES, DISK_WANTED_BYTES = 200_000_000, 5_000_000_000
 MEMORY_NEEDED_BYTES, MEMORY_WANTED_BYTES = 300_000_000, 1_500_000_000
+MORE_MEMORY = "close other programs, or use small models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,31 @@ class Facts:
     port_detail: str = ""
 
 
+Failure = tuple[str, str]
+"""What is wrong, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the hive of another node said. Sizes in bytes; None is what it did not come to say.
+
+    `ours` is the version of this command. `memory` is what is free, and what there is, in the memory with most room.
+    """
+
+    address: str
+    ours: str
+    key_given: bool
+    silent: Failure | None = None
+    version: str = ""
+    understood: bool = True
+    refused: Failure | None = None
+    backends: tuple[BackendFact, ...] | None = None
+    backends_failure: Failure | None = None
+    memory: tuple[int, int] | None = None
+    models: int | None = None
+    models_failure: Failure | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One answer. `detail` is what was found, `hint` what to do about it."""
@@ -75,11 +101,21 @@ def checks(facts: Facts) -> list[Check]:
         _disk(facts),
         _memory(facts),
         *_plugins(facts),
-        *_backends(facts),
+        *_backends(facts.backends),
         _compilers(facts),
         _model(facts),
         _port(facts),
     ]
+
+
+def node_checks(facts: NodeFacts) -> list[Check]:
+    """Return every check of another node, as far as one that failed lets the next be made."""
+    if facts.silent:
+        return [Check("Hive", "failed", *facts.silent)]
+    found = [Check("Hive", "ok", f"{facts.address} answers"), _version(facts)]
+    if facts.refused:
+        return [*found, Check("API key", "failed", *facts.refused)]
+    return [*found, _key(facts), *_of_node(facts)]
 
 
 def passed(answers: Sequence[Check]) -> bool:
@@ -110,7 +146,7 @@ def _catalog(facts: Facts) -> Check:
         return Check("Catalog", "failed", facts.catalog_error, hint)
     if facts.catalog_models is None:
         return Check("Catalog", "ok", "none yet (made at first use)")
-    return Check("Catalog", "ok", f"{facts.catalog_models} model{'' if facts.catalog_models == 1 else 's'}")
+    return Check("Catalog", "ok", _models(facts.catalog_models))
 
 
 def _disk(facts: Facts) -> Check:
@@ -122,7 +158,7 @@ def _disk(facts: Facts) -> Check:
 def _memory(facts: Facts) -> Check:
     status = _level(facts.memory_available_bytes, MEMORY_NEEDED_BYTES, MEMORY_WANTED_BYTES)
     detail = f"{_gb(facts.memory_available_bytes)} of {_gb(facts.memory_total_bytes)} available"
-    return Check("Memory", status, detail, "" if status == "ok" else "close other programs, or use small models")
+    return Check("Memory", status, detail, "" if status == "ok" else MORE_MEMORY)
 
 
 def _plugins(facts: Facts) -> list[Check]:
@@ -130,10 +166,10 @@ def _plugins(facts: Facts) -> list[Check]:
     return [Check(f"Plugin {name}", "warning", shorten(reason), hint) for name, reason in facts.broken_plugins]
 
 
-def _backends(facts: Facts) -> list[Check]:
+def _backends(backends: Sequence[BackendFact]) -> list[Check]:
     """A backend that cannot run here matters only where no other can."""
-    found = [_backend(fact) for fact in facts.backends]
-    if any(fact.usable for fact in facts.backends):
+    found = [_backend(fact) for fact in backends]
+    if any(fact.usable for fact in backends):
         return found
     missing = Check("Backends", "failed", "none can run models here", "pip install 'rbee[llamacpp]'")
     return [*found, missing]
@@ -173,6 +209,40 @@ def _port(facts: Facts) -> Check:
         case "unusable":
             hint = "correct host and port in config.toml or the environment"
             return Check("Port", "failed", f"cannot listen on {facts.port}: {facts.port_detail}", hint)
+
+
+def _version(facts: NodeFacts) -> Check:
+    if facts.understood:
+        return Check("Version", "ok", facts.version)
+    hint = "install the same version of rbee on both machines"
+    return Check("Version", "failed", f"{facts.version} there, {facts.ours} here", hint)
+
+
+def _key(facts: NodeFacts) -> Check:
+    return Check("API key", "ok", "accepted" if facts.key_given else "none is needed")
+
+
+def _of_node(facts: NodeFacts) -> list[Check]:
+    """Return what can be asked only with the right key."""
+    found: list[Check] = []
+    if facts.models_failure:
+        found.append(Check("Catalog", "failed", *facts.models_failure))
+    elif facts.models is not None:
+        found.append(Check("Catalog", "ok", _models(facts.models)))
+    if facts.memory is not None:
+        free, total = facts.memory
+        status = _level(free, MEMORY_NEEDED_BYTES, MEMORY_WANTED_BYTES)
+        hint = "" if status == "ok" else MORE_MEMORY
+        found.append(Check("Memory", status, f"{_gb(free)} of {_gb(total)} available", hint))
+    if facts.backends_failure:
+        found.append(Check("Backends", "failed", *facts.backends_failure))
+    elif facts.backends is not None:
+        found += _backends(facts.backends)
+    return found
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'}"
 
 
 def _level(have: int, needed: int, wanted: int) -> Status:

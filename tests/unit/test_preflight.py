@@ -1,10 +1,11 @@
 """From facts about a machine to checks, each with what to do."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from rbee_core.domain.preflight import BackendFact, Check, Facts, checks, passed
+from rbee_core.domain.preflight import BackendFact, Check, Facts, NodeFacts, checks, node_checks, passed
 
 GOOD = Facts(
     python=(3, 12, 1),
@@ -100,3 +101,47 @@ def test_own_hive_may_use_the_port() -> None:
 
     assert answer.status == "ok"
     assert "pid 7" in answer.detail
+
+
+NODE = NodeFacts(
+    address="bee:7835",
+    ours="1.0.0",
+    key_given=True,
+    version="1.0.1",
+    backends=GOOD.backends,
+    memory=(10**10, 2 * 10**10),
+    models=1,
+)
+WRONG = ("it is wrong", "mend it")
+
+
+def test_m13_a_good_node_passes_without_a_word_of_advice() -> None:
+    answers = node_checks(NODE)
+
+    assert [answer.name for answer in answers] == [
+        "Hive", "Version", "API key", "Catalog", "Memory", "Backend llamacpp-cpu"
+    ]  # fmt: skip
+    assert {(answer.status, answer.hint) for answer in answers} == {("ok", "")}
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "others"),
+    [
+        ({"silent": WRONG}, "Hive", set[str]()),
+        ({"understood": False}, "Version", {"Hive", "API key", "Catalog", "Memory", "Backend llamacpp-cpu"}),
+        ({"refused": WRONG}, "API key", {"Hive", "Version"}),
+        ({"models_failure": WRONG}, "Catalog", {"Hive", "Version", "API key", "Memory", "Backend llamacpp-cpu"}),
+        (
+            {"backends": None, "memory": None, "backends_failure": WRONG},
+            "Backends",
+            {"Hive", "Version", "API key", "Catalog"},
+        ),
+        ({"backends": ()}, "Backends", {"Hive", "Version", "API key", "Catalog", "Memory"}),
+        ({"memory": (10**8, 10**10)}, "Memory", {"Hive", "Version", "API key", "Catalog", "Backend llamacpp-cpu"}),
+    ],
+)
+def test_m13_what_is_wrong_with_a_node_is_one_check(change: dict[str, Any], name: str, others: set[str]) -> None:
+    answers = node_checks(replace(NODE, **change))
+    assert {answer.name for answer in answers if answer.status == "failed"} == {name}
+    assert all(answer.hint for answer in answers if answer.status == "failed")
+    assert {answer.name for answer in answers if answer.status == "ok"} == others

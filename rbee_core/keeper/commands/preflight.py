@@ -1,23 +1,38 @@
-"""`rbee preflight` and `rbee doctor`: is this machine ready? Looks only; starts no hive and imports no engine."""
+"""`rbee preflight` and `rbee doctor`: is this machine ready, or another node? Looks only: no hive, no engine starts."""
 
 import logging
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import click
 
-from rbee_core import hardware
+from rbee_core import API_VERSION, __version__, hardware, wire
 from rbee_core.backend.choice import Candidate
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import model_ref
-from rbee_core.domain.preflight import BackendFact, Check, Facts, PortState, checks, passed
-from rbee_core.errors import AddressUnusable, RbeeError
+from rbee_core.domain.preflight import (
+    BackendFact,
+    Check,
+    Facts,
+    Failure,
+    NodeFacts,
+    PortState,
+    checks,
+    node_checks,
+    passed,
+)
+from rbee_core.errors import AddressUnusable, InvalidApiKey, RbeeError
 from rbee_core.home import Home
 from rbee_core.http.bind import bind
-from rbee_core.keeper.options import json_option
+from rbee_core.keeper.flow import compatible
+from rbee_core.keeper.hives.address import is_local
+from rbee_core.keeper.hives.open import connect
+from rbee_core.keeper.options import json_option, node_option
 from rbee_core.keeper.screen.render import wants_colour
 from rbee_core.keeper.screen.show import show_json
 from rbee_core.settings import DEFAULT_MODEL, Settings, load
@@ -27,28 +42,34 @@ COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": None}
 COMPILERS = {"cc": ("cc", "gcc", "clang"), "c++": ("c++", "g++", "clang++")}
 
 
+checked_option = node_option("What to check: this machine, or a hive.")
+
+
 @click.command("preflight")
+@checked_option
 @json_option
-def preflight(as_json: bool) -> int:
-    """Check whether this machine is ready, and say what to do.
+def preflight(node: str, as_json: bool) -> int:
+    """Check whether this machine is ready, or another node, and say what to do.
 
     ✓ is fine, ! works but could be better, - is not for this machine, ✗ has to be mended first and makes the exit
     code 1. Changes nothing.
     """
-    return _answer(as_json)
+    return _answer(node, as_json=as_json)
 
 
 @click.command("doctor")
+@checked_option
 @json_option
-def doctor(as_json: bool) -> int:
+def doctor(node: str, as_json: bool) -> int:
     """The same as preflight."""
-    return _answer(as_json)
+    return _answer(node, as_json=as_json)
 
 
-def _answer(as_json: bool) -> int:
+def _answer(node: str, *, as_json: bool) -> int:
     # The report names broken plugins; Python's last-resort handler would print them a second time.
     logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
-    answers = checks(collect(load(os.environ)))
+    settings = load(os.environ)
+    answers = checks(collect(settings)) if is_local(node) else node_checks(asked(node, settings))
     if as_json:
         show_json({"ok": passed(answers), "checks": answers})
     else:
@@ -91,6 +112,52 @@ def collect(settings: Settings) -> Facts:
         **_catalog(settings),
         **_port(settings),
     )
+
+
+def asked(node: str, settings: Settings) -> NodeFacts:
+    """Return what the hive of a node says of itself. Raises `InvalidRequest` for what is no node."""
+    with connect(node, settings) as client:
+        facts = NodeFacts(address=client.address, ours=__version__, key_given=bool(settings.api_key))
+        try:
+            health = client.health(attempts=1, timeout_s=settings.connect_timeout_s)
+        except RbeeError as error:
+            return replace(facts, silent=_failure(error))
+        understood = compatible(__version__, health.version) and health.api_version == API_VERSION
+        facts = replace(facts, version=health.version, understood=understood)
+        try:
+            facts = replace(facts, models=len(client.models()))
+        except RbeeError as error:
+            if error.code == InvalidApiKey.code:
+                return replace(facts, refused=_failure(error))
+            facts = replace(facts, models_failure=_failure(error))
+        try:
+            return replace(facts, **_told(client.backends()))
+        except RbeeError as error:
+            return replace(facts, backends_failure=_failure(error))
+
+
+def _failure(error: RbeeError) -> Failure:
+    return error.message, error.hint
+
+
+def _told(backends: Sequence[wire.BackendInfo]) -> dict[str, Any]:
+    rooms = [
+        (device.free_bytes, device.total_bytes)
+        for backend in backends
+        for device in backend.devices
+        if backend.available and device.free_bytes is not None and device.total_bytes is not None
+    ]
+    facts = (
+        BackendFact(
+            name=b.name,
+            usable=b.available,
+            devices=tuple(f"{d.id} ({d.name})" for d in b.devices),
+            reason=b.reason,
+            hint=b.hint,
+        )
+        for b in backends
+    )
+    return {"memory": max(rooms, default=None), "backends": tuple(sorted(facts, key=lambda fact: fact.name))}
 
 
 def _backend(candidate: Candidate) -> BackendFact:
