@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from rbee_core.backend import hookspecs
+from rbee_core.backend import hookspecs, needs
 from rbee_core.backend.base import CAPABILITIES, Backend, ModelSource
 from rbee_core.backend.choice import ACCELERATORS, Candidate, ask, choose, named, ranked
 from rbee_core.errors import InvalidRequest, origin
@@ -227,6 +227,8 @@ def _checked_backend(candidate: object, takers: Mapping[str, str]) -> Backend:
         raise _RefusedError(f"the backend name {name} is taken{taker}")
     if wrong := sorted(candidate.capabilities - CAPABILITIES):
         raise _RefusedError(f"unknown capabilities {', '.join(wrong)}")
+    if wrong := sorted(set(candidate.obeys) - needs.FIELDS):
+        raise _RefusedError(f"obeys names what needs no capability: {', '.join(wrong)}")
     return candidate
 
 

@@ -24,6 +24,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The fields of a request that need each word, once they are not as they are by default."""
 
+FIELDS = frozenset(name for names in WORDS.values() for name in names)
+
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(GenerateRequest)} | {"logit_bias": {}}
 
 

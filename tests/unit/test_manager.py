@@ -148,6 +148,8 @@ BROKEN: dict[str, tuple[dict[str, object] | str, str]] = {
     "name of an accelerator": (backends(Fake("cuda")), "the backend name cuda is taken"),
     "name of another's": (backends(Fake("good")), "the backend name good is taken"),
     "unknown capability": (backends(odd(capabilities=frozenset({"fly"}))), "unknown capabilities fly"),
+    "obeys an unknown field": (backends(odd(obeys=frozenset({"logit_bee"}))), "needs no capability: logit_bee"),
+    "obeys no set": (backends(odd(obeys=None)), "TypeError"),
     "capabilities as a list": (backends(odd(capabilities=["stream"])), "TypeError"),
     "source that is none": (sources(object()), "ModelSource"),
     "source without schemes": (sources(type("S", (ModelSource,), {"resolve": None})()), "schemes"),
