@@ -24,7 +24,8 @@ def built(**given: Any) -> wire.InferenceRequest:
 
 def test_every_way_to_choose_can_be_said() -> None:
     said = {*COMMON, *RARE, "grammar", "json_schema"}
-    assert {name for names in needs.WORDS.values() for name in names} <= said
+    of_other_commands = {name for word in ("infill", "embeddings", "rerank") for name in needs.WORDS[word]}
+    assert needs.FIELDS - of_other_commands <= said
     assert said <= set(wire.InferenceRequest.__struct_fields__)
 
 

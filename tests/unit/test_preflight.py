@@ -115,7 +115,7 @@ NODE = NodeFacts(
 WRONG = ("it is wrong", "mend it")
 
 
-def test_m13_a_good_node_passes_without_a_word_of_advice() -> None:
+def test_a_good_node_passes_without_a_word_of_advice() -> None:
     answers = node_checks(NODE)
 
     assert [answer.name for answer in answers] == [
@@ -140,7 +140,7 @@ def test_m13_a_good_node_passes_without_a_word_of_advice() -> None:
         ({"memory": (10**8, 10**10)}, "Memory", {"Hive", "Version", "API key", "Catalog", "Backend llamacpp-cpu"}),
     ],
 )
-def test_m13_what_is_wrong_with_a_node_is_one_check(change: dict[str, Any], name: str, others: set[str]) -> None:
+def test_what_is_wrong_with_a_node_is_one_check(change: dict[str, Any], name: str, others: set[str]) -> None:
     answers = node_checks(replace(NODE, **change))
     assert {answer.name for answer in answers if answer.status == "failed"} == {name}
     assert all(answer.hint for answer in answers if answer.status == "failed")

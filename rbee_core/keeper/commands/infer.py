@@ -28,7 +28,7 @@ SECTIONS = {
         "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "sampling",
     ),
     "The text": ("max_tokens", "stop", "grammar", "json_schema", "regex", "logprobs"),
-    "Where": ("node", "model", "backend", "device", "context", "no_queue", "timeout"),
+    "Where": ("node", "model", "backend", "device", "context", "slots", "no_queue", "timeout"),
     "Output": ("as_json", "quiet"),
 }  # fmt: skip
 
