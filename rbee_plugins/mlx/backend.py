@@ -32,12 +32,13 @@ _INSTALL = "pip install 'rbee[mlx]'"
 class Mlx(Backend):
     """MLX through mlx-lm: Metal on Apple Silicon, on Linux CUDA or the processor, whichever build is installed.
 
-    Seeds and batching exclude each other: MLX has one random state a thread, which requests in a batch would share.
+    Requests with a seed are computed by themselves: in a batch, numbers depend on who else is in it, and MLX has one
+    random state a thread. All others share their steps.
     """
 
     name = "mlx"
     formats = frozenset({"mlx"})
-    capabilities = frozenset({"stream", "cancel", "seed", "chat", "logprobs"})
+    capabilities = frozenset({"stream", "cancel", "seed", "chat", "batching", "logprobs"})
     obeys = frozenset(
         {
             "frequency_penalty",
@@ -87,7 +88,8 @@ class Mlx(Backend):
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
         """Return what `model` will need, from its configuration and its tensors' headers."""
         folder = read_folder(model)
-        return memory.estimate(folder, memory.context_tokens(folder, options.context_tokens), self.accelerator)
+        context = memory.context_tokens(folder, options.context_tokens)
+        return memory.estimate(folder, context, memory.slots(options.slots, self.accelerator), self.accelerator)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing mlx-lm imports transformers."""
@@ -97,7 +99,7 @@ class Mlx(Backend):
         progress(0.0, "importing mlx-lm")
         from rbee_plugins.mlx.engine import load_engine
 
-        return load_engine(model, folder, context, progress)
+        return load_engine(model, folder, context, memory.slots(options.slots, self.accelerator), progress)
 
 
 def _mlx_folders() -> list[Path]:

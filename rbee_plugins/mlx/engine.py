@@ -1,7 +1,8 @@
-"""Generates text with a loaded MLX model, one request at a time: prompt, prefill, tokens, characters."""
+"""The face of a loaded MLX model: requests in, text out, in any number of threads. The computing is the loop's."""
 
-import threading
-from collections.abc import Generator, Iterator
+import weakref
+from collections.abc import Iterator
+from queue import Empty
 
 from rbee_core.backend import (
     CancelToken,
@@ -20,33 +21,63 @@ from rbee_core.backend import (
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, RbeeError, shorten
 from rbee_plugins.mlx import memory, runtime
 from rbee_plugins.mlx.folder import ModelFolder
+from rbee_plugins.mlx.loop import Event, Job, Loop, Read, Ready
+
+_LOOK_S = 0.1  # how often it is looked whether anybody still waits, while a step takes longer
 
 
 class MlxEngine(Engine):
-    """One model with one cache."""
+    """One model, which all requests share. `generate` may run in any number of threads."""
 
-    def __init__(self, model: runtime.Model, info: EngineInfo, chunk_tokens: int) -> None:
-        self._model = model
+    def __init__(self, loop: Loop, info: EngineInfo) -> None:
+        self._model = loop.model
+        self._loop = loop
         self._info = info
-        self._chunk_tokens = chunk_tokens
-        self._thread = threading.get_ident()
+        self._end = weakref.finalize(self, loop.close)  # also before the interpreter ends
 
     def info(self) -> EngineInfo:
         """Return what was loaded."""
         return self._info
 
+    def close(self) -> None:
+        """End the loop."""
+        self._end()
+
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
-        """Yield the answer to `request` token by token."""
-        assert threading.get_ident() == self._thread, "MLX belongs to the thread that loaded"
+        """Yield the answer to `request` token by token. One with a seed is computed by itself."""
         size = self._model.vocabulary_size
         if wrong := [token for token in request.logit_bias if token >= size]:
             raise InvalidRequest(f"logit_bias names token {wrong[0]}, and this model has {size}, counted from 0")
         prompt = self._prompt_tokens(request)
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        if (yield from self._prefill(prompt, cancel)):
-            yield PromptDone(len(prompt))
-            yield from self._decode(prompt[-1], request, limit, cancel)
+        alone = request.seed is not None or not self._loop.batches
+        job = Job(request, prompt, limit, cancel, alone=alone)
+        self._loop.submit(job)
+        try:
+            yield from self._answer(job, limit)
+        finally:
+            job.left = True
+
+    def _answer(self, job: Job, limit: int) -> Iterator[EngineEvent]:
+        """Turn what the loop says into text; a character is whole before it is yielded."""
+        text, made = self._model.new_text(), 0
+        for event in _events(job):
+            if isinstance(event, runtime.Chosen):
+                made += 1
+                piece = text.add(event.token)
+                yield _token(piece + text.rest() if made == limit else piece, event.likely)
+            elif isinstance(event, Read):
+                yield PromptProgress(event.done, len(job.prompt))
+            elif isinstance(event, Ready):
+                yield PromptDone(len(job.prompt), event.cached, event.why)
+            elif event.error is not None:
+                raise event.error
+            elif event.reason != "failed":
+                if event.reason == "stop" and (rest := text.rest()):
+                    yield Token(rest)
+                yield Finished(event.reason)
+                return
 
     def _prompt_tokens(self, request: GenerateRequest) -> list[int]:
         tokens = self._chat_tokens(request) if request.prompt is None else self._model.tokenize(request.prompt)
@@ -71,44 +102,32 @@ class MlxEngine(Engine):
                 hint="many templates want user and assistant in turns, and some no system message; `--raw` needs none",
             ) from error
 
-    def _prefill(self, prompt: list[int], cancel: CancelToken) -> Generator[PromptProgress, None, bool]:
-        """Compute all but the last token of the prompt, telling how far it is; return False if that was cancelled."""
-        for start in range(self._model.begin(prompt), len(prompt) - 1, self._chunk_tokens):
-            if cancel.is_set():
-                return False
-            end = min(start + self._chunk_tokens, len(prompt) - 1)
-            self._model.read(prompt[start:end])
-            if end < len(prompt) - 1:
-                yield PromptProgress(end, len(prompt))
-        return not cancel.is_set()
 
-    def _decode(self, last: int, request: GenerateRequest, limit: int, cancel: CancelToken) -> Iterator[EngineEvent]:
-        """Yield up to `limit` tokens, then why it ended; nothing more once cancelled."""
-        text = self._model.new_text()
-        for index, (token, likely) in enumerate(self._model.generate(last, request, limit), 1):
-            if cancel.is_set():
-                return
-            if token in self._model.ends:
-                if rest := text.rest():
-                    yield Token(rest)
-                yield Finished("stop")
-                return
-            piece = text.add(token)
-            yield _token(piece + text.rest() if index == limit else piece, likely)
-        yield Finished("length")
+def _events(job: Job) -> Iterator[Event]:
+    """Yield what the loop says, until nobody waits for it. A step may take longer than cancelling may."""
+    while not job.cancel.is_set():
+        try:
+            event = job.events.get(timeout=_LOOK_S)
+        except Empty:
+            continue
+        if not job.cancel.is_set():
+            yield event
 
 
 def _token(text: str, likely: tuple[TokenLogprob, ...]) -> Token:
     return Token(text, likely[0], likely[1:]) if likely else Token(text)
 
 
-def load_engine(model: LocalModel, folder: ModelFolder, context_tokens: int, progress: Progress) -> MlxEngine:
+def load_engine(
+    model: LocalModel, folder: ModelFolder, context_tokens: int, slots: int, progress: Progress
+) -> MlxEngine:
     """Load `model`, whose checked folder is `folder`. Raises `ModelLoadFailed` with mlx-lm's own reason."""
     watched = _Watched(progress)
     accelerator = runtime.accelerator()
     chunk_tokens = memory.chunk_tokens(folder, accelerator)
+    cache_bytes = memory.cache_bytes(folder, context_tokens, accelerator)
     try:
-        loaded = runtime.load(model.path, chunk_tokens, watched)
+        loop = Loop(lambda: runtime.load(model.path, watched), chunk_tokens, slots, cache_bytes)
     except runtime.GivenUp:
         raise ModelLoadFailed(
             reference=model.reference, why="the load was given up before it was done", hint="load it again"
@@ -118,14 +137,16 @@ def load_engine(model: LocalModel, folder: ModelFolder, context_tokens: int, pro
             raise
         why = f"mlx-lm does not accept it: {type(error).__name__}: {shorten(str(error))}"
         raise ModelLoadFailed(reference=model.reference, why=why) from error
-    progress(1.0, "ready")
     info = EngineInfo(
         context_tokens,
+        slots=slots if loop.batches else 1,
         architecture=folder.architecture,
         accelerator=accelerator,
-        chat_template=loaded.has_chat_template,
+        chat_template=loop.model.has_chat_template,
     )
-    return MlxEngine(loaded, info, chunk_tokens)
+    engine = MlxEngine(loop, info)
+    progress(1.0, "ready")
+    return engine
 
 
 class _Watched:

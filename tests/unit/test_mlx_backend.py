@@ -85,11 +85,6 @@ def test_a_worker_stays_off_the_network_and_on_its_gpu(machine):
     assert "CUDA_VISIBLE_DEVICES" not in mlx.Mlx("cpu").environment(mlx.Mlx("cpu").devices()[0])
 
 
-def test_seed_and_batching_are_not_both_promised():
-    assert "seed" in mlx.Mlx.capabilities
-    assert "batching" not in mlx.Mlx.capabilities
-
-
 class Vocabulary:
     """The part of a Hugging Face tokenizer that matters here."""
 

@@ -159,10 +159,21 @@ def folder_of(tensor_bytes=160, half_bytes=32, **config):
 
 
 def test_half_floats_count_double_on_the_processor_only():
-    cpu, gpu = (memory.estimate(folder_of(), 300, where) for where in ("cpu", "metal"))
+    cpu, gpu = (memory.estimate(folder_of(), 300, 1, where) for where in ("cpu", "metal"))
     assert (cpu.weights_bytes, gpu.weights_bytes) == (192, 160)
     values = 512 * 2 * 2 * 2 * 16  # padded context, layers, keys and values, heads, width
-    assert (cpu.kv_cache_bytes, gpu.kv_cache_bytes) == (values * 4, values * 2)
+    assert (cpu.kv_cache_bytes, gpu.kv_cache_bytes) == (2 * values * 4, 2 * values * 2), "a text, and kept prompts"
+
+
+@pytest.mark.parametrize(("asked", "where", "slots"), [(0, "cpu", 2), (0, "metal", 4), (7, "cpu", 7)])
+def test_slots_that_nobody_asked_for_are_few(asked, where, slots):
+    assert memory.slots(asked, where) == slots
+
+
+def test_each_slot_has_a_context_of_its_own_and_prompts_are_kept_beside():
+    one, five = (memory.estimate(folder_of(), 300, slots, "cpu") for slots in (1, 5))
+    kept = memory.cache_bytes(folder_of(), 300, "cpu")
+    assert five.kv_cache_bytes - kept == 5 * (one.kv_cache_bytes - kept) > 0
 
 
 @pytest.mark.parametrize(
