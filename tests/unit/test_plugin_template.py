@@ -100,7 +100,7 @@ def test_backends_for_people(command: str, capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert "✓ llamacpp-cpu (cpu)\n    device 0: cpu, CPU" in out
     assert "- llamacpp-cuda (cuda)\n    not available: " in out
-    assert "reads: gguf; can: cancel, chat, " in out
+    assert "reads: gguf; can: batching, cache_types, cancel, chat, " in out
 
 
 class Gpu(Backend):
