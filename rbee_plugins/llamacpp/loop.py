@@ -241,6 +241,8 @@ class Loop:
     # One call.
 
     def _compute(self, shares: Sequence[Share[Job]]) -> None:
+        # llama.cpp computes sequences together only where their numbers follow each other in the call.
+        shares = sorted(shares, key=lambda share: share.lane.sequence)
         parts, row = [self._part(share) for share in shares], 0
         status = self._context.decode(parts)
         if status == native.NO_ROOM and len(shares) > 1:

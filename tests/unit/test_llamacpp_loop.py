@@ -38,6 +38,8 @@ class Memory:
 
     def decode(self, parts: Sequence[native.Part]) -> int:
         assert sum(len(part.tokens) for part in parts) <= BATCH
+        sequences = [part.sequence for part in parts]
+        assert sequences == sorted(sequences), "llama.cpp would compute them one after the other"
         self.calls.append(list(parts))
         if status := self.before(parts):
             return status
