@@ -11,7 +11,7 @@ from rbee_core.edge import Interrupted
 from rbee_core.errors import DeadlineExceeded
 
 # How long after the deadline the keeper itself gives up: the worker, which knows more, is to speak first.
-DEADLINE_SLACK_S = 1.0
+DEADLINE_SLACK_S = 0.25
 
 
 class Interrupts:
