@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from rbee_kit import badge, subject, verdict
+from rbee_kit import badge, subject, telling, verdict
 from rbee_kit.entry import feature_folder
 from rbee_kit.gherkin import CAPABILITY, MANDATORY, part_of, parts_of, place_of
 from rbee_kit.verdict import Row, Verdict
 
 TITLE = f"rbee conformance kit {verdict.kit_version}"
+SUBJECT = pytest.StashKey[subject.Subject]()
 MARKS = {"passed": "✓", "failed": "✗", "undeclared": "!"}
 
 
@@ -44,6 +45,7 @@ class Judge:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._rows: dict[str, Row] = {}
+        self._absent: dict[str, str] = {}
         self._subject = subject.Subject("")
 
     @pytest.hookimpl(trylast=True)
@@ -55,13 +57,18 @@ class Judge:
         backend = str(self._config.getoption("--backend") or "")
         if not backend or not self._config.getoption("--model"):
             raise pytest.UsageError("the kit needs a backend and a model: --backend NAME --model REF")
-        self._subject = subject.ask(backend)
+        self._subject = self._config.stash[SUBJECT] = subject.ask(backend)
         if self._subject.problem:
             raise pytest.UsageError(self._subject.problem)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Remember what was left out: a part of the kit is no verdict."""
         self._rows |= {item.nodeid: _row(item, part) for item in items if (part := part_of(item))}
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Ask no more of a word that is not declared, once a scenario has shown that it is not there."""
+        if absent := self._absent.get(part_of(item)):
+            pytest.skip(absent)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -75,6 +82,7 @@ class Judge:
         if report.failed and call.excinfo is not None:
             reason = f"{word} is not declared, and not there: {_line(call.excinfo.exconly())}"
             report.outcome, report.longrepr = "skipped", (str(item.path), 0, reason)
+            self._absent[part_of(item)] = reason
         elif report.passed and report.when == "call":
             item.warn(UndeclaredCapability(f"{self._subject.backend} can do {word} and does not declare it"))
             self._rows[item.nodeid].outcome = "undeclared"
@@ -90,6 +98,8 @@ class Judge:
         if report.failed or (report.skipped and row.outcome != "failed"):
             row.outcome = report.outcome
             row.reason = row.reason or _reason(report)
+            row.step = row.step or telling.section(report, telling.STEP)
+            row.raised = row.raised or telling.section(report, telling.RAISED)
         elif report.when == "call" and row.outcome == "not run":
             row.outcome = "passed"
         if row.outcome == "undeclared":
@@ -128,7 +138,8 @@ class Judge:
         for row in said.rows:
             line = f"{MARKS.get(row.outcome, '-')} {row.outcome:<10} {row.part:<21} {row.scenario}"
             terminalreporter.write_line(f"{line}: {row.reason}" if row.reason else line)
-        terminalreporter.write_line("")
+        asked = f"its plugin was imported in {self._subject.import_s:.2f} s"
+        terminalreporter.write_line(f"\n{asked}, its devices named in {self._subject.devices_s:.2f} s")
         terminalreporter.write_line(", ".join(f"{name} {number}" for name, number in said.versions.items()))
         markup: dict[str, Any] = {
             "bold": True,

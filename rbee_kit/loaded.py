@@ -9,7 +9,7 @@ from rbee_core import wire
 from rbee_core.client import HiveClient
 from rbee_core.errors import RbeeError
 from rbee_kit.program import Hive
-from rbee_kit.waiting import eventually
+from rbee_kit.waiting import POLL_S, eventually
 
 LONGEST_LOAD_S = 1800.0
 LONGEST_WAIT_S = 5.0
@@ -82,23 +82,33 @@ class Loaded:
 
     def long_prompt(self) -> str:
         """Return a prompt that fills three quarters of the context."""
+        return self.prompt_of(int(min(self.worker.context_tokens or LONG_CONTEXT, LONG_CONTEXT) * 0.75))
+
+    def prompt_of(self, tokens: int) -> str:
+        """Return a prompt of about so many tokens, and no more."""
         few, more = self.prompt_tokens(WORD * 16), self.prompt_tokens(WORD * 48)
         a_word = (more - few) / 32 if more > few else TOKENS_A_WORD
-        return WORD * int(min(self.worker.context_tokens or LONG_CONTEXT, LONG_CONTEXT) * 0.75 / a_word)
+        beside = max(0.0, few - 16 * a_word)
+        return WORD * int((tokens - beside) / a_word)
+
+    def settle(self) -> None:
+        """Wait until nothing is written, for `LONGEST_WAIT_S` at most."""
+        until = time.monotonic() + LONGEST_WAIT_S
+        while self.hive.client.worker(self.worker.worker_id).active and time.monotonic() < until:
+            time.sleep(POLL_S)
 
     def busy_for_s(self, since: float) -> float:
-        """Wait until a request is admitted; return when one was last refused, in seconds after `since`."""
+        """Wait until a request is admitted; return when one was last refused, in seconds after `since`.
+
+        Gives up after `LONGEST_WAIT_S`.
+        """
         refused_at = since
-
-        def admitted() -> bool:
-            nonlocal refused_at
+        while refused_at - since < LONGEST_WAIT_S:
             answer = self.ask(prompt=WORD, max_tokens=1, queue=False)
-            if answer.error is not None and answer.error.code == "ALL_SLOTS_BUSY":
-                refused_at = time.monotonic()
-                return False
-            return True
-
-        eventually(admitted, LONGEST_WAIT_S, what="a slot is free")
+            if answer.error is None or answer.error.code != "ALL_SLOTS_BUSY":
+                break
+            refused_at = time.monotonic()
+            time.sleep(POLL_S)
         return refused_at - since
 
 

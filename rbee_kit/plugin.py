@@ -11,17 +11,20 @@ import pytest
 from pytest_bdd.parser import Scenario
 
 from rbee_core.backend.base import CAPABILITIES
-from rbee_kit import gherkin, oracle
+from rbee_kit import gherkin, oracle, telling
 from rbee_kit.asking import Asking
 from rbee_kit.program import Home
 from rbee_kit.waiting import eventually
 
 pytest_plugins = [
     "rbee_kit.judge",
+    "rbee_kit.telling",
+    "rbee_kit.steps.plugin",
     "rbee_kit.steps.hive",
     "rbee_kit.steps.model",
     "rbee_kit.steps.text",
     "rbee_kit.steps.talk",
+    "rbee_kit.steps.together",
 ]
 
 ENDING_S = 2.0
@@ -80,9 +83,9 @@ def tag(leftovers: str) -> str:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tag: str, pytestconfig: pytest.Config) -> Iterator[Home]:
+def home(tmp_path: Path, tag: str, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Home]:
     """An RBEE_HOME of this test's own."""
-    home = Home(tmp_path, tag)
+    home = request.node.stash[telling.HOME] = Home(tmp_path, tag)
     home.environment["RBEE_LOAD_STALL_TIMEOUT_S"] = str(pytestconfig.getoption("--load-stall-s"))
     yield home
     home.close()

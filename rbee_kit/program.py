@@ -37,6 +37,11 @@ class Result:
     stderr: str
     duration_s: float
 
+    @property
+    def why(self) -> str:
+        """The sentence that says why it failed."""
+        return sentence(self.stderr)
+
 
 class Program:
     """One running program. Its output goes to files, so that no pipe can hold anything up."""
@@ -212,6 +217,13 @@ class Home:
     def close(self) -> None:
         """End everything that was started, in reverse order."""
         self.cleanup.close()
+
+
+def sentence(stderr: str) -> str:
+    """Return the line of a program's output that says what went wrong; without one, the last."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ") or "✗ " in line]
+    return next(iter([*said, *lines[-1:]]), "it said nothing")
 
 
 def as_ordinary_user() -> None:

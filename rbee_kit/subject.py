@@ -3,24 +3,34 @@
 `python -m rbee_kit.subject NAME` prints it as JSON.
 """
 
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
 
 ASKING_S = 60.0
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend, the package that brings it, and what it declares. `problem` says why it cannot be tested here."""
+    """A backend, the package that brings it, and what it declares. `problem` says why it cannot be tested here.
+
+    `import_s` is what importing its plugin took, `devices_s` the answer of `availability` and `devices`: seconds that
+    a person waits for, with each command and each spawn.
+    """
 
     backend: str
     package: str = ""
     capabilities: frozenset[str] = field(default_factory=frozenset[str])
     problem: str = ""
+    import_s: float = 0.0
+    devices_s: float = 0.0
 
 
 def ask(backend: str) -> Subject:
@@ -33,8 +43,9 @@ def ask(backend: str) -> Subject:
         return Subject(backend, problem=f"the plugins did not register within {ASKING_S:g} s")
     except subprocess.CalledProcessError as error:
         return Subject(backend, problem=f"the plugins cannot be asked: {error.stderr.strip()[-500:]}")
-    said = json.loads(done.stdout.splitlines()[-1])
-    return Subject(backend, said["package"], frozenset(said["capabilities"]), said["problem"])
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    said["capabilities"] = frozenset(said["capabilities"])
+    return Subject(**said)
 
 
 def look(name: str) -> Subject:
@@ -42,6 +53,7 @@ def look(name: str) -> Subject:
     from rbee_core.backend.choice import ask as ask_backend
     from rbee_core.backend.manager import PluginHost
 
+    imports_s = imported()
     host = PluginHost({})
     report = next((r for r in host.reports() if name in r.backends), None)
     if report is None:
@@ -49,9 +61,26 @@ def look(name: str) -> Subject:
         failed = "".join(f"; plugin {r.name} failed: {r.failure}" for r in host.reports() if r.failure)
         return Subject(name, problem=f"no installed plugin brings the backend {name} (there are: {there}){failed}")
     backend = host.backends()[name]
+    asked_at = time.monotonic()
     available = ask_backend(backend).availability
+    devices_s = time.monotonic() - asked_at
     problem = "" if available.usable else f"{name} cannot run here: {available.reason}. {available.hint}".strip()
-    return Subject(name, f"{report.distribution} {report.version}".strip(), backend.capabilities, problem)
+    package = f"{report.distribution} {report.version}".strip()
+    return Subject(name, package, backend.capabilities, problem, imports_s.get(report.name, 0.0), devices_s)
+
+
+def imported() -> dict[str, float]:
+    """Import each plugin, rbee's own first, as the host does; return the seconds that each took."""
+    from rbee_core.backend.manager import GROUP
+
+    took_s: dict[str, float] = {}
+    every = entry_points(group=GROUP)
+    for entry in sorted(every, key=lambda entry: entry.dist is None or entry.dist.name != "rbee"):
+        begun = time.monotonic()
+        with contextlib.suppress(Exception, SystemExit):  # the host says what is wrong with it
+            entry.load()
+        took_s.setdefault(entry.name, time.monotonic() - begun)
+    return took_s
 
 
 def main() -> None:

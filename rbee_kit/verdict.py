@@ -20,13 +20,18 @@ Word = Literal["conforms", "does not conform", "was not fully checked"]
 
 @dataclass
 class Row:
-    """One scenario. `part` is its tag; `reason` is empty for one that passed."""
+    """One scenario. `part` is its tag; `reason` is empty for one that passed.
+
+    `step` is the one that failed, `raised` what a worker's log says that the plugin raised meanwhile.
+    """
 
     part: str
     scenario: str
     line: int = 0
     outcome: Outcome = "not run"
     reason: str = ""
+    step: str = ""
+    raised: str = ""
     duration_s: float = 0.0
 
 
@@ -57,6 +62,7 @@ class Verdict:
             "verdict": self.word,
             "conforms": self.word == "conforms",
             "capabilities": sorted(self.subject.capabilities),
+            "seconds": {"import": round(self.subject.import_s, 3), "devices": round(self.subject.devices_s, 3)},
             "versions": self.versions,
             "scenarios": [asdict(row) for row in self.rows],
         }

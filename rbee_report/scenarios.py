@@ -8,6 +8,7 @@ import pytest
 from pytest_bdd.parser import ScenarioTemplate
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
+from rbee_kit.telling import RAISED
 from rbee_report.behaviours import BEHAVIOURS
 from rbee_report.report import Outcome, Scenario
 
@@ -93,11 +94,17 @@ def _ended(watched: _Watched) -> Scenario:
         outcome=outcome,
         reason=_reason(worst),
         step=watched.step if outcome == "failed" else "",
-        details=ANSI.sub("", worst.longreprtext)[-DETAIL_CHARACTERS:] if outcome == "failed" else "",
+        details=_details(worst) if outcome == "failed" else "",
         duration_s=round(sum(r.duration for r in watched.reports), 3),
         backend=str(properties.get("backend", "")),
         model=_name(str(properties.get("model", ""))),
     )
+
+
+def _details(report: pytest.TestReport) -> str:
+    """Return the whole of what went wrong, and what a worker's plugin raised meanwhile."""
+    sections = [text for title, text in report.sections if title == RAISED]
+    return ANSI.sub("", "\n\n".join([*sections, report.longreprtext]))[-DETAIL_CHARACTERS:]
 
 
 def _name(model: str) -> str:

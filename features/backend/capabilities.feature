@@ -22,8 +22,9 @@ Feature: What a backend declares
   Scenario: the same seed gives the same text
     Given a running hive
     And the model is loaded
-    When a text is asked for with each of the seeds 7, 8, 7, 8
+    When a text is asked for with each of the seeds 0, 7, 0, 7
     Then each seed gave one text
+    And each gives the same text in the next worker
 
   @capability.seed
   Scenario: another seed gives another text
@@ -63,3 +64,20 @@ Feature: What a backend declares
     And the model is loaded
     When two people ask for a long text
     Then both receive text while neither has ended
+
+  @capability.batching
+  Scenario: texts that are written together are each what they are alone
+    Given a running hive that lets a worker write 3 texts at a time
+    And the model is loaded
+    And it is known how many tokens are written in a second
+    And a text was asked for in each slot but one, one after another
+    When they are asked for together, beside one that is cancelled
+    Then each of them is what it was alone
+    And all slots are free again
+
+  @capability.batching
+  Scenario: a long prompt does not hold up a text that is being written
+    Given a running hive that lets a worker write 2 texts at a time
+    And the model is loaded with a context of 1024 tokens
+    When a text with a long prompt is asked for while another is written
+    Then the other went on meanwhile

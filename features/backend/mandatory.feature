@@ -2,6 +2,11 @@
 Feature: What every backend does
   Whoever registers a backend promises this; rbee builds on it without asking.
 
+  Scenario: no command waits long for the plugin
+    When the backend is asked what it is
+    Then its plugin was imported within 1 second
+    And its devices were named within 2 seconds
+
   Scenario: a load shows its progress and becomes ready
     Given a running hive
     When the model is loaded
@@ -59,6 +64,7 @@ Feature: What every backend does
     Given a running hive
     And the model is loaded
     And 24 tokens were asked for
+    And they were the same when they were asked for again, as temperature 0 is greedy
     When the same text is asked for up to a word in it
     Then it is what came before that word
     And a text can be had
@@ -86,11 +92,20 @@ Feature: What every backend does
     And the refusal names the tokens of the prompt and the tokens that fit
     And a text can be had
 
-  Scenario Outline: a model that cannot be loaded is refused and harms nobody
+  Scenario: a text ends for its length where it fills the context
     Given a running hive
+    And the model is loaded with a context of 128 tokens
+    When a text is asked for that has room for 8 tokens
+    Then the text came whole
+    And prompt and text were counted truly, and no more than fit
+    And it says that it ended for its length
+    And a text can be had
+
+  Scenario Outline: a model that cannot be loaded is refused and harms nobody
+    Given a running hive that gives a backend whatever it is told to
     And the model's place on the disk is known
     When a text is asked for of a copy that is <damage>
-    Then it is refused in one sentence
+    Then the backend refuses to load it, in one sentence
     And the hive is alive and has no workers
 
     Examples:

@@ -87,8 +87,9 @@ class PromptProgress(Struct, frozen=True):
 
 
 class PromptDone(Struct, frozen=True):
-    """The prompt is read. Optional, at most once, before the first `Token`; makes prompt token counts exact.
+    """The prompt is read, and has so many tokens. Once, before the first `Token`.
 
+    rbee takes an engine that leaves it out, and then says of each prompt that it had 0 tokens; the kit asks for it.
     `cached_tokens` of them were computed for an earlier request and not again; `not_cached` says in half a sentence why
     it was not more, such as ``differs at token 812``, "" where nothing more could have been.
     """

@@ -2,6 +2,7 @@
 
 from pytest_bdd import given, parsers, then, when
 
+from rbee_kit import given as given_source
 from rbee_kit.program import Hive, Home
 from rbee_kit.waiting import eventually
 
@@ -17,6 +18,12 @@ def running_hive(home: Home) -> Hive:
 )
 def hive_with_slots(home: Home, count: int) -> Hive:
     home.environment["RBEE_SLOTS_PER_WORKER"] = str(count)
+    return home.start_hive()
+
+
+@given("a running hive that gives a backend whatever it is told to", target_fixture="hive")
+def hive_without_checks(home: Home) -> Hive:
+    home.use_plugins_in(given_source.install(home.folder / "source"))
     return home.start_hive()
 
 

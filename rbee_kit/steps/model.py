@@ -1,5 +1,6 @@
 """Steps about loading a model: one that works, one that cannot, and how its worker ends."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import psutil
 import pytest
 from pytest_bdd import given, parsers, then, when
 
+from rbee_core import wire
+from rbee_kit import given as given_source
+from rbee_kit import telling
 from rbee_kit.asking import Asking
 from rbee_kit.damage import damaged
 from rbee_kit.loaded import Loaded, load
@@ -28,21 +32,22 @@ def load_with_context(hive: Hive, model: str, backend: str, tokens: int) -> Load
 
 
 @given("the model's place on the disk is known", target_fixture="sound")
-def place_of_model(hive: Hive, model: str, backend: str) -> Path:
-    hive.client.stop_worker(load(hive, model, backend).worker.worker_id)
+def place_of_model(hive: Hive, model: str, backend: str) -> wire.ModelInfo:
+    found = hive.client.download(wire.DownloadRequest(model_ref=model, backend=backend))
+    for progress in hive.client.follow(found.id) if found.id else ():
+        found = progress
+    assert found.state == "done", str(found.error)
     [known] = hive.client.models()
-    return Path(known.local_path)
+    return known
 
 
 @when(parsers.re(r"a text is asked for of a copy that is (?P<damage>.+)"), target_fixture="result")
 def ask_bad_model(
-    asking: Asking, home: Home, model: str, sound: Path, damage: str, pytestconfig: pytest.Config
+    asking: Asking, home: Home, sound: wire.ModelInfo, damage: str, pytestconfig: pytest.Config
 ) -> Result:
-    if instead := pytestconfig.getoption("--bad-model"):
-        return asking.run("--model", instead)
-    bad = str(damaged(sound, home.folder / "damaged", damage))
-    # A reference with a scheme keeps it: a bare path would not reach a backend with a source of its own.
-    return asking.run("--model", model.replace(str(sound), bad) if str(sound) in model else bad)
+    instead = pytestconfig.getoption("--bad-model")
+    bad = damaged(Path(sound.local_path), home.folder / "damaged", damage)
+    return asking.run("--json", "--model", instead or given_source.reference_to(bad, sound.format))
 
 
 @when(parsers.parse("a text is asked for on device {number:d}"), target_fixture="result")
@@ -98,6 +103,18 @@ def refused_in_one_sentence(result: Result) -> None:
     assert "Traceback" not in result.stdout + result.stderr
 
 
+@then("the backend refuses to load it, in one sentence")
+def refused_by_backend(result: Result) -> None:
+    said = result.stdout + result.stderr
+    assert result.exit_code == 1, f"a model that is none was loaded: exit code {result.exit_code}, {said}"
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "MODEL_LOAD_FAILED", (
+        f"`estimate` or `load` should raise ModelLoadFailed for it; it ended with {error['code']}: {error['message']}"
+    )
+    assert "\n" not in error["message"]
+    assert "Traceback" not in said
+
+
 @then("no process of it is left")
 def nothing_of_it_left(home: Home, loaded: Loaded) -> None:
     def left() -> list[psutil.Process]:
@@ -110,4 +127,9 @@ def nothing_of_it_left(home: Home, loaded: Loaded) -> None:
 def ended_by_itself(home: Home, loaded: Loaded) -> None:
     ended = re.compile(rf"{loaded.worker.worker_id}: its process \d+ ended: (.+)")
     [how] = ended.findall(home.log("hive"))
-    assert how == "exit code 0", f"its process ended: {how}"
+    assert how == "exit code 0", f"asked to stop, its process ended otherwise than by itself: {how}{after_close(home)}"
+
+
+def after_close(home: Home) -> str:
+    last = "".join(telling.raised(home)[-1:]).rpartition("\n")[2]
+    return f" (the last that it raised: {last})" if last else "; does `close` end?"

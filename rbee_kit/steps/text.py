@@ -6,12 +6,15 @@ from pytest_bdd import given, parsers, then, when
 
 from rbee_core.client import HiveClient
 from rbee_kit.asking import PROMPT
-from rbee_kit.loaded import WORD, Loaded, Text
+from rbee_kit.loaded import WORD, Loaded, Text, load
+from rbee_kit.program import Hive
 
 BEES = "Grüße, 蜂蜜 🐝🐝🐝 пчела μέλισσα 🐝🐝🐝🐝🐝🐝"
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 MISCOUNTED = 0.25
 SOON_S = 0.2
+FILLING_S = 240.0
+BRIM = 2  # so many tokens may stay free in a context that counts as full
 
 
 @given(parsers.parse("{tokens:d} tokens were asked for"), target_fixture="earlier")
@@ -23,6 +26,15 @@ def ask_for_text(loaded: Loaded, tokens: int) -> Text:
 @when("the same text is asked for again", target_fixture="text")
 def ask_again(loaded: Loaded, earlier: Text) -> Text:
     return loaded.ask(prompt=PROMPT, max_tokens=earlier.end.total_tokens)
+
+
+@given("they were the same when they were asked for again, as temperature 0 is greedy")
+def greedy(loaded: Loaded, earlier: Text) -> None:
+    again = ask_again(loaded, earlier)
+    assert again.text == earlier.text, (
+        f"at temperature 0 one request gave two texts, {earlier.text!r} and {again.text!r}: the likeliest token is "
+        "always the same"
+    )
 
 
 @when("the same text is asked for up to a word in it", target_fixture="text")
@@ -38,6 +50,18 @@ def ask_in_scripts(loaded: Loaded) -> Text:
 @when(parsers.parse("a text is asked for with a prompt of {words:d} words"), target_fixture="text")
 def ask_with_long_prompt(loaded: Loaded, words: int) -> Text:
     return loaded.ask(prompt=WORD * words, max_tokens=4)
+
+
+@when(parsers.parse("a text is asked for that has room for {tokens:d} tokens"), target_fixture="text")
+def ask_for_brim(loaded: Loaded, tokens: int) -> Text:
+    # One word again and again: a model goes on with that for longer than there is room.
+    wanted = loaded.worker.context_tokens - tokens
+    text = loaded.ask(prompt=loaded.prompt_of(wanted), timeout_s=FILLING_S)
+    assert text.error is None or text.error.code != "PROMPT_TOO_LONG", (
+        f"short prompts are counted wrongly: by their counts this one has {wanted} tokens at most, and it is refused "
+        f"as one of {text.error.details['prompt_tokens']}"
+    )
+    return text
 
 
 @when(parsers.parse("a text is asked for with each of the seeds {seeds}"), target_fixture="texts")
@@ -147,9 +171,36 @@ def prompt_too_long(text: Text) -> None:
 @then("the refusal names the tokens of the prompt and the tokens that fit")
 def both_numbers(loaded: Loaded, text: Text) -> None:
     assert text.error is not None
-    numbers = text.error.details
-    assert numbers["prompt_tokens"] > numbers["context_tokens"] == loaded.worker.context_tokens
-    assert all(str(number) in str(text.error) for number in numbers.values())
+    told = text.error.details
+    prompt, context, real = told["prompt_tokens"], told["context_tokens"], loaded.worker.context_tokens
+    assert prompt > context, (
+        f"it says that a prompt of {prompt} tokens is too long for {context}: are the two numbers of PromptTooLong "
+        "swapped?"
+    )
+    assert context == real, f"it says that {context} tokens fit, the worker's context has {real}"
+    assert all(str(number) in str(text.error) for number in told.values())
+
+
+@then("prompt and text were counted truly, and no more than fit")
+def counted_to_the_brim(loaded: Loaded, text: Text) -> None:
+    prompt, tokens, context = text.end.prompt_tokens, text.end.total_tokens, loaded.worker.context_tokens
+    assert prompt > 0, "it does not say how many tokens a prompt has: `generate` should yield PromptDone"
+    assert prompt + tokens <= context + 1, (
+        f"a prompt of {prompt} tokens and a text of {tokens} are more than a context of {context} holds: the prompt is "
+        "miscounted, or the context not kept"
+    )
+    assert text.end.finish_reason != "length" or prompt + tokens >= context - BRIM, (
+        f"the text ended for its length with {prompt} tokens of prompt and {tokens} of its own, in a context of "
+        f"{context}: the prompt is miscounted, or the text ended early"
+    )
+
+
+@then("it says that it ended for its length")
+def ended_for_length(loaded: Loaded, text: Text) -> None:
+    full = text.end.prompt_tokens + text.end.total_tokens >= loaded.worker.context_tokens - BRIM
+    assert text.end.finish_reason == "length" or not full, (
+        "the context was full, and the text ended with stop: Finished should say length there"
+    )
 
 
 @then("its first token came in the first half of the time")
@@ -160,7 +211,7 @@ def first_token_is_early(text: Text) -> None:
 
 @then("it is the same text")
 def same_text(text: Text, earlier: Text) -> None:
-    assert text.text == earlier.text
+    assert text.text == earlier.text, f"it is another text: {earlier.text!r} before, then {text.text!r}"
 
 
 @then("its last word says that it went through the template")
@@ -170,7 +221,18 @@ def says_template(text: Text) -> None:
 
 @then("each seed gave one text")
 def each_seed_one_text(texts: list[tuple[str, str]]) -> None:
-    assert len(set(texts)) == len(dict(texts)), f"a seed gave two texts: {texts}"
+    for seed, text in texts:
+        first = dict(reversed(texts))[seed]
+        assert text == first, f"a seed gave two texts: with {seed} it was {first!r}, then {text!r}"
+
+
+@then("each gives the same text in the next worker")
+def same_in_next_worker(hive: Hive, model: str, backend: str, loaded: Loaded, texts: list[tuple[str, str]]) -> None:
+    hive.client.stop_worker(loaded.worker.worker_id)
+    following = load(hive, model, backend)
+    for seed, text in dict(texts).items():
+        again = ask_with_seed(following, int(seed))
+        assert again == text, f"seed {seed} gave another text in the next worker's process: {text!r}, then {again!r}"
 
 
 @then("the seeds did not all give the same text")
