@@ -142,22 +142,33 @@ class Loop:
         self._closing = False
         self._ends: dict[int, bool] = {}
         self._asking = False
+        self._door = threading.Lock()  # for who comes first, and who comes too late
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Job) -> Generator[Event]:
         """Hand `job` over and return what comes of it, up to its `Ended`. Closing the iterator ends the job."""
+        with self._door:
+            if self._closed:
+                job.chooser.close()
+                job.end(Ended("cancelled"))
+            else:
+                self._arrived.put(job)
+                self._start()
+        return _events(job)
+
+    def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
             self._thread.start()
-        self._arrived.put(job)
-        return _events(job)
 
     def close(self) -> None:
         """End the thread and free the context; whoever still waits is told so. Harmless when done twice."""
+        with self._door:
+            self._closed = True
+            self._arrived.put(None)  # nothing comes behind it
         if self._thread is not None:
-            self._arrived.put(None)
             self._thread.join()
-            self._thread = None
         self._context.close()
 
     def _run(self) -> None:
@@ -199,8 +210,8 @@ class Loop:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < len(self._held):
             job = self._waiting.popleft()
+            self._running.append(job)  # before anything can fail, or nobody would tell it
             self._place(job)
-            self._running.append(job)
 
     def _place(self, job: Job) -> None:
         """Give `job` a sequence, with what of its prompt is computed already."""

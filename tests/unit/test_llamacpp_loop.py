@@ -4,6 +4,7 @@ The stand-in for llama.cpp remembers what each sequence holds. What it "computes
 right only if the memory was.
 """
 
+import contextlib
 import itertools
 import threading
 import zlib
@@ -35,12 +36,15 @@ class Memory:
         self.within: Callable[[], bool] | None = None
         self.before: Callable[[Sequence[native.Part]], int] = lambda _parts: native.DECODED
         self.cuttable = True
+        self.gate = threading.Event()
+        self.gate.set()
 
     def decode(self, parts: Sequence[native.Part]) -> int:
         assert sum(len(part.tokens) for part in parts) <= BATCH
         sequences = [part.sequence for part in parts]
         assert sequences == sorted(sequences), "llama.cpp would compute them one after the other"
         self.calls.append(list(parts))
+        assert self.gate.wait(60)
         if status := self.before(parts):
             return status
         self.rows, end = {}, 0
@@ -138,7 +142,9 @@ def serve(asked: Sequence[Asked], sequences: int, memory: Memory | None = None) 
     memory = memory or Memory(sequences)
     loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
     try:
+        memory.gate.clear()  # the first call takes until all have asked
         streams = [loop.submit(one.job()) for one in asked]
+        memory.gate.set()
         threads = [threading.Thread(target=a.follow, args=[s]) for a, s in zip(asked, streams, strict=True)]
         for thread in threads:
             thread.start()
@@ -294,3 +300,54 @@ def test_close_tells_those_who_wait() -> None:
     loop.close()
     reader.join(60)
     assert asked.ended == Ended("cancelled")
+
+
+def test_two_who_come_first_at_the_same_moment_meet_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, made, both = Memory(2), [], threading.Barrier(2)
+
+    class Slow(threading.Thread):
+        def __init__(self, **options: Any) -> None:
+            made.append(self)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.2)  # the other one comes now, if it can
+            super().__init__(**options)
+
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    asked = [Asked([1]), Asked([2])]
+    readers = [threading.Thread(target=lambda one=one: one.follow(loop.submit(one.job()))) for one in asked]
+    with monkeypatch.context() as patched:
+        patched.setattr(module.threading, "Thread", Slow)
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(60)
+    loop.close()
+    assert len(made) == 1
+    assert all(one.tokens == one.expected() for one in asked)
+
+
+def test_who_comes_after_the_end_is_told() -> None:
+    memory, late = Memory(1), Asked([1])
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    loop.close()
+    late.follow(loop.submit(late.job()))
+    assert late.ended == Ended("cancelled")
+    loop.close()
+
+
+def test_who_cannot_be_given_a_place_is_told() -> None:
+    memory, failure = Memory(2), MemoryError()
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    first = Asked([*range(1, 40)] * 3, limit=1)
+    first.follow(loop.submit(first.job()))
+
+    def full(_sequence: int) -> Any:
+        raise failure
+
+    memory.save = full  # type: ignore[method-assign]
+    second, third = Asked([*range(1, 30), 50]), Asked([7] * 20)
+    for asked in (second, third):
+        asked.follow(loop.submit(asked.job()))
+    loop.close()
+    assert second.ended == Ended("cancelled", failure)
+    assert third.tokens == third.expected()
