@@ -105,7 +105,7 @@ class Job(ABC):
             return self._produce(engine)
         except RbeeError as error:
             return error.body()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a panic of Rust, say: who reads would wait for ever
             log.exception("the engine failed in request %s", self.request.request_id)
             return PluginFailed(what="engine", error=error).body()
 

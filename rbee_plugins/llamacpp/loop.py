@@ -288,7 +288,7 @@ class Loop:
             wanted = job.logprobs is not None and not self._is_end(token)
             likely = chooser.logprobs(self._context, row, token, job.logprobs or 0) if wanted else None
             return Made(token, chooser.ended or job.made + 1 >= job.limit, likely)
-        except Exception as error:  # noqa: BLE001  # a grammar that nothing fits, above all; the others go on
+        except BaseException as error:  # noqa: BLE001  # a grammar that nothing fits, above all; the others go on
             self._end(job, Ended("cancelled", error))
             return None
 

@@ -211,3 +211,19 @@ def test_a_load_that_tries_to_leave_fails_and_does_not_hang(how: type[BaseExcept
         assert host.progress.state == "failed"
 
     asyncio.run(main())
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException: no Exception."""
+
+
+class Panicking(Pacer):
+    def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        yield PromptDone(1)
+        raise Panic("in Rust")
+
+
+def test_whatever_an_engine_raises_ends_the_stream() -> None:
+    [[end]] = batches(0, Panicking, timeout_s=60)
+    assert end["error"]["code"] == "PLUGIN_FAILED"
+    assert "Panic: in Rust" in end["error"]["message"]

@@ -351,3 +351,24 @@ def test_who_cannot_be_given_a_place_is_told() -> None:
     loop.close()
     assert second.ended == Ended("cancelled", failure)
     assert third.tokens == third.expected()
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException: no Exception."""
+
+
+def test_whatever_a_chooser_raises_ends_its_own_text_only() -> None:
+    class Panicking(Best):
+        def choose(self, context: Any, row: int) -> int:
+            raise Panic
+
+    one, other, memory = Asked([1, 2, 3]), Asked([4, 5, 6]), Memory(2)
+    broken = one.job()
+    broken.chooser = Panicking()
+    one.job = lambda: broken  # type: ignore[method-assign]
+    serve([one, other], 2, memory)
+    assert one.ended is not None
+    assert isinstance(one.ended.error, Panic)
+    assert other.tokens == other.expected()
+    assert other.ended is not None
+    assert other.ended.error is None
