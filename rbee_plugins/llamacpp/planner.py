@@ -19,6 +19,7 @@ FIRST_TOKENS = 16
 """Of prompts in a call beside others while nothing was measured yet."""
 
 _NEW = 0.25  # the weight of the newest measurement
+_MOST_AT_ONCE = 4  # times what is known: one call in which the machine slept says nothing of the others
 
 
 class Lane(Protocol):
@@ -61,7 +62,8 @@ class Pace:
         step_s = self.step_s(generating)
         if not step_s or not self._token_s:
             return min(FIRST_TOKENS, self._most)
-        return max(min(FEWEST_TOKENS, self._most), min(self._most, int((GAP - 1) * step_s / self._token_s)))
+        fit = min((GAP - 1) * step_s / self._token_s, self._most)
+        return max(min(FEWEST_TOKENS, self._most), int(fit))
 
     def step_s(self, generating: int) -> float:
         """Return the seconds of a call without prompt tokens for so many, or for the nearest number; 0.0 if unknown."""
@@ -132,4 +134,4 @@ def shared_out(room: int, wanted: Sequence[int]) -> list[int]:
 
 
 def _mixed(known: float, new: float) -> float:
-    return known + _NEW * (new - known) if known else new
+    return known + _NEW * (min(new, _MOST_AT_ONCE * known) - known) if known else new

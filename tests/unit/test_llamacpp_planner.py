@@ -86,6 +86,24 @@ def test_the_pace_follows_what_is_measured() -> None:
     assert Pace(BATCH).expected_s(1, 0) > 10**9, "unknown may be slow"
 
 
+def test_one_call_in_which_the_machine_slept_changes_little() -> None:
+    pace = pace_of(step_s=0.010, token_s=0.002)
+    pace.took(3600, 1, 0)
+    pace.took(3600, 1, 16)
+    assert pace.step_s(1) < 0.020
+    assert FEWEST_TOKENS <= pace.room(1) <= 20
+    for _ in range(20):
+        pace.took(0.100, 1, 0)
+    assert pace.step_s(1) > 0.090, "what is slower for good is learned"
+
+
+def test_prompt_tokens_that_seem_to_take_no_time_are_no_failure() -> None:
+    pace = pace_of(step_s=0.010, token_s=0.002)
+    for _ in range(3000):
+        pace.took(0.005, 1, 16)
+        assert 1 <= pace.room(1) <= BATCH
+
+
 @given(st.integers(0, 200), st.lists(st.integers(1, 100), max_size=8))
 def test_room_is_shared_fairly_and_used(room: int, wanted: list[int]) -> None:
     given_out = shared_out(room, wanted)
