@@ -217,12 +217,13 @@ class Loop:
         """Give `job` a sequence, with what of its prompt is computed already."""
         taken = {other.sequence for other in self._running}
         free = [held for held in self._held if held.sequence not in taken]
-        start = prefix.choose(job.prompt, free, self._gone, reuse=job.reuse)
+        beside = {other.sequence for other in self._running if not (job.alone or other.alone or other is job)}
+        start = prefix.choose(job.prompt, free, self._gone, reuse=job.reuse, beside=beside)
         held, source = self._held[start.sequence], self._held[start.source]
-        lost = held.tokens if held is not source else held.tokens[start.kept :]
-        self._gone.note(lost, job.request_id)
-        if held is not source and self._context.restore(held.sequence, self._context.save(source.sequence)):
-            held.tokens = list(source.tokens)
+        if held is not source:
+            held = self._copied(source, held, job.request_id)
+        if held is source:
+            self._gone.note(held.tokens, start.kept, job.request_id)
         kept, why = min(start.kept, len(held.tokens)), start.why
         if not self._context.keep(held.sequence, kept):
             kept, why = 0, prefix.NOT_CUTTABLE if kept else why
@@ -231,6 +232,15 @@ class Loop:
         held.used = self._uses
         job.sequence, job.read = held.sequence, kept
         job.cached, job.why = kept, why
+
+    def _copied(self, source: prefix.Held, target: prefix.Held, request_id: str) -> prefix.Held:
+        """Return `target` with what `source` holds, or `source` itself where that cannot be copied."""
+        self._gone.note(target.tokens, 0, request_id)
+        target.tokens.clear()
+        if not self._context.restore(target.sequence, self._context.save(source.sequence)):
+            return source
+        target.tokens += source.tokens
+        return target
 
     def _end(self, job: Job, ended: Ended) -> None:
         """Let go of `job`; its sequence keeps what was computed, for those who begin alike."""

@@ -5,7 +5,7 @@ such beginning is taken; what would be lost there is looked at, so that a short 
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 WORTH_TOKENS = 16
@@ -45,9 +45,9 @@ class Evictions:
     def __init__(self) -> None:
         self._gone: deque[tuple[Sequence[int], str]] = deque(maxlen=_EVICTIONS_KEPT)
 
-    def note(self, tokens: Sequence[int], for_request: str) -> None:
-        """These tokens had to go for that request."""
-        if len(tokens) >= WORTH_TOKENS:
+    def note(self, tokens: Sequence[int], kept: int, for_request: str) -> None:
+        """Of this text all but the first `kept` tokens had to go for that request."""
+        if len(tokens) - kept >= WORTH_TOKENS:
             self._gone.append((list(tokens), for_request))
 
     def of(self, prompt: Sequence[int], kept: int) -> str:
@@ -58,24 +58,42 @@ class Evictions:
         return ""
 
 
-def choose(prompt: Sequence[int], free: Iterable[Held], gone: Evictions, *, reuse: bool = True) -> Start:
-    """Return where `prompt` starts, among the sequences that are free.
+def choose(
+    prompt: Sequence[int],
+    free: Iterable[Held],
+    gone: Evictions,
+    *,
+    reuse: bool = True,
+    beside: Collection[int] = (),
+) -> Start:
+    """Return where `prompt` starts, among the sequences that are free; it will be computed with those `beside` it.
 
     The last token is always computed: what follows it is wanted.
     """
     places = sorted(free, key=lambda held: held.used)
-    oldest = next((held for held in places if not held.tokens), places[0])
+    spare = _spare(places, beside)
     if not reuse:
-        return Start(oldest.sequence, oldest.sequence, 0, ASKED_NOT_TO)
-    matches = [(shared(held.tokens, prompt[:-1]), held) for held in places]
+        return Start(spare.sequence, spare.sequence, 0, ASKED_NOT_TO)
+    usable = prompt[:-1]
+    matches = [(shared(held.tokens, usable), held) for held in places]
     kept, best = max(matches, key=lambda match: match[0])
-    if kept < WORTH_TOKENS and best is not oldest:
-        kept, target, source = 0, oldest, oldest
-    elif 2 * kept >= len(best.tokens) or best is oldest:
+    if kept < WORTH_TOKENS and best is not spare:
+        kept, target, source = 0, spare, spare
+    elif 2 * kept >= len(best.tokens) or best is spare:
         target = source = best
     else:  # most of what it holds is another text: that stays, and the beginning is copied
-        target, source = oldest, best
+        target, source = spare, best
     return Start(target.sequence, source.sequence, kept, _why(prompt, kept, matches, gone))
+
+
+def _spare(places: Sequence[Held], beside: Collection[int]) -> Held:
+    """Return the place that can be given up, of those in the order of their last use: an empty or an older one.
+
+    Of these the one next to a sequence that runs: llama.cpp reads the weights once for sequences whose numbers follow
+    each other, and once more for each that stands apart.
+    """
+    old = [held for held in places if not held.tokens] or places[: (len(places) + 1) // 2]
+    return max(old, key=lambda held: (held.sequence - 1 in beside) + (held.sequence + 1 in beside))
 
 
 def _why(prompt: Sequence[int], kept: int, matches: Sequence[tuple[int, Held]], gone: Evictions) -> str:

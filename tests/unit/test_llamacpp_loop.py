@@ -375,3 +375,22 @@ def test_whatever_a_chooser_raises_ends_its_own_text_only() -> None:
     assert other.tokens == other.expected()
     assert other.ended is not None
     assert other.ended.error is None
+
+
+def test_a_beginning_that_cannot_be_copied_is_used_where_it_is() -> None:
+    memory = Memory(2)
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    long = [*range(1, 40)] * 3
+
+    def fail(sequence: int, _state: Any) -> bool:
+        memory.held[sequence].clear()
+        return False
+
+    memory.restore = fail  # type: ignore[method-assign]
+    texts = [Asked([7] * 60, limit=1), Asked(long, limit=1), Asked([*long[:30], 50]), Asked([7] * 70)]
+    for asked in texts:
+        asked.follow(loop.submit(asked.job()))
+        assert asked.tokens == asked.expected()
+    loop.close()
+    assert texts[2].reads[-1].cached == 30
+    assert texts[3].reads[-1].cached == 0, "the place for the copy was emptied"

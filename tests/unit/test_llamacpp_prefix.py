@@ -47,13 +47,32 @@ def test_a_new_text_goes_to_an_empty_place_or_else_the_oldest() -> None:
     assert choose([5, 6], [Held(0, LONG, 3), Held(1, LONG, 2)], Evictions()).sequence == 1
 
 
+def test_a_new_text_goes_beside_those_that_run_where_little_is_lost() -> None:
+    empty = [Held(number) for number in (0, 1, 4, 6)]
+    assert choose([5, 6], empty, Evictions(), beside={5}).sequence == 4
+    assert choose([5, 6], empty, Evictions(), beside={5}, reuse=False).sequence == 4
+    assert choose([5, 6], empty, Evictions(), beside={3, 5, 7}).sequence == 4, "a hole is filled first"
+    full = [Held(number, LONG, used) for number, used in [(0, 4), (1, 2), (3, 1), (4, 3)]]
+    assert choose([5, 6], full, Evictions(), beside={2}).sequence == 3
+    assert choose([5, 6], full, Evictions(), beside={0}).sequence == 1
+    assert choose([5, 6], full, Evictions(), beside={5}).sequence == 3, "what was used lately stays"
+    assert choose(LONG[:50], [Held(0, LONG[:60], 1), Held(4)], Evictions(), beside={3}).sequence == 0
+
+
 def test_who_asks_for_no_reuse_gets_none() -> None:
     assert choose(LONG, [Held(0, LONG, 1)], Evictions(), reuse=False) == Start(0, 0, 0, ASKED_NOT_TO)
 
 
 def test_what_had_to_go_is_named_with_whom_it_went_for() -> None:
     gone = Evictions()
-    gone.note(LONG, "chat-7")
+    gone.note(LONG, 0, "chat-7")
     assert choose(LONG, [Held(0, [9] * 20, 1)], gone).why == "evicted for request chat-7"
     assert choose([5, 6, 7], [Held(0, [9] * 20, 1)], gone).why == "differs at token 0"
     assert choose(LONG, [Held(0, [*LONG], 1)], gone).why == ""
+
+
+def test_the_end_of_a_text_that_had_to_go_is_named_too() -> None:
+    gone = Evictions()
+    gone.note(LONG, 60, "chat-8")
+    gone.note(LONG, 100 - WORTH_TOKENS + 1, "a few tokens are no loss")
+    assert choose(LONG, [Held(0, LONG[:60], 1)], gone).why == "evicted for request chat-8"
