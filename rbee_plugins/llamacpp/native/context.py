@@ -13,6 +13,12 @@ from rbee_plugins.llamacpp.native.tuning import tune
 
 DECODED, NO_ROOM, ABORTED = 0, 1, 2
 
+MOST_SAVED_BYTES = 256 << 20
+"""A state that is larger is not copied out: nobody has counted memory for it, and everybody waits meanwhile."""
+
+State = ctypes.Array[ctypes.c_char]
+"""What a sequence holds, as llama.cpp writes it."""
+
 _STEP = 256  # llama.cpp rounds the room of a sequence up to a multiple of this
 
 
@@ -84,16 +90,19 @@ class Context:
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
 
-    def save(self, sequence: int) -> bytes:
-        """Return what `sequence` holds, for `restore`; empty if it cannot be had."""
-        state = ctypes.create_string_buffer(lib.llama_state_seq_get_size(self.handle, sequence))
+    def save(self, sequence: int) -> State | None:
+        """Return what `sequence` holds, for `restore`; None if it cannot be had, or is more than `MOST_SAVED_BYTES`."""
+        size = lib.llama_state_seq_get_size(self.handle, sequence)
+        if size > MOST_SAVED_BYTES:
+            return None
+        state = ctypes.create_string_buffer(size)
         place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
-        return state.raw if lib.llama_state_seq_get_data(self.handle, place, len(state), sequence) else b""
+        return state if lib.llama_state_seq_get_data(self.handle, place, size, sequence) else None
 
-    def restore(self, sequence: int, state: bytes) -> bool:
+    def restore(self, sequence: int, state: State | None) -> bool:
         """Let `sequence` hold what was saved, and nothing else; return False if that failed, and it holds nothing."""
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        place = ctypes.cast(ctypes.c_char_p(state), ctypes.POINTER(ctypes.c_uint8))
+        place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
         if state and lib.llama_state_seq_set_data(self.handle, place, len(state), sequence):
             return True
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
