@@ -6,9 +6,11 @@ is read by itself, in chunks that depend on nothing else; only what is generated
 Cancelling is looked for between steps. The model is loaded in this thread, which MLX ties its streams to.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Literal, NamedTuple
@@ -16,6 +18,8 @@ from typing import Literal, NamedTuple
 from rbee_core.backend import CancelToken, GenerateRequest
 from rbee_plugins.mlx import runtime
 from rbee_plugins.mlx.prefix import Prefixes
+
+log = logging.getLogger(__name__)
 
 
 class Read(NamedTuple):
@@ -80,7 +84,8 @@ class Loop:
         self._reading: list[Job] = []
         self._alone: dict[Job, Iterator[runtime.Chosen]] = {}
         self._batched: dict[int, Job] = {}
-        self._closing = False
+        self._door = threading.Lock()  # for who comes too late
+        self._over: Ended | None = None
         loaded: Future[runtime.Model] = Future()
         self._thread = threading.Thread(target=self._run, args=(load, loaded), name="mlx", daemon=True)
         self._thread.start()
@@ -88,10 +93,14 @@ class Loop:
 
     def submit(self, job: Job) -> None:
         """Compute `job` as soon as possible."""
-        self._new.put(job)
+        with self._door:
+            if self._over is None:
+                self._new.put(job)
+            else:
+                job.events.put(self._over)
 
     def close(self) -> None:
-        """End the thread. What still runs ends without a word; call it when nothing does."""
+        """End the thread; whoever still waits is told so."""
         self._new.put(None)
         self._thread.join()
 
@@ -101,18 +110,33 @@ class Loop:
         try:
             try:
                 model = load()
+                self._model, self._batch = model, runtime.Batch(model, self._slots)
+                self.batches = model.can_batch()
+                runtime.randomize()
             except BaseException as error:  # noqa: BLE001  # raised again by whoever waits for the model
                 loaded.set_exception(error)
                 return
-            self._model, self._batch = model, runtime.Batch(model, self._slots)
-            self.batches = model.can_batch()
-            runtime.randomize()
             loaded.set_result(model)
+            self._serve()
+        finally:
+            runtime.leave_thread()
+
+    def _serve(self) -> None:
+        over: BaseException = RuntimeError("the engine was closed")
+        try:
             while self._take():
                 self._round()
             self._batch.close()
-        finally:
-            runtime.leave_thread()
+        except BaseException as error:
+            log.exception("the loop has ended")
+            over = error
+        with self._door:
+            self._over = Ended("failed", over)
+        while not self._new.empty():
+            if (job := self._new.get()) is not None:
+                self._reading.append(job)
+        for job in [*self._reading, *self._alone, *self._batched.values()]:
+            job.events.put(self._over)
 
     def _take(self) -> bool:
         """Take in who is new, and wait for one if there is nothing to do; return False at the end."""
@@ -164,7 +188,8 @@ class Loop:
         for job in self._batched.values():
             job.events.put(Ended("failed", error))
         self._batched.clear()
-        self._batch.close()
+        with suppress(Exception):
+            self._batch.close()
         self._batch = runtime.Batch(self._model, self._slots)
 
     def _step_alone(self, job: Job) -> None:
