@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from rbee_core.errors import InvalidRequest, shorten
 
 DEPTH_LIMIT, REPEAT_LIMIT, PARTS_LIMIT = 64, 2000, 20_000
+NESTING_LIMIT = 2000
+"""How deep all rules together may be nested: llguidance goes down so far on its stack, if each leads to the next."""
+
 ROOT = "root"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -76,6 +79,8 @@ class _Reader:
         self._text = text
         self._at = 0
         self._parts = 0
+        self._deepest = 0  # of the rule that is being read
+        self._nested = 0
 
     def rules(self) -> dict[str, Part]:
         """Return the rules by name. Later ones with the same name count, as in llama.cpp."""
@@ -86,7 +91,11 @@ class _Reader:
             self._skip()
             self._expect("::=")
             self._skip(lines=True)
+            self._deepest = 0
             rules[name] = self._choice(depth=0)
+            self._nested += 1 + self._deepest
+            if self._nested > NESTING_LIMIT:
+                raise self._wrong(f"its rules together are nested more than {NESTING_LIMIT} deep")
             if self._at < len(self._text) and self._text[self._at] not in "\r\n":
                 raise self._wrong("this does not belong here")
             self._skip(lines=True)
@@ -101,8 +110,7 @@ class _Reader:
             raise InvalidRequest(f"The grammar has no rule {shorten(missing[0])}, which another one uses")
 
     def _choice(self, depth: int) -> Part:
-        if depth > DEPTH_LIMIT:
-            raise self._wrong(f"it is nested more than {DEPTH_LIMIT} deep")
+        self._deepen(depth)
         found = [self._sequence(depth)]
         while self._text.startswith("|", self._at):
             self._at += 1
@@ -117,7 +125,7 @@ class _Reader:
             if self._parts > PARTS_LIMIT:
                 raise self._wrong(f"it has more than {PARTS_LIMIT} parts")
             self._skip(lines=depth > 0)
-            parts.append(self._repeated(part))
+            parts.append(self._repeated(part, depth))
             self._skip(lines=depth > 0)
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
@@ -143,8 +151,15 @@ class _Reader:
             case _:
                 return None
 
-    def _repeated(self, part: Part) -> Part:
+    def _deepen(self, depth: int) -> None:
+        self._deepest = max(self._deepest, depth)
+        if depth > DEPTH_LIMIT:
+            raise self._wrong(f"it is nested more than {DEPTH_LIMIT} deep")
+
+    def _repeated(self, part: Part, depth: int) -> Part:
         while found := _REPEAT.match(self._text, self._at):
+            depth += 1
+            self._deepen(depth)
             least, most = _times(found)
             if max(least, most or 0) > REPEAT_LIMIT:
                 raise self._wrong(f"it repeats something more than {REPEAT_LIMIT} times")
@@ -252,10 +267,18 @@ def refs(part: Part) -> Iterator[str]:
 def recursive(rules: dict[str, Part]) -> set[str]:
     """Return the rules that are not regular: they lead to themselves, or to one that does."""
     uses = {name: set(refs(part)) for name, part in rules.items()}
-    regular: set[str] = set()
-    while more := {name for name, used in uses.items() if name not in regular and used <= regular}:
-        regular |= more
-    return rules.keys() - regular
+    users: dict[str, list[str]] = {name: [] for name in rules}
+    for name, used in uses.items():
+        for one in used:
+            users[one].append(name)
+    unclear = {name: len(used) for name, used in uses.items()}
+    regular = [name for name, count in unclear.items() if not count]
+    for name in regular:  # grows on the way
+        for user in users[name]:
+            unclear[user] -= 1
+            if not unclear[user]:
+                regular.append(user)
+    return rules.keys() - set(regular)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from rbee_core.errors import InvalidRequest
-from rbee_plugins.llamacpp.gbnf import DEPTH_LIMIT, PARTS_LIMIT, as_lark
+from rbee_plugins.llamacpp.gbnf import DEPTH_LIMIT, NESTING_LIMIT, PARTS_LIMIT, as_lark
 
 JSON = r"""
 # llama.cpp's own example
@@ -19,6 +19,13 @@ string ::=
 number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
 ws ::= | " " | "\n" [ \t]{0,20}
 """
+
+
+def chain(count: int, last: str = '"a"') -> str:
+    """Return `count` rules, each of which leads to the next."""
+    names = ["root", *(f"a{number:x}" for number in range(1, count))]
+    bodies = [*names[1:], last]
+    return "\n".join(f"{name}::={body}" for name, body in zip(names, bodies, strict=True))
 
 
 def rules(grammar: str) -> dict[str, str]:
@@ -66,8 +73,18 @@ def test_json_is_read():
         ("root ::= " + "(" * (DEPTH_LIMIT + 1) + '"a"' + ")" * (DEPTH_LIMIT + 1), "deep"),
         ("root ::= " + "(" * 60_000, "deep"),
         ("root ::= " + '"a" ' * (PARTS_LIMIT + 1), "parts"),
+        ('root ::= "a"' + "*" * 2000, "deep"),
+        (chain(NESTING_LIMIT + 1), f"rules together are nested more than {NESTING_LIMIT} deep"),
+        (chain(NESTING_LIMIT + 1, '"a" root | "b"'), "rules together"),
+        ("\n".join(f"a{n}::=((a{n + 1}))" for n in range(NESTING_LIMIT // 2)), "rules together"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_a_sentence(grammar, why):
     with pytest.raises(InvalidRequest, match=why):
         as_lark(grammar)
+
+
+def test_rules_that_lead_to_one_another_are_regular_however_many():
+    found = rules(chain(NESTING_LIMIT))
+    assert len(found) == NESTING_LIMIT + 1
+    assert all(name[0] in "RTs" for name in found), "none is recursive"
