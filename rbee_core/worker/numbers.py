@@ -19,6 +19,8 @@ class Numbers(Job):
             for event in events:
                 told = _told(event)
                 first_ms = first_ms or self._elapsed_ms()
+                if told.index not in missing:
+                    raise ValueError(f"the engine gave more than it was asked for: number {told.index}")
                 missing.remove(told.index)
                 prompt_tokens += event.prompt_tokens
                 self._send(told)
@@ -58,7 +60,10 @@ def _told(event: object) -> wire.VectorEvent | wire.ScoreEvent:
             if not vector or not all(map(math.isfinite, vector)):
                 raise ValueError(f"the vector of text {index} has a number that is none")
             return wire.VectorEvent(vector=vector, index=index)
-        case Ranked(index=int(index), score=float(score)) if math.isfinite(score):
+        case Ranked(index=int(index), score=given):
+            score = float(given)
+            if not math.isfinite(score):
+                raise ValueError(f"the score of document {index} is no number")
             return wire.ScoreEvent(score=score, index=index)
         case _:
             raise TypeError(f"the engine yielded {event!r}")
