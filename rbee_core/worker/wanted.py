@@ -1,10 +1,16 @@
 """From a request as it came over the wire to what an engine is asked, which never has to choose; and a token back."""
 
+import math
 from typing import Any
 
 from rbee_core import wire
 from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob
 from rbee_core.errors import InvalidRequest
+
+NEAR_ZERO = 1e-6
+"""Engines divide by temperature and repeat_penalty in 32 bits: by less than this, and what comes is no number."""
+IMPOSSIBLE = -9999.0
+"""What travels for the logarithm of a probability of 0, as JSON has no infinity."""
 
 
 def generate_request(request: wire.WorkerTask, template: bool | None) -> GenerateRequest:
@@ -19,6 +25,8 @@ def generate_request(request: wire.WorkerTask, template: bool | None) -> Generat
             hint="continue a text instead (`--raw`), or use a model that was trained for conversations",
         )
     fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
+    fields["temperature"] = request.temperature if request.temperature >= NEAR_ZERO else 0.0
+    fields["repeat_penalty"] = max(request.repeat_penalty, NEAR_ZERO)
     fields["messages"] = tuple(Message(m.role, m.content) for m in request.messages or ())
     if request.prompt is not None and (request.chat_template == "required" or (request.chat_template and template)):
         fields |= {"prompt": None, "messages": (Message("user", request.prompt),)}
@@ -26,7 +34,7 @@ def generate_request(request: wire.WorkerTask, template: bool | None) -> Generat
 
 
 def likelihoods(token: Token) -> wire.Logprobs | None:
-    """Return what a token says of probabilities, as it travels."""
+    """Return what a token says of probabilities, as it travels. Raises `ValueError` for what is no number."""
     if token.chosen is None:
         return None
     top = [wire.TokenLikelihood(**_likelihood(one)) for one in token.top]
@@ -34,5 +42,7 @@ def likelihoods(token: Token) -> wire.Logprobs | None:
 
 
 def _likelihood(one: TokenLogprob) -> dict[str, Any]:
+    if math.isnan(one.logprob):
+        raise ValueError(f"the log probability of token {one.id} is no number")
     text = one.piece.decode("utf-8", "replace")
-    return {"id": one.id, "token": text, "bytes": list(one.piece), "logprob": one.logprob}
+    return {"id": one.id, "token": text, "bytes": list(one.piece), "logprob": max(one.logprob, IMPOSSIBLE)}

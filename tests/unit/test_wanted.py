@@ -7,7 +7,7 @@ import pytest
 from rbee_core import wire
 from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob
 from rbee_core.errors import InvalidRequest
-from rbee_core.worker.wanted import generate_request, likelihoods
+from rbee_core.worker.wanted import IMPOSSIBLE, NEAR_ZERO, generate_request, likelihoods
 
 
 def asked(template: bool | None, **fields: Any) -> GenerateRequest:
@@ -56,3 +56,19 @@ def test_what_a_token_says_of_likelihoods_travels_as_text_and_bytes() -> None:
     assert (told.id, told.token, told.bytes, told.logprob) == (7, "\N{REPLACEMENT CHARACTER}", [0xF0, 0x9F], -0.5)
     assert [(one.id, one.bytes, one.logprob) for one in told.top] == [(7, [0xF0, 0x9F], -0.5), (9, [*b" bee"], -1.5)]
     assert likelihoods(Token("x")) is None
+
+
+def test_nothing_is_divided_by_what_is_nearly_zero() -> None:
+    tiny = asked(None, prompt="hi", temperature=1e-40, repeat_penalty=1e-40)
+    assert (tiny.temperature, tiny.repeat_penalty) == (0.0, NEAR_ZERO)
+    small = asked(None, prompt="hi", temperature=0.001, repeat_penalty=0.001)
+    assert (small.temperature, small.repeat_penalty) == (0.001, 0.001)
+
+
+def test_what_is_no_number_does_not_travel_as_null() -> None:
+    never = TokenLogprob(7, b"x", float("-inf"))
+    told = likelihoods(Token("x", never, (never,)))
+    assert told is not None
+    assert (told.logprob, told.top[0].logprob) == (IMPOSSIBLE, IMPOSSIBLE)
+    with pytest.raises(ValueError, match="token 7 is no number"):
+        likelihoods(Token("x", TokenLogprob(7, b"x", float("nan"))))
