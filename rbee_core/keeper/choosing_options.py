@@ -61,9 +61,14 @@ def _value(text: str) -> Any:
 def _json_of(path: str) -> Any:
     text = _text_of(path, "json-schema")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"Invalid --json-schema: {shorten(path)} is no JSON: {shorten(str(error))}") from None
+
+
+def _no_number(word: str) -> None:
+    """Refuse what Python takes for JSON, and nobody else: it would travel as null."""
+    raise ValueError(f"{word} is no number")
 
 
 def _text_of(path: str, option: str) -> str:

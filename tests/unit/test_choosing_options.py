@@ -81,6 +81,7 @@ def test_files_are_read(tmp_path: Path) -> None:
         (b"[" * 50_000, "is no JSON"),
         (b" " * (FILE_BYTES + 1), "more than 65536 bytes"),
         (b"[]", "expected `object"),
+        (b'{"minimum": NaN}', "is no JSON: NaN is no number"),
     ],
 )
 def test_a_file_that_is_no_schema_is_refused(tmp_path: Path, content: bytes | None, why: str) -> None:
