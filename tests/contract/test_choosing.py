@@ -180,6 +180,10 @@ HOSTILE = {
     "from elsewhere": {"json_schema": {"$ref": "http://127.0.0.1:9/schema.json"}},
     "unknown type": {"json_schema": {"type": "bee"}},
     "product": {"json_schema": PRODUCT},
+    "large number": {"json_schema": {"type": "integer", "maximum": 10**30}},
+    "chain of rules": {
+        "grammar": "root ::= a0\n" + "\n".join(f"a{n}::=a{n + 1}" for n in range(5000)) + "\na5000::=.",
+    },
     "no expression": {"regex": "(a"},
     "look-around": {"regex": "(?=a)b"},
 }

@@ -43,7 +43,10 @@ class Grammars:
 
     def json_schema(self, schema: Mapping[str, Any]) -> "Constraint":
         """Return what holds a text to JSON of this schema."""
-        grammar = LLMatcher.grammar_from_json_schema(dict(schema), defaults={"whitespace_pattern": _JSON_SPACE})
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(dict(schema), defaults={"whitespace_pattern": _JSON_SPACE})
+        except ValueError as error:  # such as a number of more than 64 bits
+            raise refused(str(error)) from None
         return self._constraint(grammar)
 
     def regex(self, regex: str) -> "Constraint":
