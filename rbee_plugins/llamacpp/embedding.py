@@ -9,10 +9,12 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+import psutil
+
 from rbee_core.backend import CancelToken, Embedded, EmbedRequest, Ranked, RerankRequest, Tuning
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.errors import InvalidRequest, PromptTooLong
-from rbee_plugins.llamacpp.memory import BATCH_TOKENS
+from rbee_plugins.llamacpp.memory import BATCH_TOKENS, check_room
 from rbee_plugins.llamacpp.native.embedding import EmbeddingContext
 from rbee_plugins.llamacpp.native.model import NativeModel
 from rbee_plugins.llamacpp.native.tuning import Adapters
@@ -116,8 +118,10 @@ class Embedder:
         if there:
             self._context = None
             there.close()
+        tokens = room_for(longest)
+        check_room(self._header, tokens, psutil.virtual_memory().available)
         self._context = EmbeddingContext(
-            self._model, self._adapters, pooling=pooling, batch_tokens=room_for(longest),
+            self._model, self._adapters, pooling=pooling, batch_tokens=tokens,
             texts=TEXTS_TOGETHER, threads=self._threads,
         )  # fmt: skip
         return self._context

@@ -2,7 +2,7 @@
 
 from rbee_core.backend import Estimate, Tuning
 from rbee_core.backend.gguf import GgufHeader
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import InsufficientRam, InvalidRequest
 
 DEFAULT_CONTEXT_TOKENS = 4096
 BATCH_TOKENS = 512  # prompt tokens computed at once; the compute buffers are sized for them
@@ -90,8 +90,9 @@ def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int, t
     kv_cache_bytes = round(slots * padded * _cache_bytes_per_token(header, tuning))
     compute_bytes = _compute_bytes(header, padded, slots, tuning)
     if tuning.embeddings or tuning.pooling:
-        kv_cache_bytes += BATCH_TOKENS * round(_cache_bytes_per_token(header, UNTUNED))
-        compute_bytes += _embedding_bytes(header)
+        kept, computing = embedding_bytes(header, BATCH_TOKENS)
+        kv_cache_bytes += kept
+        compute_bytes += computing
     return Estimate(
         weights_bytes=weights_bytes,
         kv_cache_bytes=kv_cache_bytes,
@@ -123,15 +124,29 @@ def _compute_bytes(header: GgufHeader, padded_context: int, slots: int, tuning: 
     if tuning.flash_attention is False:
         mask += BATCH_TOKENS * 4 * padded_context * max(header.head_counts, default=0)
     vocabulary = header.vocabulary_size * (_TOKEN_BYTES + 4 * slots)
-    return _RUNTIME_BYTES + _activation_bytes(header) + mask + vocabulary
+    return _RUNTIME_BYTES + _activation_bytes(header, BATCH_TOKENS) + mask + vocabulary
 
 
-def _activation_bytes(header: GgufHeader) -> int:
-    return BATCH_TOKENS * 4 * (7 * header.embedding_length + 2 * header.feed_forward_length)
+def _activation_bytes(header: GgufHeader, tokens: int) -> int:
+    return tokens * 4 * (7 * header.embedding_length + 2 * header.feed_forward_length)
 
 
-def _embedding_bytes(header: GgufHeader) -> int:
-    """What a context for vectors computes with: a model that can write makes logits for every token there too."""
+def embedding_bytes(header: GgufHeader, tokens: int) -> tuple[int, int]:
+    """Return what a context for vectors of up to `tokens` tokens keeps, and what it computes with.
+
+    A model that can write makes logits for every token there too.
+    """
     writes = header.metadata.get(f"{header.architecture}.attention.causal") is not False
-    logits = 2 * BATCH_TOKENS * 4 * header.vocabulary_size if writes else 0
-    return _activation_bytes(header) + BATCH_TOKENS * 2 * BATCH_TOKENS + logits
+    logits = 2 * tokens * 4 * header.vocabulary_size if writes else 0
+    kept = tokens * round(_cache_bytes_per_token(header, UNTUNED))
+    return kept, _activation_bytes(header, tokens) + tokens * 2 * tokens + logits
+
+
+def check_room(header: GgufHeader, tokens: int, free_bytes: int) -> None:
+    """Raise `InsufficientRam` for a larger context than any estimate counts, if so much is not free.
+
+    Logits of every token of a long text are gigabytes: taking them would end the worker, and with it everybody's text.
+    """
+    need_bytes = sum(embedding_bytes(header, tokens))
+    if tokens > BATCH_TOKENS and need_bytes > free_bytes:
+        raise InsufficientRam(need_bytes=need_bytes, have_bytes=free_bytes)

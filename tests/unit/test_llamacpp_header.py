@@ -6,7 +6,7 @@ import pytest
 
 from rbee_core.backend import LocalModel
 from rbee_core.backend.gguf import read_header
-from rbee_core.errors import ModelLoadFailed
+from rbee_core.errors import InsufficientRam, ModelLoadFailed
 from rbee_plugins.llamacpp import memory
 from rbee_plugins.llamacpp.backend import checked_header
 from tests.support.gguf_files import Gguf
@@ -31,3 +31,13 @@ def test_slots_that_nobody_asked_for_follow_cores_and_memory(
 ) -> None:
     header = read_header(Gguf().write(tmp_path), "file:model")
     assert memory.slots(header, 4096, cores, memory_bytes) == slots
+
+
+def test_a_context_for_long_texts_is_not_made_where_there_is_no_room(tmp_path: Path) -> None:
+    header = read_header(Gguf().write(tmp_path), "file:model")
+    short, long = (sum(memory.embedding_bytes(header, tokens)) for tokens in (memory.BATCH_TOKENS, 4096))
+    assert long > 8 * short
+    memory.check_room(header, 4096, long)
+    memory.check_room(header, memory.BATCH_TOKENS, 0)  # which the estimate counts
+    with pytest.raises(InsufficientRam):
+        memory.check_room(header, 4096, long - 1)
