@@ -6,6 +6,7 @@ while the loop that generates goes on.
 """
 
 import math
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 
@@ -71,8 +72,7 @@ class Embedder:
 
         def pair(document: str) -> list[int]:
             if template:
-                text = template.replace("{query}", request.query).replace("{document}", document)
-                return self._model.tokenize(text, add_special=False)
+                return self._model.tokenize(filled(template, request.query, document), add_special=False)
             return self._model.pair(query, self._plain(document))
 
         texts = self._read(request.documents, pair, cancel)
@@ -149,6 +149,11 @@ class _Turn:
     def __exit__(self, *_: object) -> None:
         if self._has_it:
             self._lock.release()
+
+
+def filled(template: str, query: str, document: str) -> str:
+    """Return a template with the two in their places; what looks like a place within them is only text."""
+    return re.sub(r"\{(query|document)\}", lambda found: query if found[1] == "query" else document, template)
 
 
 def pooling_of(header: GgufHeader, asked: str | None) -> str:

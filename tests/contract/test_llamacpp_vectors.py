@@ -17,6 +17,7 @@ from rbee_core.backend import (
 )
 from rbee_core.errors import InvalidRequest, PromptTooLong
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
+from rbee_plugins.llamacpp.embedding import filled
 from tests.contract.conftest import CONTEXT, missing
 from tests.support.gguf_models import ranker
 
@@ -138,6 +139,10 @@ def test_a_model_that_only_reads_makes_vectors_by_itself_and_no_text(tmp_path):
         vectors(engine, "bee " * 63)
     assert caught.value.details == {"prompt_tokens": 65, "context_tokens": 64}
     engine.close()
+
+
+def test_a_query_that_names_a_place_of_the_template_is_only_text():
+    assert filled("Q {query} D {document} {query}", "{document}?", "{query}!") == "Q {document}? D {query}! {document}?"
 
 
 def test_a_model_for_it_scores_each_document_by_itself(tmp_path):
