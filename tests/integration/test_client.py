@@ -97,7 +97,7 @@ def test_requests_say_what_the_caller_said() -> None:
 
     assert seen[0] == ("GET", "/v1/workers/list", {"model": "m", "device": "0", "state": "idle"}, None)
     assert seen[1][:2] == ("POST", "/v1/workers/spawn")
-    assert seen[1][3] == {"model_ref": "m", "backend": None, "device": None, "context_tokens": 5}
+    assert seen[1][3] == json.loads(wire.encode(wire.SpawnRequest(model_ref="m", context_tokens=5)))
     assert seen[2][:2] == ("DELETE", "/v1/workers/a/b/inference/req-1")
 
 
