@@ -1,5 +1,6 @@
 """From a request to the sampler that chooses its tokens, for one model. Called in the request's own thread."""
 
+import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ class Samplers:
 
     def __init__(self, model: native.NativeModel) -> None:
         self._model = model
+        self._first = threading.Lock()
         self._known: Grammars | None = None
 
     def build(self, request: GenerateRequest) -> native.Sampler:
@@ -54,7 +56,8 @@ class Samplers:
                 )
             from rbee_plugins.llamacpp.native.grammar import Grammars  # brings numpy and llguidance
 
-            self._known = Grammars(self._model)
+            with self._first:
+                self._known = self._known or Grammars(self._model)
         return self._known
 
     def token(self, text: str, token: int, likely: native.Likely | None = None) -> Token:

@@ -99,6 +99,9 @@ class Best:
     def choose(self, context: Any, row: int) -> int:
         return context.rows[row]
 
+    def logprobs(self, context: Any, row: int, token: int, top: int) -> native.Likely:
+        raise NotImplementedError
+
     def close(self) -> None:
         pass
 

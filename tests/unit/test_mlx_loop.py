@@ -78,7 +78,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     found = importlib.import_module("rbee_plugins.mlx.loop")
     yield found
     sys.modules.pop("rbee_plugins.mlx.loop", None)
-    vars(rbee_plugins.mlx).pop("loop", None)
+    del rbee_plugins.mlx.loop
 
 
 def job(module: Any, limit: int = 3) -> Any:

@@ -102,9 +102,10 @@ class Context:
     def restore(self, sequence: int, state: State | None) -> bool:
         """Let `sequence` hold what was saved, and nothing else; return False if that failed, and it holds nothing."""
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
-        if state and lib.llama_state_seq_set_data(self.handle, place, len(state), sequence):
-            return True
+        if state:
+            place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
+            if lib.llama_state_seq_set_data(self.handle, place, len(state), sequence):
+                return True
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
 

@@ -34,7 +34,9 @@ class Grammars:
 
     def close(self) -> None:
         """Wait for grammars that were given up and are still being made ready: they look at the model."""
-        for thread in self._late:
+        with self._lock:
+            late = self._late
+        for thread in late:
             thread.join()
 
     def gbnf(self, lark: str) -> "Constraint":
@@ -73,7 +75,8 @@ class Grammars:
             case [BaseException() as error]:
                 raise error
             case _:
-                self._late = [late for late in self._late if late.is_alive()] + [thread]
+                with self._lock:
+                    self._late = [late for late in self._late if late.is_alive()] + [thread]
                 raise refused(f"it took longer than {COMPILE_S:g} s to be made ready")
 
 
