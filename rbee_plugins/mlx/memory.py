@@ -11,7 +11,7 @@ _CONTEXT_STEP = 256  # mlx-lm's caches grow by this many tokens
 _MAX_CHUNK_TOKENS = 512
 
 # Measured with SmolLM2-135M: Python with mlx, transformers and a vocabulary, and the copies of a row of logits.
-_RUNTIME_BYTES = 190_000_000
+_RUNTIME_BYTES = 170_000_000
 _LOGIT_ROWS = 16
 
 # Weights times tokens that are computed in at most half a second: on two slow cores, and on a laptop's GPU.
