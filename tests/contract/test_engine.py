@@ -29,7 +29,8 @@ def test_loading_reports_rising_progress(subject):
 
 def test_events_come_in_order_and_greedy_repeats_itself(subject):
     first, *tokens, last = events = subject.events(STORY)
-    assert first == PromptDone(4)
+    assert isinstance(first, PromptDone)
+    assert first.prompt_tokens == 4
     assert [type(t) for t in tokens] == [Token] * 5
     assert last == Finished("length")
     assert subject.events(STORY) == events
@@ -71,7 +72,8 @@ def test_top_p_zero_is_the_most_likely_token(subject):
 
 def test_a_conversation_goes_through_the_models_template(subject):
     chat = subject.events(GenerateRequest(messages=QUESTION, max_tokens=1, temperature=0))
-    assert chat[0] == PromptDone(37)
+    assert isinstance(chat[0], PromptDone)
+    assert chat[0].prompt_tokens == 37
     assert subject.engine.info().chat_template is True
 
 
