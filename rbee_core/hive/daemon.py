@@ -103,8 +103,10 @@ class Hive:
 
     async def supervise(self, supervisor: Supervisor) -> None:
         """Run the pool until the hive is told to stop and no worker is left."""
-        self._stopped = await supervisor.run(self.orders.stop_wanted, self.orders.force)
-        self._ended.set()
+        try:
+            self._stopped = await supervisor.run(self.orders.stop_wanted, self.orders.force)
+        finally:
+            self._ended.set()
 
 
 async def run(
@@ -175,11 +177,11 @@ async def _built(
     hive = Hive(note, orders)
     spare = spare or (start_spare(place) if tenure.spare else None)
     guard, launcher = await _processes(stack, settings, place, note, spare)
-    supervisor = await _build(stack, settings, place, hive, launcher, sock)
+    await _build(stack, settings, place, hive, guard, launcher, sock)
     if tenure.note:
         await stack.enter_async_context(_noted(place.hive_note_path, note))
         await aio.off_loop(place.starting_note_path.unlink, missing_ok=True)
-    await stack.enter_async_context(_running(hive, supervisor, guard))
+    await stack.enter_async_context(_stopped(hive))
     log.info("listening on %s:%d", note.host, note.port)
     return hive
 
@@ -217,10 +219,11 @@ async def _build(
     settings: Settings,
     place: Home,
     hive: Hive,
+    guard: Guard,
     launcher: Launcher,
     sock: socket.socket,
-) -> Supervisor:
-    """Build what serves, from the catalog up to the routes, and serve."""
+) -> None:
+    """Build what serves, from the catalog up to the routes, and serve once the pool runs."""
     catalog = await aio.off_loop(Catalog, place.catalog_path, place.models_dir)
     stack.push_async_callback(aio.off_loop, catalog.close)
     log.info("Worker registry: in-memory (ephemeral)")
@@ -252,11 +255,11 @@ async def _build(
     )  # fmt: skip
     door = Door.of(settings)
     app = application(door, routes, workers, inference, models, journal.story)
+    await stack.enter_async_context(_running(hive, supervisor, guard))
     await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))
-    return supervisor
 
 
 @asynccontextmanager
@@ -265,15 +268,26 @@ async def _running(hive: Hive, supervisor: Supervisor, guard: Guard) -> AsyncGen
     async with asyncio.TaskGroup() as tasks:
         guarding = tasks.create_task(guard.keep())
         supervising = tasks.create_task(hive.supervise(supervisor))
+        await aio.sleep(0)  # both have begun
         try:
             yield
-        except asyncio.CancelledError:
-            hive.orders.stop_now()
-            raise
         finally:
             hive.orders.stop()
             await asyncio.wait([supervising])
             guarding.cancel()
+
+
+@asynccontextmanager
+async def _stopped(hive: Hive) -> AsyncGenerator[None]:
+    """Stop the workers at the end of the block, while the hive still answers: streams end with a word."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        hive.orders.stop_now()
+        raise
+    finally:
+        hive.orders.stop()
+        await hive.ended()
 
 
 def _load_plugins() -> PluginHost:

@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "logs": ("logs", "Show a worker's log."),
     "backends": ("backends", "List what can run models here, and why something cannot."),
     "plugins": ("plugins", "List the installed plugins and what they bring."),
-    "preflight": ("preflight", "Check whether this machine is ready, and say what to do."),
+    "preflight": ("preflight", "Check whether this machine is ready, or another node, and say what to do."),
     "doctor": ("preflight", "The same as preflight."),
 }
 
