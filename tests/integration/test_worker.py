@@ -262,7 +262,7 @@ def test_shutdown_ends_the_process_and_its_streams(start: StartWorker) -> None:
     eventually(worker.is_ready, what="the worker is ready")
     connection, answer = worker.open("POST", "/v1/inference", TASK)
     answer.readline()
-    assert worker.call("POST", "/v1/shutdown") == (200, {"stopped": ["worker-1"]})
+    assert worker.call("POST", "/v1/shutdown") == (200, {"stopped": ["worker-1"], "killed": {}})
     lines = [line for line in answer if line.startswith(b"data: ")]
     connection.close()
     assert json.loads(lines[-2][6:])["error"]["code"] == "SHUTTING_DOWN"
