@@ -39,6 +39,8 @@ from rbee_core.worker.stops import StopFinder
 from rbee_core.worker.wanted import generate_request, likelihoods
 
 PROMPT_EVERY_S = 0.25
+MOST_SLOTS = 64
+"""For an engine that chooses itself."""
 STOP_PATIENCE_S = 1.0
 """How long an engine may take to end a request that was stopped, before its slot counts as busy."""
 
@@ -101,13 +103,14 @@ class Generation(Job):
 class EngineHost:
     """Loads once, then serves up to its slots at a time. All methods belong to the event loop's thread.
 
-    `slots` is the most that may run at a time. An engine with one slot meets a single thread in its life: native
-    libraries tie streams and random states to it. One with more is called in as many threads as it has slots.
+    `slots` is the most that may run at a time, 0 leaves it to the engine. An engine with one slot meets a single thread
+    in its life: native libraries tie streams and random states to it. One with more is called in as many threads as it
+    has slots.
     """
 
     def __init__(self, load: Callable[[Progress], Engine], slots: int) -> None:
         self._load = load
-        self._limit = slots
+        self._asked = slots
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._engine: Engine | None = None
         self._info = EngineInfo(context_tokens=0, slots=0)
@@ -150,9 +153,11 @@ class EngineHost:
             info = engine.info()
         except StopIteration as error:  # a future cannot carry it: the load would never end
             raise RuntimeError("StopIteration") from error
-        if info.slots < 1 or info.context_tokens < 1:
+        # A plugin that offers what it is asked for says 0 where the number is left to it: one it has.
+        slots = info.slots or (0 if self._asked else 1)
+        if slots < 1 or info.context_tokens < 1:
             raise ValueError(f"its engine says {info}")
-        return engine, msgspec.structs.replace(info, slots=min(info.slots, self._limit))
+        return engine, msgspec.structs.replace(info, slots=min(slots, self._asked or MOST_SLOTS))
 
     def _reporter(self, loop: asyncio.AbstractEventLoop) -> Progress:
         def report(fraction: float, detail: str = "") -> bool:

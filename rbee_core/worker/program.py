@@ -20,8 +20,6 @@ from rbee_core.worker.engine import EngineHost
 from rbee_core.worker.server import WorkerServer
 
 GRACE_S = 2.0
-MOST_SLOTS = 64
-"""For an engine that chooses itself."""
 
 log = logging.getLogger("rbee.worker")
 
@@ -54,7 +52,7 @@ async def run(spec: wire.WorkerSpec, plugins: PluginHost | None = None) -> None:
     stop_wanted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_wanted.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the hive's to handle
-    host = EngineHost(loader(spec, plugins), spec.slots or MOST_SLOTS)
+    host = EngineHost(loader(spec, plugins), spec.slots)
     sock = bind("127.0.0.1", 0)
     async with serving(WorkerServer(spec, host, stop_wanted).app(), sock) as port, asyncio.TaskGroup() as tasks:
         load = tasks.create_task(host.load())

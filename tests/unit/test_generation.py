@@ -185,16 +185,16 @@ class Slots(Pacer):
         return EngineInfo(context_tokens=10, slots=self._slots)
 
 
-@pytest.mark.parametrize(("asked", "offered", "used"), [(4, 2, 2), (2, 8, 2), (1, 1, 1)])
+@pytest.mark.parametrize(("asked", "offered", "used"), [(4, 2, 2), (2, 8, 2), (1, 1, 1), (0, 8, 8), (0, 0, 1)])
 def test_slots_are_the_engines_and_never_more_than_asked(asked: int, offered: int, used: int) -> None:
     host = engine.EngineHost(lambda _progress: Slots(offered), asked)
     asyncio.run(host.load())
     assert (host.slots, host.progress.slots) == (used, used)
 
 
-@pytest.mark.parametrize("offered", [0, -1])
-def test_an_engine_without_slots_is_no_engine(offered: int) -> None:
-    host = engine.EngineHost(lambda _progress: Slots(offered), 1)
+@pytest.mark.parametrize(("asked", "offered"), [(1, 0), (1, -1), (0, -1)])
+def test_an_engine_without_slots_is_no_engine(asked: int, offered: int) -> None:
+    host = engine.EngineHost(lambda _progress: Slots(offered), asked)
     asyncio.run(host.load())
     assert host.progress.state == "failed"
 
