@@ -57,7 +57,10 @@ def build_inference(options: Mapping[str, Any], settings: Settings) -> wire.Infe
     fields["chat_template"] = "required" if insists else None if options["raw"] else "if_any"
     stops = [check_text(stop, "stop") for stop in options["stop"]]
     fields |= choosing(options)
-    return wire.build(wire.InferenceRequest, _option, **fields, stop=stops, timeout_s=options["timeout"])
+    request = wire.build(wire.InferenceRequest, _option, **fields, stop=stops, timeout_s=options["timeout"])
+    if request.logprobs is not None and not options["as_json"]:
+        raise click.UsageError("--logprobs has no place in plain text: give --json too.")
+    return request
 
 
 def _prompt(options: Mapping[str, Any], settings: Settings) -> str:

@@ -25,6 +25,7 @@ NOTHING_GIVEN: dict[str, Any] = {
     "prompt": "Hello",
     "chat": False,
     "raw": False,
+    "as_json": False,
     "stop": (),
 }
 
@@ -213,3 +214,9 @@ def test_b10_a_backend_that_is_no_text_is_a_mistake_and_no_bug() -> None:
 def test_b6_a_time_that_nobody_can_wait_is_refused_before_anything_is_waited_for(timeout: float) -> None:
     with pytest.raises(InvalidRequest, match="Invalid --timeout"):
         check_timeout(options(timeout=timeout))
+
+
+def test_log_probabilities_that_nobody_would_see_are_refused() -> None:
+    assert build_inference(options(logprobs=2, as_json=True), SETTINGS).logprobs == 2
+    with pytest.raises(click.UsageError, match="give --json too"):
+        build_inference(options(logprobs=0), SETTINGS)
