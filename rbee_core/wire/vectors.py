@@ -14,7 +14,7 @@ Texts = Annotated[list[Text], Meta(min_length=1, max_length=2048)]
 class EmbedWanted(Strict):
     """Texts that want a vector each, of length 1 with `normalize`.
 
-    `pooling` is how a text's tokens become one vector, for a model that does not say so itself.
+    `pooling` is how a text's tokens become one vector; without it, as the worker was told, or else as the model says.
     """
 
     texts: Texts
