@@ -17,7 +17,7 @@ CERTAIN = [("a b c d e f g h i", 6), ("The alphabet: A, B, C, D, E, F, G,", 4)]
 def logit_margins(engine, prompt: str, steps: int) -> list[float]:
     """Return how far the best token is ahead of the second, along llama.cpp's greedy path."""
     from rbee_plugins.llamacpp import native
-    from rbee_plugins.llamacpp.native.library import lib
+    from rbee_plugins.llamacpp.native.bindings import lib
 
     model, margins = engine._model, []
     context = native.Context(model, tokens=256, batch_tokens=256, threads=2)

@@ -18,9 +18,9 @@ CONTEXT = "llama_context_default_params"
 def pairing():
     if why := missing("llamacpp-cpu"):
         pytest.skip(why)
-    from rbee_plugins.llamacpp.native import library, pairing
+    from rbee_plugins.llamacpp.native import bindings, pairing
 
-    return SimpleNamespace(check=pairing.check, expected=pairing.EXPECTED, bindings=library.lib)
+    return SimpleNamespace(check=pairing.check, expected=pairing.EXPECTED, bindings=bindings.lib)
 
 
 def of_another_release(bindings, function, change):

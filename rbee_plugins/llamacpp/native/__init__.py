@@ -4,8 +4,8 @@ Owns the native memory and the callbacks that native code holds pointers to. Kno
 text: tokens in, tokens out. A context belongs to one thread at a time, a model to any number.
 """
 
+from rbee_plugins.llamacpp.native.bindings import LastErrors, NativeError
 from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Context, Part
-from rbee_plugins.llamacpp.native.library import LastErrors, NativeError
 from rbee_plugins.llamacpp.native.model import NativeModel, Vocabulary, accelerator_of
 from rbee_plugins.llamacpp.native.samplers import Likely, Sampler
 from rbee_plugins.llamacpp.native.tuning import Adapters

@@ -7,7 +7,7 @@ from typing import Any
 
 from rbee_core.backend import Tuning
 from rbee_plugins.llamacpp.memory import UNTUNED
-from rbee_plugins.llamacpp.native.library import NativeError, lib
+from rbee_plugins.llamacpp.native.bindings import NativeError, lib
 from rbee_plugins.llamacpp.native.model import NativeModel
 from rbee_plugins.llamacpp.native.tuning import tune
 

@@ -4,8 +4,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from rbee_plugins.llamacpp.native.bindings import NativeError, lib
 from rbee_plugins.llamacpp.native.context import ABORTED
-from rbee_plugins.llamacpp.native.library import NativeError, lib
 from rbee_plugins.llamacpp.native.model import NativeModel
 from rbee_plugins.llamacpp.native.tuning import Adapters
 

@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from rbee_core.errors import InvalidRequest, shorten
 from rbee_plugins.llamacpp.native import logits
-from rbee_plugins.llamacpp.native.library import lib
+from rbee_plugins.llamacpp.native.bindings import lib
 from rbee_plugins.llamacpp.native.model import NativeModel
 
 _JSON_SPACE = r"( |\n[ \t]{0,20})?"  # or a model fills its answer with blanks

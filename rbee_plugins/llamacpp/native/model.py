@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from rbee_core.backend import Accelerator
-from rbee_plugins.llamacpp.native.library import NativeError, WeightBuffers, lib, start
+from rbee_plugins.llamacpp.native.bindings import NativeError, WeightBuffers, lib, start
 
 _PIECE_BYTES = 256
 

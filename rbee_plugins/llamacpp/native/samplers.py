@@ -4,8 +4,8 @@ import ctypes
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from rbee_plugins.llamacpp.native.bindings import NativeError, lib
 from rbee_plugins.llamacpp.native.context import Context
-from rbee_plugins.llamacpp.native.library import NativeError, lib
 from rbee_plugins.llamacpp.native.model import NativeModel
 from rbee_plugins.llamacpp.sampling import Plan, Step
 

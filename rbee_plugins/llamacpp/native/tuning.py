@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from rbee_core.backend import Adapter, Tuning
-from rbee_plugins.llamacpp.native.library import NativeError, lib
+from rbee_plugins.llamacpp.native.bindings import NativeError, lib
 from rbee_plugins.llamacpp.native.model import NativeModel
 
 # ggml's numbers of the types in which keys and values may be kept.
