@@ -4,21 +4,26 @@ import asyncio
 import dataclasses
 import os
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import pytest
+from aiohttp import web
 
-from rbee_core import aio
+from rbee_core import aio, wire
 from rbee_core.client import ClientTerms, HiveClient
-from rbee_core.errors import HiveAlreadyRunning, InvalidRequest
+from rbee_core.errors import HiveAlreadyRunning, InvalidRequest, RbeeError
 from rbee_core.hive import daemon
 from rbee_core.hive.daemon import open_hive
 from rbee_core.hive.processes.guard import Guard
+from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.terms import EPHEMERAL, PERSISTENT, Tenure
 from rbee_core.home import HiveNote, Home, read_note, write_note
+from rbee_core.http.listen import Limits, serving
 from rbee_core.settings import Settings
 
 T = TypeVar("T")
@@ -114,6 +119,50 @@ def test_b11_a_refusal_of_the_system_while_it_opens_comes_out_as_it_is(settings:
     with pytest.raises(IsADirectoryError):
         asyncio.run(scenario())
     assert children() == []
+
+
+def test_whoever_is_there_first_meets_a_pool_that_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may know the port and ask before the hive says that it listens."""
+    codes: list[str] = []
+
+    @asynccontextmanager
+    async def served(app: web.Application, sock: socket.socket, limits: Limits) -> AsyncGenerator[None]:
+        async with serving(app, sock, limits):
+            host, port = sock.getsockname()[:2]
+            note = HiveNote(pid=1, start_time=0, host=host, port=port)
+            with pytest.raises(RbeeError) as refused:
+                await ask(note, settings, lambda client: client.spawn(wire.SpawnRequest(model_ref="/no/such.gguf")))
+            codes.append(refused.value.code)
+            yield
+
+    async def scenario() -> None:
+        async with open_hive(settings, PRIVATE):
+            pass
+
+    monkeypatch.setattr(daemon, "serving", served)
+    asyncio.run(scenario())
+
+    assert codes == ["MODEL_NOT_FOUND"]
+
+
+def test_it_answers_until_the_pool_is_quiet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[str] = []
+    really = Supervisor.run
+
+    async def run(self: Supervisor, stop_wanted: asyncio.Event, force: asyncio.Event) -> list[str]:
+        stopped = await really(self, stop_wanted, force)
+        answers.append((await ask(notes[0], settings, HiveClient.health)).status)
+        return stopped
+
+    async def scenario() -> None:
+        async with open_hive(settings, PRIVATE) as hive:
+            notes.append(hive.note)
+
+    notes: list[HiveNote] = []
+    monkeypatch.setattr(Supervisor, "run", run)
+    asyncio.run(scenario())
+
+    assert answers == ["alive"]
 
 
 def test_a_cancelled_block_leaves_nothing(settings: Settings) -> None:
