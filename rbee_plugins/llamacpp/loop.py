@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from rbee_core.backend import CancelToken
 from rbee_core.errors import PromptTooLong
-from rbee_plugins.llamacpp import native, prefix
+from rbee_plugins.llamacpp import native
+from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace, Planner, Share
 
 SLOW_CALL_S = 0.1
@@ -131,14 +132,12 @@ class Loop:
         """Own `context` from now on. So many tokens of prompts are computed at once, and of one that is alone."""
         self._model = model
         self._context = context
-        self._held = [prefix.Held(number) for number in range(context.sequences)]
-        self._gone = prefix.Evictions()
+        self._places = Places(context)
         self._pace = Pace(chunk_tokens)
         self._planner: Planner[Job] = Planner(context.batch_tokens, alone_tokens)
         self._arrived: SimpleQueue[Job | None] = SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
-        self._uses = 0
         self._closing = False
         self._ends: dict[int, bool] = {}
         self._asking = False
@@ -208,7 +207,7 @@ class Loop:
     # Who runs.
 
     def _admit(self) -> None:
-        while self._waiting and len(self._running) < len(self._held):
+        while self._waiting and len(self._running) < self._context.sequences:
             job = self._waiting.popleft()
             self._running.append(job)  # before anything can fail, or nobody would tell it
             self._place(job)
@@ -216,31 +215,10 @@ class Loop:
     def _place(self, job: Job) -> None:
         """Give `job` a sequence, with what of its prompt is computed already."""
         taken = {other.sequence for other in self._running}
-        free = [held for held in self._held if held.sequence not in taken]
         beside = {other.sequence for other in self._running if not (job.alone or other.alone or other is job)}
-        start = prefix.choose(job.prompt, free, self._gone, reuse=job.reuse, beside=beside)
-        held, source = self._held[start.sequence], self._held[start.source]
-        if held is not source:
-            held = self._copied(source, held, job.request_id)
-        if held is source:
-            self._gone.note(held.tokens, start.kept, job.request_id)
-        kept, why = min(start.kept, len(held.tokens)), start.why
-        if not self._context.keep(held.sequence, kept):
-            kept, why = 0, prefix.NOT_CUTTABLE if kept else why
-        del held.tokens[kept:]
-        self._uses += 1
-        held.used = self._uses
-        job.sequence, job.read = held.sequence, kept
-        job.cached, job.why = kept, why
-
-    def _copied(self, source: prefix.Held, target: prefix.Held, request_id: str) -> prefix.Held:
-        """Return `target` with what `source` holds, or `source` itself where that cannot be copied."""
-        self._gone.note(target.tokens, 0, request_id)
-        target.tokens.clear()
-        if not self._context.restore(target.sequence, self._context.save(source.sequence)):
-            return source
-        target.tokens += source.tokens
-        return target
+        place = self._places.take(job.prompt, job.request_id, taken, beside, reuse=job.reuse)
+        job.sequence, job.cached, job.why = place
+        job.read = place.kept
 
     def _end(self, job: Job, ended: Ended) -> None:
         """Let go of `job`; its sequence keeps what was computed, for those who begin alike."""
@@ -255,9 +233,7 @@ class Loop:
         """Forget everything: what the memory holds after a failure is not known."""
         for job in list(self._running):
             self._end(job, Ended("cancelled", error))
-        self._context.clear()
-        for held in self._held:
-            held.tokens.clear()
+        self._places.clear()
 
     # One call.
 
@@ -276,7 +252,7 @@ class Loop:
         rows: list[tuple[Job, int]] = []
         for share, part in zip(shares, parts, strict=True):
             job, row = share.lane, row + share.tokens
-            self._held[job.sequence].tokens += part.tokens
+            self._places.held[job.sequence].tokens += part.tokens
             if job.unread:
                 job.read += share.tokens
                 job.events.put(Read(job.read, len(job.prompt)) if job.unread else self._ready(job))
@@ -328,7 +304,7 @@ class Loop:
         """Nothing of the call counts. Either nobody in it waited any more, or its one request has no room."""
         for share in shares:
             job = share.lane
-            known = self._held[job.sequence].tokens
+            known = self._places.held[job.sequence].tokens
             if not self._context.keep(job.sequence, len(known)):
                 known.clear()
             if status == native.ABORTED:
