@@ -32,7 +32,8 @@ from rbee_plugins.llamacpp import fill_in, native
 from rbee_plugins.llamacpp.chat import ChatTemplate
 from rbee_plugins.llamacpp.choosing import Samplers
 from rbee_plugins.llamacpp.embedding import Embedder
-from rbee_plugins.llamacpp.loop import Event, Job, Loop, Made, Read, Ready
+from rbee_plugins.llamacpp.jobs import Event, Job, Made, Read, Ready
+from rbee_plugins.llamacpp.loop import Loop
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS, UNTUNED
 from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 

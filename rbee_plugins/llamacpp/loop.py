@@ -11,13 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Literal, NamedTuple, Protocol
 
-from rbee_core.backend import CancelToken
-from rbee_core.errors import PromptTooLong
 from rbee_plugins.llamacpp import native
+from rbee_plugins.llamacpp.calls import Calls
+from rbee_plugins.llamacpp.jobs import Ended, Event, Job
 from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace, Planner, Share
 
@@ -27,102 +25,6 @@ SLOW_CALL_S = 0.1
 log = logging.getLogger(__name__)
 
 
-class Chooser(Protocol):
-    """What chooses a request's tokens; `native.Sampler` is one."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the text is complete with what was chosen last."""
-        ...
-
-    def choose(self, context: native.Context, row: int) -> int:
-        """Return the token that follows that row of the last call, and remember it."""
-        ...
-
-    def logprobs(self, context: native.Context, row: int, token: int, top: int) -> native.Likely:
-        """Return how likely the token was that was chosen last, and the likeliest ones."""
-        ...
-
-    def close(self) -> None:
-        """Let go of it."""
-        ...
-
-
-class Read(NamedTuple):
-    """So many tokens of the prompt are computed."""
-
-    done: int
-    total: int
-
-
-class Ready(NamedTuple):
-    """The prompt is computed, `cached` tokens of it for an earlier request; `why` not more."""
-
-    total: int
-    cached: int
-    why: str
-
-
-class Made(NamedTuple):
-    """A token, and whether it is the last one; how likely it was, where that is wanted."""
-
-    token: int
-    last: bool = False
-    likely: native.Likely | None = None
-
-
-class Ended(NamedTuple):
-    """Nothing more comes: at the model's own end, for its length, because of `error`, or since nobody waits."""
-
-    reason: Literal["stop", "length", "cancelled"]
-    error: BaseException | None = None
-
-
-Event = Read | Ready | Made | Ended
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request in the loop. Its maker fills it and reads `events`; all else is the loop's.
-
-    `limit` is the most tokens to generate. Without `reuse` all of the prompt is computed; one that is `alone` shares no
-    call with others. `chooser` is closed by the loop.
-    """
-
-    prompt: list[int]
-    limit: int
-    chooser: Chooser
-    cancel: CancelToken
-    alone: bool = False
-    reuse: bool = True
-    logprobs: int | None = None
-    request_id: str = ""
-    events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue["Event"])
-    sequence: int = -1
-    read: int = 0
-    made: int = 0
-    next: int = -1
-    cached: int = 0
-    why: str = ""
-    over: bool = False
-    left: bool = False  # who asked takes no more events
-
-    @property
-    def unread(self) -> int:
-        """Prompt tokens that are still to be computed."""
-        return len(self.prompt) - self.read
-
-    def gone(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.left or self.cancel.is_set()
-
-    def end(self, ended: Ended) -> None:
-        """Say that nothing more comes, once."""
-        if not self.over:
-            self.over = True
-            self.events.put(ended)
-
-
 class Loop:
     """Serves any number of jobs, as many at a time as the context has sequences. Any thread may `submit`."""
 
@@ -130,16 +32,15 @@ class Loop:
         self, model: native.NativeModel, context: native.Context, chunk_tokens: int, alone_tokens: int
     ) -> None:
         """Own `context` from now on. So many tokens of prompts are computed at once, and of one that is alone."""
-        self._model = model
         self._context = context
         self._places = Places(context)
+        self._calls = Calls(model, context, self._places, self._end)
         self._pace = Pace(chunk_tokens)
         self._planner: Planner[Job] = Planner(context.batch_tokens, alone_tokens)
         self._arrived: SimpleQueue[Job | None] = SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._closing = False
-        self._ends: dict[int, bool] = {}
         self._asking = False
         self._door = threading.Lock()  # for who comes first, and who comes too late
         self._closed = False
@@ -154,7 +55,7 @@ class Loop:
             else:
                 self._arrived.put(job)
                 self._start()
-        return _events(job)
+        return job.follow()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -201,7 +102,7 @@ class Loop:
         prompt_tokens = sum(share.tokens for share in shares if share.lane.unread)
         self._ask_within(self._pace.expected_s(generating, prompt_tokens) > SLOW_CALL_S, shares)
         started = time.monotonic()
-        self._compute(shares)
+        self._calls.compute(shares)
         self._pace.took(time.monotonic() - started, generating, prompt_tokens)
 
     # Who runs.
@@ -235,86 +136,6 @@ class Loop:
             self._end(job, Ended("cancelled", error))
         self._places.clear()
 
-    # One call.
-
-    def _compute(self, shares: Sequence[Share[Job]]) -> None:
-        # llama.cpp computes sequences together only where their numbers follow each other in the call.
-        shares = sorted(shares, key=lambda share: share.lane.sequence)
-        parts, row = [self._part(share) for share in shares], 0
-        status = self._context.decode(parts)
-        if status == native.NO_ROOM and len(shares) > 1:
-            for share in shares:
-                self._compute([share])
-            return
-        if status != native.DECODED:
-            self._stopped(status, shares)
-            return
-        rows: list[tuple[Job, int]] = []
-        for share, part in zip(shares, parts, strict=True):
-            job, row = share.lane, row + share.tokens
-            self._places.held[job.sequence].tokens += part.tokens
-            if job.unread:
-                job.read += share.tokens
-                job.events.put(Read(job.read, len(job.prompt)) if job.unread else self._ready(job))
-            if part.rows:
-                rows.append((job, row - 1))
-        made = [(job, self._chosen(job, row)) for job, row in rows]
-        for job, token in made:
-            if token is not None:
-                self._made(job, token)
-
-    def _ready(self, job: Job) -> Ready:
-        return Ready(len(job.prompt), job.cached, job.why)
-
-    def _chosen(self, job: Job, row: int) -> Made | None:
-        """Return what follows that row; None if nothing can, and then only this job ends."""
-        chooser = job.chooser
-        try:
-            token = chooser.choose(self._context, row)
-            wanted = job.logprobs is not None and not self._is_end(token)
-            likely = chooser.logprobs(self._context, row, token, job.logprobs or 0) if wanted else None
-            return Made(token, chooser.ended or job.made + 1 >= job.limit, likely)
-        except BaseException as error:  # noqa: BLE001  # a grammar that nothing fits, above all; the others go on
-            self._end(job, Ended("cancelled", error))
-            return None
-
-    def _part(self, share: Share[Job]) -> native.Part:
-        job = share.lane
-        if job.unread:
-            tokens = job.prompt[job.read : job.read + share.tokens]
-            return native.Part(job.sequence, job.read, tokens, int(share.tokens == job.unread))
-        return native.Part(job.sequence, len(job.prompt) + job.made - 1, (job.next,), 1)
-
-    def _made(self, job: Job, made: Made) -> None:
-        """`job` has one more token; that may have been its last."""
-        if self._is_end(made.token):
-            self._end(job, Ended("stop"))
-            return
-        job.next, job.made = made.token, job.made + 1
-        job.events.put(made)
-        if made.last:
-            self._end(job, Ended("stop" if job.chooser.ended else "length"))
-
-    def _is_end(self, token: int) -> bool:
-        if (known := self._ends.get(token)) is None:
-            known = self._ends[token] = self._model.is_end(token)
-        return known
-
-    def _stopped(self, status: int, shares: Sequence[Share[Job]]) -> None:
-        """Nothing of the call counts. Either nobody in it waited any more, or its one request has no room."""
-        for share in shares:
-            job = share.lane
-            known = self._places.held[job.sequence].tokens
-            if not self._context.keep(job.sequence, len(known)):
-                known.clear()
-            if status == native.ABORTED:
-                self._end(job, Ended("cancelled"))
-            elif job.unread:
-                error = PromptTooLong(prompt_tokens=len(job.prompt), context_tokens=self._context.tokens)
-                self._end(job, Ended("cancelled", error))
-            else:
-                self._end(job, Ended("length"))
-
     # Within a call.
 
     def _ask_within(self, wanted: bool, shares: Sequence[Share[Job]]) -> None:
@@ -333,14 +154,3 @@ class Loop:
             if not job.over and job.gone():
                 job.end(Ended("cancelled"))
         return all(job.over for job in jobs)
-
-
-def _events(job: Job) -> Generator[Event]:
-    try:
-        while True:
-            event = job.events.get()
-            yield event
-            if isinstance(event, Ended):
-                return
-    finally:
-        job.left = True

@@ -20,7 +20,8 @@ pytest.importorskip("llama_cpp")
 
 from rbee_plugins.llamacpp import loop as module
 from rbee_plugins.llamacpp import native
-from rbee_plugins.llamacpp.loop import Ended, Job, Loop, Made, Ready
+from rbee_plugins.llamacpp.jobs import Ended, Job, Made, Ready
+from rbee_plugins.llamacpp.loop import Loop
 
 END, ROOM, BATCH = 0, 200, 32
 
