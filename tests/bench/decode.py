@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import files
 from pathlib import Path
@@ -72,7 +72,7 @@ def through_rbee(checkout: Path, threads: int) -> Iterator[Callable[[], float]]:
     """Give a measure of tokens per second through `rbee infer` of a checkout, with a worker that is loaded."""
     with home(checkout) as environment, hive(environment | {"RBEE_THREADS": str(threads)}, checkout):
         argv = [*rbee(checkout), "infer", "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temperature", "0"]
-        argv += raw(checkout)
+        argv += raw(argv, environment)
 
         def measure() -> float:
             timing = run(argv, environment)
@@ -84,10 +84,10 @@ def through_rbee(checkout: Path, threads: int) -> Iterator[Callable[[], float]]:
         yield measure
 
 
-def raw(checkout: Path) -> list[str]:
+def raw(infer: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Return the option that has a prompt continued, for a checkout that would else put it into a chat template."""
-    options = (checkout / "rbee_core" / "keeper" / "commands" / "infer.py").read_text(encoding="utf-8")
-    return ["--raw"] if '"--raw"' in options else []
+    text = subprocess.run([*infer, "--help"], env=environment, check=True, capture_output=True, text=True).stdout
+    return ["--raw"] if "--raw" in text else []
 
 
 def bare_loop(threads: int) -> float:
