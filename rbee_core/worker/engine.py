@@ -50,8 +50,14 @@ log = logging.getLogger(__name__)
 class Generation(Job):
     """A request for text. `template` is what the engine says of the model's chat template."""
 
-    def __init__(self, request: wire.WorkerTask, loop: asyncio.AbstractEventLoop, template: bool | None = None) -> None:
-        super().__init__(request, loop)
+    def __init__(
+        self,
+        request: wire.WorkerTask,
+        loop: asyncio.AbstractEventLoop,
+        template: bool | None = None,
+        streams: Callable[[], int] = lambda: 1,
+    ) -> None:
+        super().__init__(request, loop, streams)
         self._wanted = request
         self._template = template
 
@@ -211,7 +217,7 @@ class EngineHost:
 
     def _job(self, request: Task, loop: asyncio.AbstractEventLoop) -> Job:
         if isinstance(request, wire.WorkerTask):
-            return Generation(request, loop, self._info.chat_template)
+            return Generation(request, loop, self._info.chat_template, lambda: self.busy)
         return Numbers(request, loop)
 
     def _end(self, generation: Job, done: "asyncio.Future[Any]") -> None:

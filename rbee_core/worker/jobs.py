@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from rbee_core import wire
@@ -17,21 +17,31 @@ from rbee_core.backend import Engine
 from rbee_core.errors import DeadlineExceeded, PluginFailed, RbeeError, RequestCanceled
 
 TOGETHER_S = 0.04
+MANY_STREAMS = 4
+"""From so many on, they send half as often: each has its tokens more rarely too."""
 
 log = logging.getLogger(__name__)
 
 Task = wire.WorkerTask | wire.EmbedTask | wire.RerankTask
 
 
+def next_beat(now_s: float, streams: int) -> float:
+    """Return when streams send next: all of them at the same moments, so that three processes wake once for all."""
+    every_s = TOGETHER_S * (1 if streams < MANY_STREAMS else 2)
+    return (now_s // every_s + 1) * every_s
+
+
 class Job(ABC):
     """One request in a slot: the engine thread produces, the HTTP handler consumes.
 
-    A token that comes after a pause goes out at once. Those that follow closely go out together, once in
-    `TOGETHER_S`: on a machine whose cores all compute, waking three processes for every token would cost a tenth of
-    the speed. What waits is bounded by the context: an engine yields no more tokens than fit into it.
+    A token that comes after a pause goes out at once. Those that follow closely go out together, at the next beat: on a
+    machine whose cores all compute, waking three processes for every token would cost a tenth of the speed. `streams`
+    says how many such requests there are. What waits is bounded by the context: an engine yields no more tokens than
+    fit into it.
     """
 
-    def __init__(self, request: Task, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: Task, loop: asyncio.AbstractEventLoop, streams: Callable[[], int] = lambda: 1) -> None:
+        self._streams = streams
         self.request = request
         self.cancel = threading.Event()
         self._why: RbeeError = RequestCanceled()
@@ -92,7 +102,7 @@ class Job(ABC):
         """Give the engine time for more events, but none after the last."""
         self._moved.clear()
         if not self._ended:
-            timer = self._loop.call_later(TOGETHER_S, self._moved.set)
+            timer = self._loop.call_at(next_beat(self._loop.time(), self._streams()), self._moved.set)
             await self._moved.wait()
             timer.cancel()
 

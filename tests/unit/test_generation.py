@@ -63,6 +63,13 @@ def test_tokens_that_follow_closely_go_out_together(monkeypatch: pytest.MonkeyPa
     assert len(found) < 20
 
 
+@pytest.mark.parametrize(("streams", "every_s"), [(1, 0.04), (3, 0.04), (4, 0.08), (64, 0.08)])
+def test_streams_send_at_the_same_moments(streams: int, every_s: float) -> None:
+    beats = [jobs.next_beat(100.001 + late_s, streams) for late_s in (0.0, 0.01, 0.037)]
+    assert len(set(beats)) == 1
+    assert jobs.next_beat(beats[0] + 0.001, streams) == pytest.approx(beats[0] + every_s)
+
+
 def test_a_token_after_a_pause_goes_out_alone() -> None:
     assert [len(batch) for batch in batches(0.3, max_tokens=3)][:2] == [1, 1]
 
