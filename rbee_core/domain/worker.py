@@ -92,7 +92,8 @@ HOST = "host"
 class Demand:
     """What a client asks for, unresolved. `reference` is canonical, `device` an index of the backend's devices.
 
-    What is None is chosen when the demand is resolved.
+    What is None is chosen when the demand is resolved, of the backends that can do what `needs` names: fields of the
+    requests to come.
     """
 
     reference: str
@@ -101,6 +102,7 @@ class Demand:
     context_tokens: int | None = None
     slots: int | None = None
     tuning: Tuning = UNTUNED
+    needs: frozenset[str] = frozenset()
 
 
 Identity = tuple[tuple[str, int, int, int, int], ...]

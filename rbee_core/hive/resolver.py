@@ -1,9 +1,10 @@
 """From a demand to a recipe: files, backend, device, memory, variables. Asks plugins and sources, changes no worker."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rbee_core.backend import Backend, Device, Estimate, LoadOptions, LocalModel
 from rbee_core.backend.choice import Candidate, choose, named, ranked
 from rbee_core.domain.model_ref import OF_PLACES, parse
 from rbee_core.domain.worker import HOST, Demand, Identity, Need, Recipe, Spot
-from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound, NotSupported
+from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.terms import LoadDefaults
 from rbee_core.inventory import describe_all
@@ -60,7 +61,7 @@ class Resolver:
         Raises `InvalidRequest` for an unknown backend, `BackendNotAvailable` for one that cannot run here: nothing is
         fetched for a backend that could not use it.
         """
-        return (await self._survey(backend)).formats()
+        return (await self._survey(Demand("", backend))).formats()
 
     def check(self, request: wire.TextWanted | wire.EmbedWanted | wire.RerankWanted, backend: str | None) -> None:
         """Raise `NotSupported` if no backend that may be meant can do what `request` says. Asks no plugin."""
@@ -72,13 +73,17 @@ class Resolver:
         Raises what sources raise, `InvalidRequest`, `BackendNotAvailable`, `ModelLoadFailed`, and `PluginTimeout` or
         `PluginFailed` with the plugin's name.
         """
-        survey = await self._survey(demand.backend)
-        model = await self._provisioner.provide(demand.reference, survey.formats())
+        survey = await self._survey(demand)
+        try:
+            model = await self._provisioner.provide(demand.reference, survey.formats())
+        except ModelNotFound:
+            await self._refuse_if_others_read_it(demand)
+            raise
         return await self._resolve(demand, model, survey)
 
     async def show(self, demand: Demand) -> Resolution:
         """Resolve for display. Raises `ModelNotFound` for a model that would have to be fetched."""
-        survey = await self._survey(demand.backend)
+        survey = await self._survey(demand)
         model = await self._provisioner.look(demand.reference, survey.formats())
         if isinstance(model, RemoteModel):
             hint = f"`rbee models pull {model.reference}` fetches {model.size_bytes // 1_000_000} MB"
@@ -96,29 +101,52 @@ class Resolver:
         """Return every registered backend, best first."""
         return describe_all(await self._calls.ask(self._backends))
 
-    async def _survey(self, wanted: str | None) -> "_Survey":
-        """Ask those backends that may be meant. Raises if one was asked for and cannot run here."""
-        meant = named(self._backends, wanted)
-        survey = _Survey(wanted, await self._calls.ask(meant), asyncio.get_running_loop().time())
-        if wanted is not None:
+    async def _survey(self, demand: Demand) -> "_Survey":
+        """Ask those backends that may be meant and can do what is wanted. Raises if one was named and cannot run here.
+
+        Raises `NotSupported` if none of them can do it.
+        """
+        meant = named(self._backends, demand.backend)
+        lacks = {backend.name: needs.lacking(backend, demand.needs, demand.tuning) for backend in meant}
+        if meant and all(lacks.values()):
+            raise needs.refusal(lacks)
+        able = [backend for backend in meant if not lacks[backend.name]]
+        survey = _Survey(demand, await self._calls.ask(able), asyncio.get_running_loop().time())
+        if demand.backend is not None:
             await self._choose(survey, None)
         return survey
 
     async def _choose(self, survey: "_Survey", model_format: str | None) -> Candidate:
-        """Choose; only a refusal asks all the other backends too, to say what there is instead."""
+        """Choose; only a refusal asks all the other backends too, to say what there is instead.
+
+        Raises `NotSupported` if one of these would be right, were it not for what it cannot do.
+        """
+        demand = survey.demand
         try:
-            return choose(survey.candidates, survey.wanted, model_format)
+            return choose(survey.candidates, demand.backend, model_format)
         except (BackendNotAvailable, InvalidRequest):
             asked = [c.backend for c in survey.candidates]
             others = await self._calls.ask([b for b in self._backends if b not in asked])
-            return choose([*survey.candidates, *others], survey.wanted, model_format)
+            found = choose([*survey.candidates, *others], demand.backend, model_format).backend
+            raise needs.refusal({found.name: needs.lacking(found, demand.needs, demand.tuning)}) from None
+
+    async def _refuse_if_others_read_it(self, demand: Demand) -> None:
+        """Raise `NotSupported` if the model is there for backends that cannot do what is wanted."""
+        if not (demand.needs or demand.tuning != Tuning()):
+            return
+        anyhow = replace(demand, needs=frozenset(), tuning=Tuning())
+        with contextlib.suppress(ModelNotFound, BackendNotAvailable, InvalidRequest):
+            survey = await self._survey(anyhow)
+            model = await self._provisioner.look(demand.reference, survey.formats())
+            backend = (await self._choose(survey, model.format)).backend
+            if lacks := needs.lacking(backend, demand.needs, demand.tuning):
+                raise needs.refusal({backend.name: lacks})
 
     async def _resolve(self, demand: Demand, model: LocalModel, survey: "_Survey") -> Resolution:
         if asyncio.get_running_loop().time() - survey.asked_at > FRESH_S:
-            survey = await self._survey(demand.backend)
+            survey = await self._survey(demand)
         candidate = await self._choose(survey, model.format)
         backend, devices = candidate.backend, _open(candidate.devices, demand.device)
-        _check_tuning(backend, demand.tuning)
         options = self._options(demand, backend)
         identity = await aio.off_loop(_identity, model.path, options.tuning)
         estimate = await self._estimate(backend, model, identity, options)
@@ -176,7 +204,7 @@ class Resolver:
 class _Survey:
     """What the backends said when they were asked for one demand; best first."""
 
-    wanted: str | None
+    demand: Demand
     candidates: Sequence[Candidate]
     asked_at: float
 
@@ -194,14 +222,6 @@ def _open(devices: Sequence[Device], index: int | None) -> list[tuple[int, Devic
     if index >= len(devices):
         raise InvalidRequest.device_out_of_range(index, list(range(len(devices))))
     return [numbered[index]]
-
-
-def _check_tuning(backend: Backend, tuning: Tuning) -> None:
-    """Raise `NotSupported` for what the backend does not declare: it would be ignored, or fail later."""
-    lacking = {name: word for name, word in tuning.said() if word and word not in backend.capabilities}
-    if lacking:
-        fields = [f"tuning.{name}" for name in lacking]
-        raise NotSupported(fields=fields, words=sorted(set(lacking.values())), backends=[backend.name])
 
 
 def _identity(path: Path, tuning: Tuning) -> Identity:

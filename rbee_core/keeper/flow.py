@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rbee_core import __version__, wire
+from rbee_core.domain.needs import needed
 from rbee_core.errors import (
     DeadlineExceeded,
     LoadingTimeout,
@@ -102,7 +105,7 @@ class Flow:
         queue: bool = True,
         started: float | None = None,
     ) -> None:
-        self._spawn_request = spawn
+        self._spawn_request = msgspec.structs.replace(spawn, needs=sorted(needed(request)))
         self._request = request
         self._phases = phases
         self._out = out

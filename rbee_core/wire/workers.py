@@ -120,7 +120,8 @@ class WorkerChanged(Lenient, tag_field="event", tag="changed"):
 class SpawnRequest(Strict):
     """`POST /v1/workers/spawn`. `device` is an index of the backend's devices; without it, the one with most room.
 
-    `slots` is how many requests it is to serve at a time; a backend that computes one at a time refuses more.
+    `slots` is how many requests it is to serve at a time; a backend that computes one at a time refuses more. `needs`
+    names fields of the requests to come, such as ``grammar``: only a backend that knows them is chosen.
     """
 
     model_ref: ModelText
@@ -129,6 +130,7 @@ class SpawnRequest(Strict):
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
     slots: Annotated[int, Meta(ge=1, le=64)] | None = None
     tuning: Tuning = Tuning()
+    needs: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=64)] = []
 
 
 class SpawnResponse(Lenient):

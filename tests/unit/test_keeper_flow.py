@@ -42,6 +42,7 @@ class PlayedHive:
         self.streams: list[list[wire.StreamEvent | BaseException]] = [[*tokens("Hel", "lo"), done()]]
         self.downloads = [progress("done")]
         self.cancelled: list[str] = []
+        self.spawns: list[wire.SpawnRequest] = []
         self.requests: list[wire.PoolInference] = []
         self.dies = False
 
@@ -63,6 +64,7 @@ class PlayedHive:
         yield from self.downloads[1:]
 
     def spawn(self, request: wire.SpawnRequest) -> wire.SpawnResponse:
+        self.spawns.append(request)
         return wire.SpawnResponse(
             worker_id="worker-abc123",
             url="",
@@ -163,6 +165,12 @@ def test_n10_the_speeds_of_prompt_and_generation_are_told_apart() -> None:
     data = run.flow.outcome.as_data()
     assert (data["prompt_tokens_per_s"], data["generation_tokens_per_s"]) == (236.84, 95.0)
     assert "logprobs" not in data
+
+
+def test_the_worker_is_one_that_knows_what_the_request_says() -> None:
+    hive = PlayedHive()
+    Run(hive, "ephemeral", grammar="root ::= .", top_k=5).go()
+    assert hive.spawns[0].needs == ["grammar"]
 
 
 def test_likelihoods_are_part_of_the_object() -> None:

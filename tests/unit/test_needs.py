@@ -39,7 +39,7 @@ def test_every_field_that_is_not_common_needs_a_word():
     assert words == {*VALUES, *OF_OTHER_KINDS}
     assert needs.WORDS.keys() <= CAPABILITIES
     assert words - OF_OTHER_KINDS <= set(GenerateRequest.__struct_fields__)
-    assert needs.needed(GenerateRequest(prompt="x")) == needs.needed(task()) == {}
+    assert needs.needed(GenerateRequest(prompt="x")) == needs.needed(task()) == frozenset()
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -68,3 +68,10 @@ def test_one_backend_has_to_do_all_of_it():
 
 def test_what_the_backends_declare_is_known():
     assert Mlx.obeys <= set(needs.WORDS["samplers"])
+
+
+def test_what_a_worker_is_asked_for_says_what_its_requests_will_need():
+    values = {name: value for name, value in VALUES.items() if name not in ("grammar", "regex")}
+    assert needs.needed(task(**values)) == set(values)
+    assert needs.needed(wire.EmbedTask(request_id="r", texts=["x"])) == {"texts"}
+    assert needs.needed(wire.RerankTask(request_id="r", query="x", documents=["x"])) == {"documents"}

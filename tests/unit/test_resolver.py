@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from rbee_core.backend import Availability, Backend, LocalModel
+from rbee_core.backend import Availability, Backend, LocalModel, Tuning
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.backend.manager import PluginHost
+from rbee_core.domain.tuning import Adapter
 from rbee_core.domain.worker import HOST, Demand, Need
-from rbee_core.errors import BackendNotAvailable, InvalidRequest, PluginTimeout
+from rbee_core.errors import BackendNotAvailable, InvalidRequest, ModelNotFound, NotSupported, PluginTimeout
 from rbee_core.hive import resolver
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.resolver import Resolution, Resolver
@@ -166,3 +167,53 @@ def test_n31_slots_that_a_backend_cannot_give_are_refused_and_not_ignored(tmp_pa
         "asked of one that batches": resolve(path, [llamacpp.LlamaCppCpu()], Demand("file:m", slots=4)),
     }
     assert [found.spots[0].recipe.slots for found in slots.values()] == [1, 0, 4]
+
+
+class Quick(llamacpp.LlamaCppCpu):
+    """Better than the others, and knows less."""
+
+    name, priority = "quick", 1000
+    capabilities = frozenset({"stream", "cancel"})
+
+
+class QuickWithFolders(Quick):
+    formats = frozenset({"mlx"})
+
+
+def test_what_a_request_needs_is_a_part_of_the_choice(tmp_path: Path) -> None:
+    path, both = Gguf().write(tmp_path), [Quick(), llamacpp.LlamaCppCpu()]
+
+    def chosen(**wanted: Any) -> str:
+        return resolve(path, both, Demand("file:m", **wanted)).best.recipe.backend
+
+    assert chosen() == "quick"
+    assert chosen(needs=frozenset({"grammar"})) == "llamacpp-cpu"
+    assert chosen(tuning=Tuning(flash_attention=True)) == "llamacpp-cpu"
+
+
+def test_what_none_can_do_that_could_serve_the_model_is_refused_by_name(tmp_path: Path) -> None:
+    path, grammar = Gguf().write(tmp_path), frozenset({"grammar"})
+    lora, cpu = Tuning(lora=(Adapter("/a.gguf"),)), llamacpp.LlamaCppCpu()
+    with pytest.raises(
+        NotSupported, match=r"Backend quick does not know grammar, tuning\.lora: that needs grammar and"
+    ):
+        resolve(path, [Quick(), cpu], Demand("file:m", "quick", needs=grammar, tuning=lora))
+    with pytest.raises(NotSupported, match="Backend quick does not know grammar"):
+        resolve(path, [QuickWithFolders(), cpu], Demand("file:m", needs=grammar), format="mlx")
+
+
+def test_a_model_that_only_others_read_is_refused_for_what_they_cannot_do(tmp_path: Path) -> None:
+    class Hub(Files):
+        async def provide(self, reference: str, formats: Sequence[str]) -> LocalModel:
+            found = await super().provide(reference, formats)
+            if found.format not in formats:
+                raise ModelNotFound(reference=reference, why=f"it has none of {formats}")
+            return found
+
+        look = provide
+
+    calls, both = PluginCalls(PluginHost({}, []), 30.0), [QuickWithFolders(), llamacpp.LlamaCppCpu()]
+    files = cast("Any", Hub(Gguf().write(tmp_path), "mlx"))
+    asked = Resolver(LoadDefaults.of(Settings(home=tmp_path)), both, calls, files)
+    with pytest.raises(NotSupported, match="Backend quick does not know regex"):
+        asyncio.run(asked.resolve(Demand("hf:some/folder", needs=frozenset({"regex"}))))

@@ -8,8 +8,9 @@ from aiohttp import web
 
 from rbee_core import wire
 from rbee_core.domain.instructions import Waiting
+from rbee_core.domain.needs import WORD_OF, needed
 from rbee_core.domain.worker import Demand, WorkerId
-from rbee_core.errors import RbeeError
+from rbee_core.errors import InvalidRequest, RbeeError
 from rbee_core.hive.serving import Serving, Task, last_word, log_request
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
@@ -114,6 +115,9 @@ class InferenceRoutes:
 
 async def demand_of(request: wire.SpawnRequest | ForModel, references: References) -> Demand:
     """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
+    needs = frozenset(request.needs) if isinstance(request, wire.SpawnRequest) else needed(request)
+    if unknown := sorted(needs - WORD_OF.keys()):
+        raise InvalidRequest(f"Invalid request: needs names {unknown[0]!r}, which is no field that needs a capability")
     vectors = isinstance(request, wire.PoolEmbed | wire.PoolRerank)  # which take memory that text does not
     return Demand(
         reference=await references.name(request.model_ref),
@@ -122,6 +126,7 @@ async def demand_of(request: wire.SpawnRequest | ForModel, references: Reference
         context_tokens=request.context_tokens,
         slots=None if isinstance(request, wire.PoolEmbed | wire.PoolRerank) else request.slots,
         tuning=msgspec.structs.replace(request.tuning, embeddings=request.tuning.embeddings or vectors),
+        needs=needs,
     )
 
 
