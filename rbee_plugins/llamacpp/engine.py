@@ -27,9 +27,9 @@ from rbee_core.backend import (
     Tuning,
 )
 from rbee_core.backend.gguf import GgufHeader
+from rbee_core.backend.templates import ChatTemplate
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, shorten
 from rbee_plugins.llamacpp import fill_in, native
-from rbee_plugins.llamacpp.chat import ChatTemplate
 from rbee_plugins.llamacpp.choosing import Samplers
 from rbee_plugins.llamacpp.embedding import Embedder
 from rbee_plugins.llamacpp.jobs import Event, Job, Made, Read, Ready
@@ -83,6 +83,7 @@ class LlamaCppEngine(Engine):
     def close(self) -> None:
         """End the loop and free the native memory."""
         self._loop.close()
+        self._chat.close()
         self._embedder.close()
         self._samplers.close()
         self._model.close()
@@ -148,7 +149,7 @@ class LlamaCppEngine(Engine):
         if request.suffix is not None:
             tokens = fill_in.tokens(self._model, request.prompt or "", request.suffix)
         else:
-            text, add_special = self._text(request)
+            text, add_special = self._text(request, cancel)
             tokens = self._tokens(text.encode(errors="replace"), cancel, add_special=add_special)
         if cancel.is_set():
             return tokens
@@ -173,26 +174,27 @@ class LlamaCppEngine(Engine):
             tokens += self._model.tokenize(piece, add_special=add_special and number == 0)
         return tokens
 
-    def _text(self, request: GenerateRequest) -> tuple[str, bool]:
+    def _text(self, request: GenerateRequest, cancel: CancelToken) -> tuple[str, bool]:
         """Return the prompt's text, and whether BOS is to be put in front of it.
 
         Templates differ in whether they write BOS themselves; a second one harms the answer.
         """
         if request.prompt is not None:
             return request.prompt, True
-        text = self._chat.render(request.messages)
-        bos, _eos = self._model.special_texts()
+        bos, eos = self._model.special_texts()
+        text = self._chat.render(request.messages, {"bos_token": bos, "eos_token": eos}, cancel)
         written = bool(bos) and text.startswith(bos)
         return text, self._model.adds_bos() and not written
 
 
 def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings, progress: Progress) -> LlamaCppEngine:
     """Load `model`, whose checked header is `header`. Raises `ModelLoadFailed` with llama.cpp's own reason."""
-    loading = _Loading(progress)
+    loading, chat = _Loading(progress), ChatTemplate(header.chat_template)
     with native.LastErrors() as errors:
         try:
             loaded, context, adapters = _open(model, settings, loading)
         except native.NativeError as error:
+            chat.close()
             if loading.failure is not None:
                 raise loading.failure from error
             raise _load_failed(model, str(error), loading, errors.lines) from error
@@ -203,7 +205,6 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         accelerator=loaded.accelerator,
         chat_template=bool(header.chat_template),
     )
-    bos, eos = loaded.special_texts()
     progress(1.0, "ready")
     loop = Loop(loaded, context, settings.chunk_tokens, min(ALONE_TOKENS, settings.chunk_tokens))
     embedder = Embedder(
@@ -214,7 +215,6 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         limit_tokens=info.context_tokens,
         threads=settings.threads,
     )
-    chat = ChatTemplate(header.chat_template, bos, eos)
     return LlamaCppEngine(loaded, loop, chat, info, embedder, writes=context.writes)
 
 

@@ -48,7 +48,9 @@ class MlxEngine(Engine):
         size = self._model.vocabulary_size
         if wrong := [token for token in request.logit_bias if token >= size]:
             raise InvalidRequest(f"logit_bias names token {wrong[0]}, and this model has {size}, counted from 0")
-        prompt = self._prompt_tokens(request)
+        prompt = self._prompt_tokens(request, cancel)
+        if cancel.is_set():
+            return
         room = self._info.context_tokens - len(prompt)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
         alone = request.seed is not None or not self._loop.batches
@@ -79,8 +81,11 @@ class MlxEngine(Engine):
                 yield Finished(event.reason)
                 return
 
-    def _prompt_tokens(self, request: GenerateRequest) -> list[int]:
-        tokens = self._chat_tokens(request) if request.prompt is None else self._model.tokenize(request.prompt)
+    def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
+        """Return the prompt's tokens; some others once cancelled."""
+        tokens = self._chat_tokens(request, cancel) if request.prompt is None else self._model.tokenize(request.prompt)
+        if cancel.is_set():
+            return tokens
         if not tokens:
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
         context = self._info.context_tokens
@@ -88,15 +93,17 @@ class MlxEngine(Engine):
             raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
         return tokens
 
-    def _chat_tokens(self, request: GenerateRequest) -> list[int]:
+    def _chat_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
         if not self._model.has_chat_template:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot answer messages",
                 hint="send a plain prompt, or use a model that was trained for conversations",
             )
         try:
-            return self._model.chat_tokens([{"role": m.role, "content": m.content} for m in request.messages])
-        except Exception as error:  # a template may raise whatever it likes
+            return self._model.chat_tokens(request.messages, cancel)
+        except RbeeError:
+            raise
+        except Exception as error:  # a library's own code may raise whatever it likes
             raise InvalidRequest(
                 f"The model's chat template refused the messages: {shorten(str(error))}",
                 hint="many templates want user and assistant in turns, and some no system message; `--raw` needs none",

@@ -103,6 +103,7 @@ class Loop:
         """End the thread; whoever still waits is told so."""
         self._new.put(None)
         self._thread.join()
+        self.model.close()
 
     # All that follows runs in the loop's thread.
 

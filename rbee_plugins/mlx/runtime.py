@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rbee_core.backend import Accelerator, GenerateRequest, Progress, TokenLogprob
+from rbee_core.backend import Accelerator, CancelToken, GenerateRequest, Message, Progress, TokenLogprob
+from rbee_core.backend.templates import ChatTemplate
 from rbee_plugins.mlx import choosing
 from rbee_plugins.mlx.text import ForeignText, TokenText, pieces
 
@@ -24,6 +25,7 @@ _mx: Any = import_module("mlx.core")
 _utils: Any = import_module("mlx_lm.utils")
 _generate: Any = import_module("mlx_lm.generate")
 _caches: Any = import_module("mlx_lm.models.cache")
+_TokenizerBase: Any = import_module("transformers.tokenization_utils_base").PreTrainedTokenizerBase
 _tree_flatten: Any = import_module("mlx.utils").tree_flatten
 
 _SEED_BITS = 32
@@ -74,6 +76,7 @@ class Model:
         self._tokenizer = tokenizer
         self._tokenizing = threading.Lock()  # the tokenizers library fails if two threads change its settings at once
         self._piece = pieces(tokenizer, _decoder_of(tokenizer))
+        self._template = ChatTemplate(_template_of(tokenizer))
         self.ends = frozenset[int](tokenizer.eos_token_ids)
 
     @property
@@ -86,10 +89,23 @@ class Model:
         """How many tokens there are."""
         return len(self._tokenizer)
 
-    def chat_tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Return the prompt for `messages`. May raise whatever the template, a stranger's code in a sandbox, raises."""
+    def chat_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> list[int]:
+        """Return the prompt for `messages`. Raises `InvalidRequest` if the model's template refuses them.
+
+        For a few kinds of models a library has code of its own in place of a template; that may raise what it likes.
+        """
+        if not _template_of(self._tokenizer):
+            turns = [{"role": message.role, "content": message.content} for message in messages]
+            with self._tokenizing:
+                return list(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+        thinking = {self._tokenizer._thinking_kwarg: self._tokenizer.has_thinking}  # noqa: SLF001  # as mlx-lm does
+        text = self._template.render(messages, {**self._tokenizer.special_tokens_map, **thinking}, cancel)
         with self._tokenizing:
-            return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def close(self) -> None:
+        """End what runs beside it."""
+        self._template.close()
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of `text`, with those in front that the model wants unless the text has them."""
@@ -252,6 +268,14 @@ def _report(progress: Progress, fraction: float, detail: str) -> None:
 
 def _merges(layer: Any) -> bool:
     return hasattr(layer, "merge") and all(_merges(one) for one in getattr(layer, "caches", ()))
+
+
+def _template_of(tokenizer: Any) -> str:
+    """Return the Jinja text that makes a prompt of a conversation, "" if there is none or a library's code does it."""
+    theirs = tokenizer._chat_template is not None or (  # noqa: SLF001  # mlx-lm's own
+        type(tokenizer._tokenizer).apply_chat_template is not _TokenizerBase.apply_chat_template  # noqa: SLF001
+    )
+    return "" if theirs or tokenizer.chat_template is None else str(tokenizer.get_chat_template())
 
 
 def _decoder_of(tokenizer: Any) -> str:

@@ -27,6 +27,7 @@ from rbee_core.backend import (
     PromptProgress,
     Token,
 )
+from rbee_kit import oracle
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
 from rbee_plugins.mlx.backend import Mlx
 
@@ -90,6 +91,7 @@ def load(backend_name: str) -> Subject:
     with pytest.MonkeyPatch.context() as environment:  # as the hive sets it for a worker
         for name, value in backend.environment(device).items():
             environment.setenv(name, value)
+        environment.delenv(oracle.TAG_VARIABLE, raising=False)  # what runs beside it is no test's own
         engine = backend.load(model, device, options, report)
     with contextlib.suppress(ValueError):  # importing mlx-lm lowers them for the whole process
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

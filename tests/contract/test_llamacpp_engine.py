@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from rbee_core.backend import (
     PromptProgress,
     Token,
 )
+from rbee_core.backend.templates import ChatTemplate
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong
 from rbee_plugins.llamacpp import memory
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
@@ -66,13 +68,26 @@ def events(engine, request, cancel=None):
 
 
 def test_a_refused_conversation_is_the_askers_error(engine, monkeypatch):
-    monkeypatch.setattr(engine._chat, "_template", None)
-    monkeypatch.setattr(engine._chat, "_source", "{{ raise_exception('no system role') }}")
-    with pytest.raises(InvalidRequest, match="no system role"):
-        events(engine, GenerateRequest(messages=QUESTION))
-    monkeypatch.setattr(engine._chat, "_source", "")
+    with closing(ChatTemplate("{{ raise_exception('no system role') }}")) as template:
+        monkeypatch.setattr(engine, "_chat", template)
+        with pytest.raises(InvalidRequest, match="no system role"):
+            events(engine, GenerateRequest(messages=QUESTION))
+    monkeypatch.setattr(engine, "_chat", ChatTemplate(""))
     with pytest.raises(InvalidRequest, match="no chat template"):
         events(engine, GenerateRequest(messages=QUESTION))
+
+
+def test_a_template_that_never_ends_ends_its_request_and_no_other(engine, monkeypatch):
+    monkeypatch.setattr("rbee_core.backend.templates.SECONDS", 0.2)
+    alone = events(engine, STORY)
+    running = engine.generate(STORY, threading.Event())
+    begun = next(running)
+    with closing(ChatTemplate("{{ 9 ** 999999999 }}")) as template:
+        monkeypatch.setattr(engine, "_chat", template)
+        with pytest.raises(InvalidRequest, match="The model's chat template was given up"):
+            events(engine, GenerateRequest(messages=QUESTION))
+    texts = [[e for e in found if isinstance(e, Token | Finished)] for found in (alone, [begun, *running])]
+    assert texts[0] == texts[1]
 
 
 ALPHABET = "The alphabet: A, B, C, D, E, F, G,"

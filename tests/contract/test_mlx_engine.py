@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, Message
+from rbee_core.backend.templates import ChatTemplate
 from rbee_core.errors import InvalidRequest, ModelLoadFailed
 
 PREFIX = "1 2 3 4 5 6 7 8 nine ten eleven twelve"
@@ -92,15 +94,12 @@ def test_what_mlx_lm_refuses_carries_its_reason(mlx, copy, values):
 
 
 def test_a_refused_conversation_is_the_askers_error(mlx, monkeypatch):
-    tokenizer = mlx.engine._model._tokenizer._tokenizer
     question = GenerateRequest(messages=(Message("user", "Hello"),))
-    monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('no system role') }}")
-    with pytest.raises(InvalidRequest, match="no system role"):
-        mlx.events(question)
-    monkeypatch.setattr(tokenizer, "chat_template", "{{ ''.__class__.__mro__[1].__subclasses__() }}")
-    with pytest.raises(InvalidRequest, match="refused"):
-        mlx.events(question)
-    monkeypatch.setattr(tokenizer, "has_chat_template", False)
+    with closing(ChatTemplate("{{ raise_exception('no system role') }}")) as template:
+        monkeypatch.setattr(mlx.engine._model, "_template", template)
+        with pytest.raises(InvalidRequest, match="no system role"):
+            mlx.events(question)
+    monkeypatch.setattr(mlx.engine._model._tokenizer._tokenizer, "has_chat_template", False)
     with pytest.raises(InvalidRequest, match="no chat template"):
         mlx.events(question)
 

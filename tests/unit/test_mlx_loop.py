@@ -40,6 +40,9 @@ class Model:
     def read(self, _tokens: list[int], _memory: Memory) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class Batch:
     """Gives every text a 7 in each step, after what `before` does."""
