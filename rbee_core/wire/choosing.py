@@ -11,13 +11,15 @@ from rbee_core.wire.base import Strict
 TOP_LOGPROBS_MOST = 20
 GRAMMAR_BYTES = 64 * 1024
 SCHEMA_DEPTH, SCHEMA_ENTRIES = 48, 512
+BREAKERS, BREAKER_BYTES = 16, 40
+"""An engine looks for each in every token that it knows; llama.cpp would cut a longer one off without a word."""
 
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Window = Annotated[int, Meta(ge=1, le=1 << 20)]
-Breaker = Annotated[str, Meta(min_length=1, max_length=64)]
+Breaker = Annotated[str, Meta(min_length=1, max_length=BREAKER_BYTES)]
 
 
 class Choosing(Strict):
@@ -41,7 +43,7 @@ class Choosing(Strict):
     dry_base: Annotated[float, Meta(ge=1, le=10)] = sampling.DRY_BASE
     dry_allowed_length: Annotated[int, Meta(ge=1, le=1024)] = sampling.DRY_ALLOWED_LENGTH
     dry_window: Window = sampling.DRY_WINDOW
-    dry_breakers: Annotated[tuple[Breaker, ...], Meta(max_length=64)] = sampling.DRY_BREAKERS
+    dry_breakers: Annotated[tuple[Breaker, ...], Meta(max_length=BREAKERS)] = sampling.DRY_BREAKERS
     mirostat: Literal[0, 1, 2] = 0
     mirostat_tau: Annotated[float, Meta(gt=0, le=20)] = sampling.MIROSTAT_TAU
     mirostat_eta: Annotated[float, Meta(gt=0, le=1)] = sampling.MIROSTAT_ETA
@@ -59,6 +61,8 @@ class Choosing(Strict):
             raise ValueError(f"give at most one of {', '.join(forms)}")
         if self.mirostat and not self.temperature:
             raise ValueError("mirostat needs a temperature above 0")
+        if any(len(breaker.encode(errors="replace")) > BREAKER_BYTES for breaker in self.dry_breakers):
+            raise ValueError(f"one of dry_breakers has more than {BREAKER_BYTES} bytes")
         if self.json_schema is not None:
             _check_schema(self.json_schema)
 

@@ -1,15 +1,18 @@
-"""From a request to the sampler that chooses its tokens, for one model. Called in the request's own thread."""
+"""From a request to the sampler that chooses its tokens, for one model."""
 
 import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rbee_core.backend import GenerateRequest, Token, TokenLogprob
+from rbee_core.backend import CancelToken, GenerateRequest, Token, TokenLogprob
 from rbee_core.errors import InvalidRequest
 from rbee_plugins.llamacpp import gbnf, native, sampling
+from rbee_plugins.llamacpp.aside import Aside
+
+DRY_BREAKERS = GenerateRequest().dry_breakers
 
 if TYPE_CHECKING:
-    from rbee_plugins.llamacpp.native.grammar import Constraint, Grammars
+    from rbee_plugins.llamacpp.native.grammar import Begin, Grammars
 
 
 class Samplers:
@@ -19,26 +22,33 @@ class Samplers:
         self._model = model
         self._first = threading.Lock()
         self._known: Grammars | None = None
+        self._aside = Aside(native.Sampler.close)
 
-    def build(self, request: GenerateRequest) -> native.Sampler:
-        """Return the sampler for `request`; whoever gets it closes it.
+    def build(self, request: GenerateRequest, cancel: CancelToken) -> native.Sampler | None:
+        """Return the sampler for `request`, which whoever gets it closes; None once cancelled.
 
-        Raises `InvalidRequest` for a token that the model does not have, and for a grammar that cannot be used.
+        Raises `InvalidRequest` for a token that the model does not have, for a grammar that cannot be used, and for
+        what takes too long to be made ready.
         """
         size = self._model.vocabulary_size
         if wrong := [token for token in request.logit_bias if token >= size]:
             raise InvalidRequest(f"logit_bias names token {wrong[0]}, and this model has {size}, counted from 0")
         if request.min_tokens or request.ignore_eos:
             _ = self._model.ends  # found here, not between two steps of everybody's
-        return native.Sampler(sampling.plan(request, size), self._model, self._constraint(request))
+        plan, begin = sampling.plan(request, size), self._begin(request)
+
+        def make() -> native.Sampler:
+            return native.Sampler(plan, self._model, begin() if begin else None)
+
+        what = slow_part(request)
+        return self._aside.make(what, make, cancel) if what else make()
 
     def close(self) -> None:
         """Let go of the model, before it is freed."""
-        if self._known is not None:
-            self._known.close()
+        self._aside.close()
 
-    def _constraint(self, request: GenerateRequest) -> "Constraint | None":
-        """Return what holds the text to the grammar, schema or expression that the request names."""
+    def _begin(self, request: GenerateRequest) -> "Begin | None":
+        """Return what begins a text that is held to the grammar, schema or expression that the request names."""
         if request.grammar is not None:
             return self._grammars().gbnf(gbnf.as_lark(request.grammar))
         if request.json_schema is not None:
@@ -69,3 +79,11 @@ class Samplers:
 
     def _piece(self, token: int) -> bytes:
         return self._model.piece(token, special=True)
+
+
+def slow_part(request: GenerateRequest) -> str:
+    """Return what of a request may take long to be made ready, "" for nothing."""
+    forms = [name for name in ("grammar", "json_schema", "regex") if getattr(request, name) is not None]
+    if request.dry_multiplier > 0 and request.dry_breakers != DRY_BREAKERS:
+        forms.append("dry_breakers")  # llama.cpp looks for each in every token
+    return " and ".join(forms)

@@ -91,14 +91,15 @@ class LlamaCppEngine(Engine):
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield the answer to `request` token by token. One with a seed is computed by itself, and from nothing."""
         prompt = self._prompt_tokens(request, cancel)
-        if cancel.is_set():
+        chooser = None if cancel.is_set() else self._samplers.build(request, cancel)
+        if chooser is None:
             return
         room = self._info.context_tokens - len(prompt)
         alone = request.seed is not None
         job = Job(
             prompt,
             limit=room if request.max_tokens is None else min(room, request.max_tokens),
-            chooser=self._samplers.build(request),
+            chooser=chooser,
             cancel=cancel,
             alone=alone,
             reuse=request.reuse_prompt and not alone,

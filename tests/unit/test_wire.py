@@ -89,7 +89,7 @@ RANGES: list[tuple[str, list[object], list[object]]] = [
     ("dry_base", [0.9, 11], [1, 1.75]),
     ("dry_allowed_length", [0, 1025], [1]),
     ("dry_window", [0, -1], [1]),
-    ("dry_breakers", ["x", [""], ["x"] * 65, ["x" * 65]], []),
+    ("dry_breakers", ["x", [""], ["x"] * 17, ["x" * 41], ["é" * 21]], []),
     ("mirostat", [3, -1, True, "2"], [0, 1, 2]),
     ("mirostat_tau", [0, 21], [5]),
     ("mirostat_eta", [0, 1.1], [0.1]),

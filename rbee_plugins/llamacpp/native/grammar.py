@@ -5,7 +5,8 @@ Everything of it is bounded: `LIMITS` end a grammar that takes too many steps or
 
 import ctypes
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -19,9 +20,6 @@ _JSON_SPACE = r"( |\n[ \t]{0,20})?"  # or a model fills its answer with blanks
 _CONTROL, _USER_DEFINED = 8, 16  # llama.cpp's attributes of tokens
 _SPECIAL = b"\xff"  # llguidance's mark of a token that no text spells
 
-COMPILE_S = 5.0
-"""How long a grammar may take to be made ready."""
-
 
 class Grammars:
     """The grammars of one model. Knowing its tokens takes half a second, when the first grammar comes."""
@@ -30,54 +28,27 @@ class Grammars:
         self._model = model
         self._lock = threading.Lock()
         self._tokens: Any = None
-        self._late: list[threading.Thread] = []
 
-    def close(self) -> None:
-        """Wait for grammars that were given up and are still being made ready: they look at the model."""
-        with self._lock:
-            late = self._late
-        for thread in late:
-            thread.join()
+    def gbnf(self, lark: str) -> "Begin":
+        """Return what begins a text that is held to this grammar; it raises `InvalidRequest` if that cannot be done."""
+        return self._begin(LLMatcher.grammar_from_lark(lark))
 
-    def gbnf(self, lark: str) -> "Constraint":
-        """Return what holds a text to this grammar. As the others, raises `InvalidRequest` if that cannot be done."""
-        return self._constraint(LLMatcher.grammar_from_lark(lark))
-
-    def json_schema(self, schema: Mapping[str, Any]) -> "Constraint":
-        """Return what holds a text to JSON of this schema."""
+    def json_schema(self, schema: Mapping[str, Any]) -> "Begin":
+        """Return what begins JSON of this schema. Raises `InvalidRequest`."""
         try:
             grammar = LLMatcher.grammar_from_json_schema(dict(schema), defaults={"whitespace_pattern": _JSON_SPACE})
         except ValueError as error:  # such as a number of more than 64 bits
             raise refused(str(error)) from None
-        return self._constraint(grammar)
+        return self._begin(grammar)
 
-    def regex(self, regex: str) -> "Constraint":
-        """Return what holds a text to this regular expression."""
-        return self._constraint(LLMatcher.grammar_from_regex(regex))
+    def regex(self, regex: str) -> "Begin":
+        """Return what begins a text that is held to this regular expression."""
+        return self._begin(LLMatcher.grammar_from_regex(regex))
 
-    def _constraint(self, grammar: str) -> "Constraint":
+    def _begin(self, grammar: str) -> "Begin":
         with self._lock:
             self._tokens = self._tokens or _tokens(self._model)
-        done: list[Constraint | BaseException] = []
-
-        def work() -> None:
-            try:
-                done.append(Constraint(self._tokens, grammar, self._model.vocabulary_size))
-            except BaseException as error:  # noqa: BLE001  # raised again below
-                done.append(error)
-
-        thread = threading.Thread(target=work, name="grammar", daemon=True)
-        thread.start()
-        thread.join(COMPILE_S)
-        match done:
-            case [Constraint() as made]:
-                return made
-            case [BaseException() as error]:
-                raise error
-            case _:
-                with self._lock:
-                    self._late = [late for late in self._late if late.is_alive()] + [thread]
-                raise refused(f"it took longer than {COMPILE_S:g} s to be made ready")
+        return partial(Constraint, self._tokens, grammar, self._model.vocabulary_size)
 
 
 class Constraint:
@@ -117,6 +88,10 @@ class Constraint:
         if "NoExtensionBias" in why:
             return refused("no text fits it")
         return refused(why.partition("\n<state>")[0])
+
+
+Begin = Callable[[], Constraint]
+"""Begins a text. May take long, and does so without the interpreter's lock."""
 
 
 def refused(why: str) -> InvalidRequest:
