@@ -13,11 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, BinaryIO, NoReturn
 
 MEMORY_BYTES = 256 << 20
 MOST_CHARACTERS = 8 << 20
 
+JINJA = ("jinja2", "jinja2.ext", "jinja2.sandbox")
 LENGTH_BYTES = 8
 TEXT, REFUSED = b"T", b"R"
 _NICENESS = 10  # the texts that are being generated come first
@@ -30,9 +32,8 @@ def main() -> NoReturn:
         os._exit(0)
     start = json.loads(first)
     sys.path[:] = start["path"]
-    import jinja2.ext
-    import jinja2.sandbox  # noqa: F401
-
+    for name in JINJA:  # before anything is limited
+        import_module(name)
     with contextlib.suppress(OSError, ValueError):  # not every system counts it
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     os.nice(_NICENESS)
@@ -87,10 +88,10 @@ def _text(template: Any, request: bytes) -> bytes:
 
 def _compiled(source: str) -> Any:
     """Return a template that finds what Hugging Face's own renderer offers: templates are written for that."""
-    import jinja2.ext
-    import jinja2.sandbox
+    jinja, extensions, sandbox = (import_module(name) for name in JINJA)
+    extension: Any = extensions.Extension
 
-    class GenerationBlock(jinja2.ext.Extension):
+    class GenerationBlock(extension):
         """``{% generation %}`` marks for training what the assistant says; here it only has to be let through."""
 
         tags = {"generation"}  # noqa: RUF012  # Jinja's own way
@@ -100,9 +101,9 @@ def _compiled(source: str) -> Any:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def refuse(why: str) -> NoReturn:
-        raise jinja2.TemplateError(why)
+        raise jinja.TemplateError(why)
 
-    environment: Any = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment: Any = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationBlock]
     )
     environment.filters["tojson"] = _to_json

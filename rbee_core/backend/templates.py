@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class ChatTemplate:
             self._end(0.0)
 
     @contextmanager
-    def _has_turn(self, cancel: CancelToken) -> Iterator[bool]:
+    def _has_turn(self, cancel: CancelToken) -> Generator[bool]:
         """Wait for the process as long as somebody waits for what comes of it; whether it is ours."""
         has_it = False
         while not (has_it or cancel.is_set()):

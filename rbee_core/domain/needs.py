@@ -27,7 +27,8 @@ WORD_OF: Mapping[str, str] = {name: word for word, names in WORDS.items() for na
 
 def needed(request: Any) -> frozenset[str]:
     """Return the fields of `request`, of any kind that an engine or a hive is asked, that need a word."""
-    defaults = _defaults(type(request))
+    kind: Any = request.__class__
+    defaults = _defaults(kind)
     return frozenset(name for name, default in defaults.items() if getattr(request, name) != default)
 
 

@@ -272,9 +272,8 @@ def _merges(layer: Any) -> bool:
 
 def _template_of(tokenizer: Any) -> str:
     """Return the Jinja text that makes a prompt of a conversation, "" if there is none or a library's code does it."""
-    theirs = tokenizer._chat_template is not None or (  # noqa: SLF001  # mlx-lm's own
-        type(tokenizer._tokenizer).apply_chat_template is not _TokenizerBase.apply_chat_template  # noqa: SLF001
-    )
+    kind: Any = tokenizer._tokenizer.__class__  # noqa: SLF001  # mlx-lm wraps one of transformers
+    theirs = tokenizer._chat_template or kind.apply_chat_template is not _TokenizerBase.apply_chat_template  # noqa: SLF001
     return "" if theirs or tokenizer.chat_template is None else str(tokenizer.get_chat_template())
 
 
