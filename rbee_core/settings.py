@@ -48,7 +48,7 @@ ALIASES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a program runs with. 0 means "choose for me" where it cannot be meant literally."""
+    """What a program runs with. 0 means "choose for me" where it cannot be meant literally; None does."""
 
     home: Path
     host: str = "127.0.0.1"
@@ -84,6 +84,7 @@ class Settings:
     cache_type_k: str = ""
     cache_type_v: str = ""
     flash_attention: str = ""
+    prompt_cache_bytes: int | None = None
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))
 
 
@@ -157,7 +158,8 @@ def _convert(name: str, value: Any, where: str) -> Any:
             raise InvalidRequest(f"{where} must be a text, not {shown}", hint=CORRECT)
         return _check_text(name, value, where)
     try:
-        number: float = int(str(value)) if isinstance(default, int) or isinstance(value, bool) else float(value)
+        whole = default is None or isinstance(default, int) or isinstance(value, bool)
+        number: float = int(str(value)) if whole else float(value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidRequest(f"{where} must be a number, not {shown}", hint=CORRECT) from None
     if not math.isfinite(number) or number < 0:

@@ -22,6 +22,8 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `cache_type_k` and `cache_type_v` are how keys and values of the context are kept; `pooling` is how the tokens of a
     text become its one vector, where a request does not say; `embeddings` reserves the memory that they take.
+    `prompt_cache_bytes` bounds what is kept of texts that had to leave the context, 0 for nothing; a backend that keeps
+    no such thing has nothing to bound.
     """
 
     cache_type_k: CacheType | None = None
@@ -30,6 +32,7 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lora: Annotated[tuple[Adapter, ...], Meta(max_length=16)] = ()
     pooling: Pooling | None = None
     embeddings: bool = False
+    prompt_cache_bytes: Annotated[int, Meta(ge=0)] | None = None
 
     def said(self) -> Iterator[tuple[str, str]]:
         """Yield each field that says something, with the word of the capability that it needs, "" for none."""

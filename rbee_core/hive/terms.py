@@ -79,6 +79,8 @@ class LoadDefaults:
 
         tuning = {"cache_type_k": settings.cache_type_k, "cache_type_v": settings.cache_type_v}
         said: dict[str, object] = {name: value for name, value in tuning.items() if value}
+        if settings.prompt_cache_bytes is not None:
+            said["prompt_cache_bytes"] = settings.prompt_cache_bytes
         if settings.flash_attention:
             said["flash_attention"] = settings.flash_attention == "on"
         return cls(

@@ -44,6 +44,7 @@ class LlamaCpp(Backend):
     gpu_layers: ClassVar[int] = -1  # all of them
     maps_weights: ClassVar[bool] = False  # whether they stay in the mapped file; a GPU gets a copy or wires them down
     driver_bytes: ClassVar[int] = 0
+    in_host_memory: ClassVar[bool] = True  # whether what the device holds is taken from the host's memory
 
     def availability(self) -> Availability:
         """Return whether the engine is installed and built for this, without the time that importing it takes."""
@@ -69,12 +70,15 @@ class LlamaCpp(Backend):
         weights = model.size_bytes if split else header.tensor_bytes
         context = memory.context_tokens(header, options.context_tokens)
         memory.check_tuning(header, options.tuning)
-        need = memory.estimate(header, context, self._slots(header, context, options), weights, options.tuning)
+        slots = self._slots(header, context, options)
+        need = memory.estimate(header, context, slots, weights, options.tuning)
+        saved_bytes = _saved_bytes(header, context, slots, options) if self.in_host_memory else 0
         adapters = checked_bytes(header, options.tuning.lora)
         mapped_bytes = weights if self.maps_weights else 0
         return replace(
             need,
             weights_bytes=need.weights_bytes + adapters,
+            kv_cache_bytes=need.kv_cache_bytes + saved_bytes,
             compute_bytes=need.compute_bytes + self.driver_bytes,
             mapped_bytes=mapped_bytes,
         )
@@ -97,12 +101,14 @@ class LlamaCpp(Backend):
         memory.check_tuning(header, options.tuning)
         checked_bytes(header, options.tuning.lora)
         context = memory.context_tokens(header, options.context_tokens)
+        slots = self._slots(header, context, options)
         settings = EngineSettings(
             context_tokens=context,
             threads=options.threads or default_threads(),
             gpu_layers=self.gpu_layers,
-            slots=self._slots(header, context, options),
+            slots=slots,
             chunk_tokens=memory.chunk_tokens(header, on_cpu=self.gpu_layers == 0),
+            saved_bytes=_saved_bytes(header, context, slots, options),
             tuning=options.tuning,
         )
         return load_engine(model, header, settings, progress)
@@ -127,6 +133,7 @@ class LlamaCppCuda(LlamaCpp):
     name = "llamacpp-cuda"
     accelerator = "cuda"
     priority = 20
+    in_host_memory = False
     driver_bytes = 400_000_000  # a CUDA context with llama.cpp's kernels and cuBLAS; a guess, never measured by us
 
     def __init__(self, gpus: Callable[[], Sequence[nvml.Gpu]] = nvml.gpus) -> None:
@@ -162,6 +169,10 @@ class LlamaCppMetal(LlamaCpp):
     def devices(self) -> Sequence[Device]:
         """Return the one GPU, which shares the host's memory."""
         return [_host_device("metal", "Apple Silicon GPU")]
+
+
+def _saved_bytes(header: GgufHeader, context: int, slots: int, options: LoadOptions) -> int:
+    return memory.saved_bytes(header, context, slots, options.tuning, psutil.virtual_memory().total)
 
 
 def _host_device(device_id: str, name: str) -> Device:

@@ -45,13 +45,17 @@ ALONE_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How to load. `gpu_layers` layers leave the processor, -1 for all; `chunk_tokens` of a prompt are read at once."""
+    """How to load. `gpu_layers` layers leave the processor, -1 for all; `chunk_tokens` of a prompt are read at once.
+
+    Of texts that had to leave the context, `saved_bytes` are kept at most.
+    """
 
     context_tokens: int
     threads: int
     gpu_layers: int = 0
     slots: int = 1
     chunk_tokens: int = BATCH_TOKENS
+    saved_bytes: int = 0
     tuning: Tuning = UNTUNED
 
 
@@ -207,7 +211,8 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         chat_template=bool(header.chat_template),
     )
     progress(1.0, "ready")
-    loop = Loop(loaded, context, settings.chunk_tokens, min(ALONE_TOKENS, settings.chunk_tokens))
+    alone_tokens = min(ALONE_TOKENS, settings.chunk_tokens)
+    loop = Loop(loaded, context, settings.chunk_tokens, alone_tokens, settings.saved_bytes)
     embedder = Embedder(
         loaded,
         header,

@@ -29,13 +29,21 @@ class Loop:
     """Serves any number of jobs, as many at a time as the context has sequences. Any thread may `submit`."""
 
     def __init__(
-        self, model: native.NativeModel, context: native.Context, chunk_tokens: int, alone_tokens: int
+        self,
+        model: native.NativeModel,
+        context: native.Context,
+        chunk_tokens: int,
+        alone_tokens: int,
+        saved_bytes: int = 0,
     ) -> None:
-        """Own `context` from now on. So many tokens of prompts are computed at once, and of one that is alone."""
+        """Own `context` from now on. So many tokens of prompts are computed at once, and of one that is alone.
+
+        Of texts that have to leave it, `saved_bytes` are kept at most.
+        """
         self._context = context
-        self._places = Places(context)
-        self._calls = Calls(model, context, self._places, self._end)
         self._pace = Pace(chunk_tokens)
+        self._places = Places(context, self._pace, saved_bytes)
+        self._calls = Calls(model, context, self._places, self._end)
         self._planner: Planner[Job] = Planner(context.batch_tokens, alone_tokens)
         self._arrived: SimpleQueue[Job | None] = SimpleQueue()
         self._waiting: deque[Job] = deque()
@@ -117,7 +125,8 @@ class Loop:
         """Give `job` a sequence, with what of its prompt is computed already."""
         taken = {other.sequence for other in self._running}
         beside = {other.sequence for other in self._running if not (job.alone or other.alone or other is job)}
-        place = self._places.take(job.prompt, job.request_id, taken, beside, reuse=job.reuse)
+        generating = sum(not other.unread for other in self._running)
+        place = self._places.take(job.prompt, job.request_id, taken, beside, reuse=job.reuse, generating=generating)
         job.sequence, job.cached, job.why = place
         job.read = place.kept
 

@@ -10,6 +10,8 @@ BATCH_TOKENS = 512  # prompt tokens computed at once; the compute buffers are si
 _CPU_CHUNK_BYTES = BATCH_TOKENS * 5_000_000_000  # of weights times tokens: whole batches up to a 7B model
 _MOST_SLOTS = 8
 _SLOTS_SHARE = 16  # at most this part of the host's memory is spent on slots that nobody asked for
+_SAVED_SHARE = 32  # at most this part of it on saved states of prompts
+_SAVED_BYTES = 256 << 20
 _CONTEXT_STEP = 256  # llama.cpp rounds a context up to a multiple of this
 
 # Measured with SmolLM2-135M: the library with its Python side, and the vocabulary's tables for each token.
@@ -53,6 +55,19 @@ def slots(header: GgufHeader, context: int, cores: int, memory_bytes: int) -> in
     return max(1, min(_MOST_SLOTS, 2 * cores, fit))
 
 
+def saved_bytes(header: GgufHeader, context: int, slots: int, tuning: Tuning, memory_bytes: int) -> int:
+    """Return how much to keep of texts that had to leave the context, where nobody says: as much as it holds itself.
+
+    A little of the memory at most, and nothing of a model that reads texts as a whole.
+    """
+    if not _writes(header):
+        return 0
+    if tuning.prompt_cache_bytes is not None:
+        return tuning.prompt_cache_bytes
+    held = _kv_cache_bytes(header, context, slots, tuning)
+    return min(held, memory_bytes // _SAVED_SHARE, _SAVED_BYTES)
+
+
 def chunk_tokens(header: GgufHeader, *, on_cpu: bool) -> int:
     """Return how many prompt tokens to compute before the next sign of life: fewer for a larger model on a processor.
 
@@ -86,9 +101,8 @@ def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int, t
 
     An upper bound for models whose layers look back only a little way: they are counted as if all saw everything.
     """
-    padded = -(-context // _CONTEXT_STEP) * _CONTEXT_STEP
-    kv_cache_bytes = round(slots * padded * _cache_bytes_per_token(header, tuning))
-    compute_bytes = _compute_bytes(header, padded, slots, tuning)
+    kv_cache_bytes = _kv_cache_bytes(header, context, slots, tuning)
+    compute_bytes = _compute_bytes(header, _padded(context), slots, tuning)
     if tuning.embeddings or tuning.pooling:
         kept, computing = embedding_bytes(header, BATCH_TOKENS)
         kv_cache_bytes += kept
@@ -99,6 +113,18 @@ def estimate(header: GgufHeader, context: int, slots: int, weights_bytes: int, t
         compute_bytes=compute_bytes,
         context_tokens=context,
     )
+
+
+def _writes(header: GgufHeader) -> bool:
+    return header.metadata.get(f"{header.architecture}.attention.causal") is not False
+
+
+def _padded(context: int) -> int:
+    return -(-context // _CONTEXT_STEP) * _CONTEXT_STEP
+
+
+def _kv_cache_bytes(header: GgufHeader, context: int, slots: int, tuning: Tuning) -> int:
+    return round(slots * _padded(context) * _cache_bytes_per_token(header, tuning))
 
 
 def _cache_bytes_per_token(header: GgufHeader, tuning: Tuning) -> float:
@@ -136,8 +162,7 @@ def embedding_bytes(header: GgufHeader, tokens: int) -> tuple[int, int]:
 
     A model that can write makes logits for every token there too.
     """
-    writes = header.metadata.get(f"{header.architecture}.attention.causal") is not False
-    logits = 2 * tokens * 4 * header.vocabulary_size if writes else 0
+    logits = 2 * tokens * 4 * header.vocabulary_size if _writes(header) else 0
     kept = tokens * round(_cache_bytes_per_token(header, UNTUNED))
     return kept, _activation_bytes(header, tokens) + tokens * 2 * tokens + logits
 

@@ -1,13 +1,21 @@
 """Which text lies in which sequence of the context, and how a new one gets a place. Belongs to the loop's thread.
 
 `prefix` decides where a text starts from; here that is done. What the context holds and what is known of it change
-together.
+together. A text that has to leave is saved if that is worth it. Saving and restoring makes everybody wait: beside texts
+that are being written only as much is moved as the pause between two of their tokens may grow by.
 """
 
+import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from rbee_plugins.llamacpp import native, prefix
+from rbee_plugins.llamacpp.planner import Pace
+from rbee_plugins.llamacpp.states import WORTH_SAVING, Saved, States
+
+TOO_LARGE = "too large to be restored beside others"
+UNUSABLE = "its saved state was of no use"
 
 
 class Place(NamedTuple):
@@ -19,29 +27,43 @@ class Place(NamedTuple):
 
 
 class Places:
-    """The sequences of a context, and what each holds."""
+    """The sequences of a context, what each holds, and the saved states of what they held: of so many bytes at most."""
 
-    def __init__(self, context: native.Context) -> None:
+    def __init__(self, context: native.Context, pace: Pace, limit_bytes: int = 0) -> None:
         self._context = context
+        self._pace = pace
         self.held = [prefix.Held(number) for number in range(context.sequences)]
+        self.states: States[native.State] = States(limit_bytes)
         self._gone = prefix.Evictions()
         self._uses = 0
 
     def take(
-        self, prompt: Sequence[int], request_id: str, taken: Collection[int], beside: Collection[int], *, reuse: bool
+        self,
+        prompt: Sequence[int],
+        request_id: str,
+        taken: Collection[int],
+        beside: Collection[int],
+        *,
+        reuse: bool,
+        generating: int = 0,
     ) -> Place:
         """Give `prompt` one of the sequences that are not `taken`, with what of it is computed already.
 
-        It will be computed with those `beside` it; without `reuse`, from nothing.
+        It will be computed with those `beside` it; without `reuse`, from nothing. So many others are `generating`.
         """
         free = [held for held in self.held if held.sequence not in taken]
-        start = prefix.choose(prompt, free, self._gone, reuse=reuse, beside=beside)
-        held, source = self.held[start.sequence], self.held[start.source]
-        if held is not source:
+        for held in free:
+            held.floor = self._context.floor(held.sequence) if held.tokens else 0
+        start = self._start(prompt, free, beside, generating, reuse=reuse)
+        held, source, why = self.held[start.sequence], self.held[start.source], start.why
+        if held is not source and not self._may_copy(source, generating):
+            held = source
+        self._leave(held, start.kept if held is source and start.state is None else 0, request_id, generating)
+        if start.state is not None:
+            why = self._restored(start.state, held, why)
+        elif held is not source:
             held = self._copied(source, held, request_id)
-        if held is source:
-            self._gone.note(held.tokens, start.kept, request_id)
-        kept, why = min(start.kept, len(held.tokens)), start.why
+        kept = min(start.kept, len(held.tokens))
         if not self._context.keep(held.sequence, kept):
             kept, why = 0, prefix.NOT_CUTTABLE if kept else why
         del held.tokens[kept:]
@@ -49,17 +71,84 @@ class Places:
         held.used = self._uses
         return Place(held.sequence, kept, why)
 
+    def _start(
+        self,
+        prompt: Sequence[int],
+        free: Sequence[prefix.Held],
+        beside: Collection[int],
+        generating: int,
+        *,
+        reuse: bool,
+    ) -> prefix.Start:
+        start = prefix.choose(prompt, free, self._gone, saved=self.states, reuse=reuse, beside=beside)
+        room_bytes = self._pace.move_bytes(generating)
+        if start.state is None or start.state.state_bytes <= room_bytes:
+            return start
+        small = [saved for saved in self.states if saved.state_bytes <= room_bytes]
+        return replace(prefix.choose(prompt, free, self._gone, saved=small, beside=beside), why=TOO_LARGE)
+
+    def _leave(self, held: prefix.Held, stays: int, request_id: str, generating: int) -> None:
+        """Of what `held` holds, only the first `stays` tokens stay; save it before, if that is worth it."""
+        lost = len(held.tokens) - stays
+        if (
+            lost >= WORTH_SAVING
+            and lost > stays
+            and self.states.limit_bytes
+            and self._saved(held, request_id, generating)
+        ):
+            return
+        self._gone.note(held.tokens, stays, request_id)
+
+    def _saved(self, held: prefix.Held, request_id: str, generating: int) -> bool:
+        """Whether a saved state holds what `held` does, now at the latest."""
+        if not self.states.lack(held.tokens):
+            return True
+        size_bytes = self._context.size(held.sequence)
+        if size_bytes > self._pace.move_bytes(generating):
+            return False
+        lost = self.states.make_room(held.tokens, size_bytes, held.floor)
+        if lost is None:
+            return False
+        for saved in lost:
+            self._gone.note(saved.tokens, 0, request_id)
+        started = time.monotonic()
+        state = self._context.save(held.sequence)
+        if state is None:
+            return False
+        self._pace.moved(size_bytes, time.monotonic() - started)
+        self.states.add(held.tokens, state, size_bytes, held.floor)
+        return True
+
+    def _restored(self, saved: Saved[native.State], held: prefix.Held, why: str) -> str:
+        """Let `held` hold what was saved, or nothing if that failed; return why not more of the prompt is there."""
+        held.tokens.clear()
+        started = time.monotonic()
+        if not self._context.restore(held.sequence, saved.state):
+            self.states.drop(saved)
+            return UNUSABLE
+        self._pace.moved(saved.state_bytes, time.monotonic() - started)
+        self.states.use(saved)
+        held.tokens += saved.tokens
+        return why
+
+    def _may_copy(self, source: prefix.Held, generating: int) -> bool:
+        size_bytes = self._context.size(source.sequence)
+        return size_bytes <= native.MOST_SAVED_BYTES and 2 * size_bytes <= self._pace.move_bytes(generating)
+
     def _copied(self, source: prefix.Held, target: prefix.Held, request_id: str) -> prefix.Held:
         """Return `target` with what `source` holds, or `source` itself where that cannot be copied."""
-        self._gone.note(target.tokens, 0, request_id)
         target.tokens.clear()
-        if not self._context.restore(target.sequence, self._context.save(source.sequence)):
+        started = time.monotonic()
+        state = self._context.save(source.sequence)
+        if state is None or not self._context.restore(target.sequence, state):
+            self._gone.note(source.tokens, 0, request_id)
             return source
+        self._pace.moved(2 * len(state), time.monotonic() - started)
         target.tokens += source.tokens
         return target
 
     def clear(self) -> None:
-        """Forget everything: what the memory holds after a failure is not known."""
+        """Forget everything but the saved states: what the memory holds after a failure is not known."""
         self._context.clear()
         for held in self.held:
             held.tokens.clear()

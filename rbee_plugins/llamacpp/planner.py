@@ -18,7 +18,11 @@ FEWEST_TOKENS = 8
 FIRST_TOKENS = 16
 """Of prompts in a call beside others while nothing was measured yet."""
 
+FIRST_BYTES_S = 5e8
+"""Of states that are saved or restored in a second, while nothing was measured yet."""
+
 _NEW = 0.25  # the weight of the newest measurement
+_TELLING_BYTES = 1 << 20  # what is smaller says little of how fast it goes
 _MOST_AT_ONCE = 4  # times what is known: one call in which the machine slept says nothing of the others
 
 
@@ -54,6 +58,8 @@ class Pace:
         self._most = most_tokens
         self._step_s: dict[int, float] = {}  # by how many generate: a call without prompt tokens
         self._token_s = 0.0  # what each prompt token adds
+        self._bytes_s = FIRST_BYTES_S  # of states that are moved in a second
+        self._moved_s = 0.0  # spent on that since the last call
 
     def room(self, generating: int) -> int:
         """Return the number of prompt tokens for a call beside `generating` others."""
@@ -62,7 +68,7 @@ class Pace:
         step_s = self.step_s(generating)
         if not step_s or not self._token_s:
             return min(FIRST_TOKENS, self._most)
-        fit = min((GAP - 1) * step_s / self._token_s, self._most)
+        fit = min(((GAP - 1) * step_s - self._moved_s) / self._token_s, self._most)
         return max(min(FEWEST_TOKENS, self._most), int(fit))
 
     def step_s(self, generating: int) -> float:
@@ -77,8 +83,21 @@ class Pace:
             return math.inf
         return step_s + prompt_tokens * self._token_s
 
+    def move_bytes(self, generating: int) -> float:
+        """Return how many bytes of states may be moved before the next call, beside so many who wait for it."""
+        if not generating:
+            return math.inf
+        return max(0.0, (GAP - 1) * self.step_s(generating) - self._moved_s) * self._bytes_s
+
+    def moved(self, size_bytes: int, seconds: float) -> None:
+        """So much of states was saved or restored in that time."""
+        self._moved_s += seconds
+        if size_bytes >= _TELLING_BYTES and seconds > 0:
+            self._bytes_s = _mixed(self._bytes_s, size_bytes / seconds)
+
     def took(self, seconds: float, generating: int, prompt_tokens: int) -> None:
         """Learn from a call."""
+        self._moved_s = 0.0
         if not prompt_tokens:
             self._step_s[generating] = _mixed(self._step_s.get(generating, 0.0), seconds)
         elif prompt_tokens >= FEWEST_TOKENS:

@@ -27,7 +27,7 @@ def rows(name: str) -> list[list[str]]:
 def test_every_setting_is_documented_with_its_default() -> None:
     documented = {row[0].strip("`"): row[1].strip("`") for row in rows("settings.md")[1:]}
     assert documented.pop("home") == "~/.rbee"
-    assert documented == {name: str(field.default) for name, field in SETTINGS.items()}
+    assert documented == {name: "" if field.default is None else str(field.default) for name, field in SETTINGS.items()}
 
 
 def test_every_variable_in_the_source_is_documented() -> None:

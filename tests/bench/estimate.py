@@ -6,6 +6,7 @@ The prompt fills a good part of the context, so that the cache is really written
 
 import argparse
 import json
+import os
 import tempfile
 import uuid
 from pathlib import Path
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--model", default="smollm2")
     options = parser.parse_args()
+    os.environ["RBEE_PROMPT_CACHE_BYTES"] = "0"  # the estimate counts what may be saved, and nothing has to be here
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder), str(uuid.uuid4()))
         try:

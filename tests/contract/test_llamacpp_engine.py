@@ -247,10 +247,11 @@ def test_what_llama_cpp_refuses_carries_its_reason(tmp_path):
 MEASURE = """
 import json, sys, threading, psutil
 from pathlib import Path
-from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel
+from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, Tuning
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
 path, context = Path(sys.argv[1]), int(sys.argv[2])
-model, options = LocalModel("m", path, "gguf", path.stat().st_size), LoadOptions(context_tokens=context)
+model, nothing_saved = LocalModel("m", path, "gguf", path.stat().st_size), Tuning(prompt_cache_bytes=0)
+options = LoadOptions(context_tokens=context, tuning=nothing_saved)
 backend = LlamaCppCpu()
 estimate = backend.estimate(model, options).total_bytes
 assert not {"llama_cpp", "llama_cpp.llama_cpp", "numpy"} & set(sys.modules)

@@ -18,10 +18,11 @@ BITS = {"Q4_K_M": (5, 7), "Q5_K_M": (5.5, 7.5), "Q8_0": (8, 9), "F16": (15.9, 16
 ANSWER = """
 import json, sys, threading, psutil
 from pathlib import Path
-from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, Token
+from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, Token, Tuning
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
 path = Path(sys.argv[1])
-model, options = LocalModel("m", path, "gguf", path.stat().st_size), LoadOptions(context_tokens=2048)
+model, nothing_saved = LocalModel("m", path, "gguf", path.stat().st_size), Tuning(prompt_cache_bytes=0)
+options = LoadOptions(context_tokens=2048, tuning=nothing_saved)
 backend = LlamaCppCpu()
 estimate = backend.estimate(model, options).total_bytes
 before = psutil.Process().memory_info().rss

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee_core.backend import Backend, Device, LoadOptions, LocalModel
+from rbee_core.backend import Backend, Device, LoadOptions, LocalModel, Tuning
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import BackendNotAvailable, InvalidRequest
 from rbee_plugins import nvml
@@ -111,10 +111,17 @@ def test_a_worker_gets_its_gpu_and_the_common_settings(monkeypatch):
 def test_the_estimate_counts_the_drivers_share(tmp_path):
     path = Gguf().write(tmp_path)
     model = LocalModel("m", path, "gguf", path.stat().st_size)
-    gpu, cpu = (b.estimate(model, LoadOptions()) for b in (llamacpp.LlamaCppCuda(list), llamacpp.LlamaCppCpu()))
+    backends, nothing_saved = (llamacpp.LlamaCppCuda(list), llamacpp.LlamaCppCpu()), Tuning(prompt_cache_bytes=0)
+    gpu, cpu = (backend.estimate(model, LoadOptions(tuning=nothing_saved)) for backend in backends)
     assert gpu.total_bytes - cpu.total_bytes == llamacpp.LlamaCppCuda.driver_bytes
     assert gpu.weights_bytes == cpu.weights_bytes
     assert (gpu.mapped_bytes, cpu.mapped_bytes) == (0, cpu.weights_bytes)
+    saved = LoadOptions(tuning=Tuning(prompt_cache_bytes=1000))
+    more = [
+        backend.estimate(model, saved).total_bytes - need.total_bytes
+        for backend, need in zip(backends, (gpu, cpu), strict=True)
+    ]
+    assert more == [0, 1000], "saved states are in the host's memory"
 
 
 @pytest.mark.parametrize(("system", "machine"), [("linux", "aarch64"), ("darwin", "x86_64"), ("win32", "AMD64")])

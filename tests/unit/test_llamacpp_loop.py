@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 pytest.importorskip("llama_cpp")
 
 from rbee_plugins.llamacpp import loop as module
-from rbee_plugins.llamacpp import native
+from rbee_plugins.llamacpp import native, places
 from rbee_plugins.llamacpp.jobs import Ended, Job, Made, Ready
 from rbee_plugins.llamacpp.loop import Loop
+from rbee_plugins.llamacpp.places import Places
+from rbee_plugins.llamacpp.planner import Pace
 
 END, ROOM, BATCH = 0, 200, 32
 
@@ -63,6 +65,12 @@ class Memory:
         whole = bool(count) and (self.cuttable or count == len(self.held[sequence]))
         del self.held[sequence][count if whole else 0 :]
         return whole
+
+    def floor(self, sequence: int) -> int:
+        return 0 if self.cuttable else len(self.held[sequence])
+
+    def size(self, sequence: int) -> int:
+        return len(self.held[sequence])
 
     def save(self, sequence: int) -> Any:
         return list(self.held[sequence])
@@ -121,7 +129,8 @@ class Asked:
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def job(self) -> Job:
-        return Job(self.prompt, self.limit, Best(), self.cancel, alone=self.alone, reuse=not self.alone)
+        name, alone = f"{self.prompt[0]}", self.alone
+        return Job(self.prompt, self.limit, Best(), self.cancel, alone=alone, reuse=not alone, request_id=name)
 
     def follow(self, events: Iterator[Any]) -> None:
         for event in events:
@@ -141,10 +150,17 @@ class Asked:
         return text
 
 
-def serve(asked: Sequence[Asked], sequences: int, memory: Memory | None = None) -> Memory:
+@pytest.fixture(autouse=True, scope="module")
+def short_texts_are_saved() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(places, "WORTH_SAVING", 16)
+        yield
+
+
+def serve(asked: Sequence[Asked], sequences: int, memory: Memory | None = None, saved_bytes: int = 0) -> Memory:
     """Ask for all at once, and wait for all of them."""
     memory = memory or Memory(sequences)
-    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    loop = Loop(memory, memory, BATCH, 8, saved_bytes)  # type: ignore[arg-type]
     try:
         memory.gate.clear()  # the first call takes until all have asked
         streams = [loop.submit(one.job()) for one in asked]
@@ -171,11 +187,15 @@ many = st.lists(
 
 
 @settings(max_examples=40, deadline=None)
-@given(many, st.integers(1, 4))
-def test_every_text_is_what_it_would_be_alone(asked: list[Asked], sequences: int) -> None:
+@given(many, st.integers(1, 4), st.sampled_from([0, 400, 10**6]), st.booleans())
+def test_every_text_is_what_it_would_be_alone(
+    asked: list[Asked], sequences: int, saved_bytes: int, cuttable: bool
+) -> None:
     for one in asked:
         one.tokens, one.reads, one.ended, one.cancel = [], [], None, threading.Event()
-    memory = serve(asked, sequences)
+    memory = Memory(sequences)
+    memory.cuttable = cuttable
+    serve(asked, sequences, memory, saved_bytes)
     for one in asked:
         expected = one.expected()
         assert one.tokens == expected[: len(one.tokens)]
@@ -232,6 +252,78 @@ def test_a_memory_that_cannot_be_cut_is_started_anew_and_says_so() -> None:
     loop.close()
     assert second.reads[-1] == Ready(51, 0, "not cuttable")
     assert second.tokens == second.expected()
+
+
+def one_after_the_other(memory: Memory, saved_bytes: int, *prompts: list[int]) -> list[Ready]:
+    """Ask for all, and return how much of each prompt was there."""
+    loop = Loop(memory, memory, BATCH, 8, saved_bytes)  # type: ignore[arg-type]
+    asked = [Asked(prompt, limit=1) for prompt in prompts]
+    for one in asked:
+        one.follow(loop.submit(one.job()))
+        assert one.tokens == one.expected()
+    loop.close()
+    return [one.reads[-1] for one in asked]
+
+
+def test_a_text_whose_place_was_used_by_another_is_found_again() -> None:
+    ready = one_after_the_other(Memory(1), 10**6, [5] * 60, [6] * 60, [*[5] * 60, 1])
+    assert ready[-1] == Ready(61, 60, "")
+
+
+def test_nothing_is_saved_where_nothing_may_be() -> None:
+    ready = one_after_the_other(Memory(1), 0, [5] * 60, [6] * 60, [*[5] * 60, 1])
+    assert ready[-1] == Ready(61, 0, "evicted for request 6")
+
+
+def test_a_saved_state_that_cannot_be_restored_is_given_up() -> None:
+    memory = Memory(1)
+
+    def fail(sequence: int, _state: Any) -> bool:
+        memory.held[sequence].clear()
+        return False
+
+    memory.restore = fail  # type: ignore[method-assign]
+    ready = one_after_the_other(memory, 10**6, [5] * 60, [6] * 60, [*[5] * 60, 1], [6] * 70, [*[5] * 60, 1])
+    assert ready[2] == Ready(61, 0, places.UNUSABLE)
+    assert ready[4].cached == 0
+
+
+def filled(memory: Memory, places: Places, prompt: list[int], generating: int = 0) -> tuple[int, str]:
+    """Take a place for `prompt` and compute it; return what of it was there, and why not more."""
+    place = places.take(prompt, f"{prompt[0]}", (), (), reuse=True, generating=generating)
+    assert memory.held[place.sequence] == places.held[place.sequence].tokens == prompt[: place.kept]
+    memory.held[place.sequence] += prompt[place.kept :]
+    places.held[place.sequence].tokens += prompt[place.kept :]
+    return place.kept, place.why
+
+
+@pytest.mark.parametrize(("generating", "step_s", "kept"), [(0, 0.0, 60), (1, 1e-9, 0), (1, 1.0, 60)])
+def test_beside_a_running_text_only_what_is_quickly_moved_is(generating: int, step_s: float, kept: int) -> None:
+    memory, pace = Memory(1), Pace(BATCH)
+    here = Places(memory, pace, 10**6)  # type: ignore[arg-type]
+    filled(memory, here, [5] * 60)
+    filled(memory, here, [6] * 60)
+    pace.took(step_s, 1, 0)
+    why = "" if kept else places.TOO_LARGE
+    assert filled(memory, here, [*[5] * 60, 2], generating) == (kept, why)
+
+
+def test_what_has_to_leave_beside_a_running_text_goes_if_it_cannot_be_saved_quickly() -> None:
+    memory, pace = Memory(1), Pace(BATCH)
+    here = Places(memory, pace, 10**6)  # type: ignore[arg-type]
+    pace.took(1e-9, 1, 0)
+    filled(memory, here, [5] * 60)
+    filled(memory, here, [6] * 60, generating=1)
+    assert filled(memory, here, [*[5] * 60, 2]) == (0, "evicted for request 6")
+
+
+def test_what_leaves_the_saved_ones_too_is_named_with_whom_it_went_for() -> None:
+    memory = Memory(1)
+    here = Places(memory, Pace(BATCH), 599)  # type: ignore[arg-type]  # room for one
+    for number in (5, 6, 7):
+        filled(memory, here, [number] * 60)
+    assert here.states.size_bytes == 60 + 4 * 60
+    assert filled(memory, here, [5] * 61) == (0, "evicted for request 7")
 
 
 def test_a_failure_ends_those_it_met_and_the_next_one_is_served() -> None:

@@ -58,7 +58,7 @@ def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
 def test_every_setting_can_come_from_everywhere(name: str, tmp_path: Path) -> None:
     default = getattr(Settings(home=tmp_path), name)
     value = CHOICES.get(name, ("word",))[-1] if isinstance(default, str) else 5
-    converted = type(default)(value)
+    converted = value if default is None else type(default)(value)
     quoted = f'"{value}"' if isinstance(default, str) else value
     assert getattr(load(write_config(tmp_path, f"{name} = {quoted}")), name) == converted
     (tmp_path / "config.toml").unlink()

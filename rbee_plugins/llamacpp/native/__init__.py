@@ -5,7 +5,7 @@ text: tokens in, tokens out. A context belongs to one thread at a time, a model 
 """
 
 from rbee_plugins.llamacpp.native.bindings import LastErrors, NativeError
-from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, NO_ROOM, Context, Part
+from rbee_plugins.llamacpp.native.context import ABORTED, DECODED, MOST_SAVED_BYTES, NO_ROOM, Context, Part, State
 from rbee_plugins.llamacpp.native.model import NativeModel, Vocabulary, accelerator_of
 from rbee_plugins.llamacpp.native.samplers import Likely, Sampler
 from rbee_plugins.llamacpp.native.tuning import Adapters
@@ -13,6 +13,7 @@ from rbee_plugins.llamacpp.native.tuning import Adapters
 __all__ = [
     "ABORTED",
     "DECODED",
+    "MOST_SAVED_BYTES",
     "NO_ROOM",
     "Adapters",
     "Context",
@@ -22,6 +23,7 @@ __all__ = [
     "NativeModel",
     "Part",
     "Sampler",
+    "State",
     "Vocabulary",
     "accelerator_of",
 ]

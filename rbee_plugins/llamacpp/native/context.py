@@ -67,6 +67,8 @@ class Context:
             raise NativeError("llama.cpp cannot make a context for it")
         self.batch_tokens, self.sequences = batch_tokens, sequences
         self._memory: Any = lib.llama_get_memory(self.handle)
+        self._recurrent = bool(lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle))
+        self._window = int(lib.llama_model_n_swa(model.handle))
         self._batch = _Batch(batch_tokens)
 
     @property
@@ -79,20 +81,31 @@ class Context:
         """Whether text can be generated: a model that reads texts only as a whole keeps nothing to go on from."""
         return bool(lib.llama_get_memory(self.handle))
 
-    def keep(self, sequence: int, count: int) -> bool:
-        """Forget all but the first `count` tokens; return False where that cannot be done, and all are forgotten.
+    def floor(self, sequence: int) -> int:
+        """Return the fewest tokens that `keep` can leave of what `sequence` holds, beside none at all.
 
-        Memories with a window have lost their beginning, recurrent ones cannot go back.
+        Memories with a window have lost their beginning, and need all of the window; recurrent ones cannot go back.
         """
-        whole = count > 0 and lib.llama_memory_seq_pos_min(self._memory, sequence) == 0
-        if whole and lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
+        first = lib.llama_memory_seq_pos_min(self._memory, sequence)
+        if first <= 0 and not self._recurrent:
+            return 0
+        end = lib.llama_memory_seq_pos_max(self._memory, sequence) + 1
+        return min(first + self._window, end) if self._window and not self._recurrent else end
+
+    def keep(self, sequence: int, count: int) -> bool:
+        """Forget all but the first `count` tokens; return False where that cannot be done, and all are forgotten."""
+        if self.floor(sequence) <= count and count > 0 and lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
             return True
         lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
 
+    def size(self, sequence: int) -> int:
+        """Return how many bytes what `sequence` holds takes when it is saved."""
+        return int(lib.llama_state_seq_get_size(self.handle, sequence))
+
     def save(self, sequence: int) -> State | None:
         """Return what `sequence` holds, for `restore`; None if it cannot be had, or is more than `MOST_SAVED_BYTES`."""
-        size = lib.llama_state_seq_get_size(self.handle, sequence)
+        size = self.size(sequence)
         if size > MOST_SAVED_BYTES:
             return None
         state = ctypes.create_string_buffer(size)
