@@ -23,6 +23,13 @@ Feature: Worker registry (in memory)
     Then it succeeds
     And it names that worker, its model, its backend and its state
 
+  Scenario: the list says how much of the last prompt was cached
+    Given a running hive
+    And a text was asked for with seed 7
+    When the command "rbee workers list" is run
+    Then it succeeds
+    And it says "tokens of its last prompt were cached"
+
   @B3.4
   Scenario: the list is empty after a hive restart
     Given a running hive

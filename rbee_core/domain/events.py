@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from rbee_core.domain.worker import Demand, RequestId, Secret, Spot, Ticket, WorkerId
+from rbee_core.domain.worker import Demand, Reading, RequestId, Secret, Spot, Ticket, WorkerId
 from rbee_core.errors import RbeeError
 
 Until = Literal["bound", "ready", "slot"]
@@ -172,12 +172,14 @@ class ProbeFailed(Struct, frozen=True):
 class RequestEnded(Struct, frozen=True):
     """The worker is done with the request that `ticket` was granted a slot for, however that went.
 
-    `answered` says that it ended it itself, with its last word: a worker that does so is well.
+    `answered` says that it ended it itself, with its last word: a worker that does so is well. `read` is what it said
+    of the prompt, where there was one.
     """
 
     at: float
     ticket: Ticket
     answered: bool = False
+    read: Reading | None = None
 
 
 class StopWanted(Struct, frozen=True):

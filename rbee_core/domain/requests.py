@@ -134,7 +134,9 @@ class Requests(Replies):
     def ended(self, event: ev.RequestEnded) -> Iterator[do.Instruction]:
         """Let go of a slot whose request the worker is done with."""
         if event.answered and (worker_id := self._granted.get(event.ticket)):
-            self.failures.did_well(self._workers.find(worker_id).recipe)
+            worker = self._workers.find(worker_id)
+            self.failures.did_well(worker.recipe)
+            worker.last_prompt = event.read or worker.last_prompt
         return self.leave(event.ticket, event.at)
 
     def close(self) -> Iterator[do.Instruction]:

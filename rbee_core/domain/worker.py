@@ -84,6 +84,15 @@ class Need:
         return self.mapped_bytes + self.private_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How much of a prompt a worker had computed before, and in half a sentence why not more; "" for no reason."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    not_cached: str = ""
+
+
 HOST = "host"
 """The memory of every device that shares the host's."""
 
@@ -154,6 +163,7 @@ class Worker:
     what was resolved to its recipe. A `retired` one goes when it has nobody. `reason` says in words why it stops or
     ended, `error` where that is an error. If it failed, it is the last of so many `failures` of its recipe in a row,
     and no other one is launched for that before `held_until`. `killed` says how, if it did not stop when asked.
+    `last_prompt` is that of the last request for text that it ended itself.
     """
 
     id: WorkerId
@@ -182,6 +192,7 @@ class Worker:
     failures: int = 0
     held_until: float = 0.0
     killed: str = ""
+    last_prompt: Reading | None = None
 
     @property
     def names(self) -> set[str]:

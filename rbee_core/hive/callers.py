@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any
 
 from rbee_core.domain.instructions import Waiting
-from rbee_core.domain.worker import Worker
+from rbee_core.domain.worker import Reading, Worker
 from rbee_core.errors import RbeeError
 
 MOMENT_S = 0.25
@@ -21,7 +21,8 @@ class Caller:
     """The holder of one ticket. All methods belong to the event loop's thread.
 
     `afterwards` is what has to be done before its slot is free, once it has left. `canceled` is set once somebody said
-    that nobody wants its request any more. `answered` says that its worker has ended it itself.
+    that nobody wants its request any more. `answered` says that its worker has ended it itself, and `read` is what that
+    said of the prompt.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Caller:
         self._news: Waiting | None = None
         self._moved = asyncio.Event()
         self.holds_slot = self.answered = self.canceled = False
+        self.read: Reading | None = None
         self.afterwards: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def tell(self, waiting: Waiting) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from rbee_core import sse, wire
 from rbee_core.descriptors import is_shortage
 from rbee_core.domain.instructions import Waiting
-from rbee_core.domain.worker import Demand, Worker, WorkerId, WorkerState
+from rbee_core.domain.worker import Demand, Reading, Worker, WorkerId, WorkerState
 from rbee_core.errors import (
     DeadlineExceeded,
     Overloaded,
@@ -89,10 +89,8 @@ class Answer:
 
     def outcome(self) -> str:
         """Return in words how it ended, with the worker's figures."""
-        last = sse.EventParser(wire.StreamEvent).feed(b"".join(self._last))
-        if not (self.over and last):
+        if not (end := self._end()):
             return "not read to its end"
-        end = last[-1]
         if end.error:
             return end.error.code
         known = [f"{end.cached_tokens} cached"] * bool(end.cached_tokens) + [end.not_cached] * bool(end.not_cached)
@@ -102,6 +100,15 @@ class Answer:
             f"first token after {end.first_token_ms} ms, {end.duration_ms} ms in all, "
             f"prompt {end.prompt_tokens_per_s:.1f} and generation {end.generation_tokens_per_s:.1f} tokens/s"
         )
+
+    def reading(self) -> Reading | None:
+        """Return what the worker said of the prompt, None if it read none or did not say."""
+        end = self._end()
+        return Reading(end.prompt_tokens, end.cached_tokens, end.not_cached) if end and end.prompt_tokens else None
+
+    def _end(self) -> wire.StreamEvent | None:
+        last = sse.EventParser(wire.StreamEvent).feed(b"".join(self._last))
+        return last[-1] if self.over and last else None
 
     async def _whole_events(self) -> AsyncGenerator[bytes]:
         """Yield what arrives, cut behind its last whole event: half a one would swallow what is said after it.
@@ -210,6 +217,7 @@ class Serving:
                 yield answer
                 if answer.over:
                     caller.afterwards, caller.answered = None, True
+                    caller.read = answer.reading() if isinstance(request, wire.WorkerTask) else None
 
     @asynccontextmanager
     async def _ask(self, worker: Worker, request: Task) -> AsyncGenerator[Answer]:

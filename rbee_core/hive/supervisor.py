@@ -120,7 +120,7 @@ class Supervisor:
         if caller.afterwards and self.pool.live():
             self._start(self._end_after(ticket, caller.afterwards()))
         else:
-            ended = ev.RequestEnded(self._now(), ticket, caller.answered)
+            ended = ev.RequestEnded(self._now(), ticket, caller.answered, caller.read)
             self.feed(ended if caller.holds_slot else ev.TicketDropped(self._now(), ticket))
 
     async def _end_after(self, ticket: Ticket, work: Coroutine[Any, Any, None]) -> None:

@@ -68,6 +68,7 @@ from rbee_core.wire.workers import (
     BackendList,
     DeviceInfo,
     Health,
+    LastPrompt,
     LoadProgress,
     LogQuery,
     PoolSnapshot,

@@ -38,11 +38,19 @@ class LoadProgress(Lenient):
     error: ErrorObject | None = None
 
 
+class LastPrompt(Lenient):
+    """`cached_tokens` of a prompt were computed for an earlier request; `not_cached` says why it was not more."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    not_cached: str = ""
+
+
 class WorkerInfo(Lenient):
     """A worker as the hive knows it. `progress` is the loaded fraction, `idle_s` the time since its last request.
 
     One that failed says how many have by now, one after the other (`failures`), and for how long no other one is
-    started for its model (`held_back_s`).
+    started for its model (`held_back_s`). `last_prompt` is that of the last request for text that it ended.
     """
 
     worker_id: str
@@ -64,6 +72,7 @@ class WorkerInfo(Lenient):
     log_path: str = ""
     failures: int = 0
     held_back_s: float = 0.0
+    last_prompt: LastPrompt | None = None
 
 
 class WorkerFilter(Strict):

@@ -5,7 +5,7 @@ import pytest
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import Need, Reason, Ticket, WorkerId
+from rbee_core.domain.worker import Need, Reading, Reason, Ticket, WorkerId
 from rbee_core.errors import (
     AllSlotsBusy,
     InsufficientRam,
@@ -204,6 +204,16 @@ def test_a_request_is_cancelled_by_its_name(
         assert without_words(pool.handle(event)) == []
         assert pool.handle(dropped(said[0].ticket)) == []
         assert not any(isinstance(i, do.Grant) for i in feed(pool, [bound(), loaded(), ended(1)]))
+
+
+def test_how_much_of_its_last_prompt_was_cached_is_known_of_a_worker() -> None:
+    pool, read = busy_pool(), Reading(401, 0, "evicted for request chat-7")
+    worker = pool.live()[0]
+    assert worker.last_prompt is None
+    feed(pool, [ev.RequestEnded(1, ended(1).ticket, answered=True, read=read)])
+    assert worker.last_prompt == read
+    feed(pool, [wants(2, at=2), ev.RequestEnded(3, ended(2).ticket, answered=True)])
+    assert worker.last_prompt == read, "vectors have no prompt"
 
 
 def test_who_stands_behind_a_cancelled_request_moves_up() -> None:

@@ -157,7 +157,13 @@ def describe(worker: Worker, home: Home) -> wire.WorkerInfo:
         log_path=str(home.worker_log(worker.id)),
         failures=worker.failures,
         held_back_s=round(max(0.0, worker.held_until - now), 3),
+        last_prompt=_last_prompt(worker),
     )
+
+
+def _last_prompt(worker: Worker) -> wire.LastPrompt | None:
+    read = worker.last_prompt
+    return wire.LastPrompt(read.prompt_tokens, read.cached_tokens, read.not_cached) if read else None
 
 
 def _state(worker: Worker) -> wire.WorkerStateName:

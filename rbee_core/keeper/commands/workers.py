@@ -53,6 +53,8 @@ def list_workers(node: str, as_json: bool) -> None:
         for worker in found.workers:
             if worker.detail and worker.state in ("idle", "busy"):
                 click.echo(f"{worker.worker_id}: {worker.detail}", err=True)
+            if worker.last_prompt:
+                click.echo(f"{worker.worker_id}: {_cached_words(worker.last_prompt)}", err=True)
     else:
         click.echo("No workers are running")
     if found.held_back:
@@ -143,6 +145,11 @@ def _purpose(worker: wire.WorkerInfo) -> tuple[str, str, str]:
 def is_healthy(worker: wire.WorkerInfo) -> bool:
     """Whether a worker is in order; one that was stopped on purpose is."""
     return worker.state not in ENDED_BADLY and worker.error is None
+
+
+def _cached_words(last: wire.LastPrompt) -> str:
+    words = f"{last.cached_tokens} of {last.prompt_tokens} tokens of its last prompt were cached"
+    return f"{words} ({last.not_cached})" if last.not_cached else words
 
 
 def _list_row(worker: wire.WorkerInfo) -> list[str]:
