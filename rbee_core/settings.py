@@ -56,6 +56,7 @@ class Settings:
     api_key: str = field(default="", repr=False)
     ca_file: str = ""
     allowed_hosts: str = ""
+    cors_origins: str = ""
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 10.0
     download_stall_timeout_s: float = 60.0

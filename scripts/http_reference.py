@@ -1,16 +1,45 @@
-"""Write the tables of routes into docs/reference/http.md from the rows that the programs serve."""
+"""Write the tables of docs/reference: routes, from the rows that are served, and a dialect's fields, from its codec."""
 
 import re
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "http.md"
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+PAGE = REFERENCE / "http.md"
 PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 
 def main():
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(written(text), encoding="utf-8")
+    for name in dialects():
+        page = REFERENCE / name
+        page.write_text(dialect_written(name, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def dialects():
+    """Return by the name of a dialect's page the tables of its codecs, each with the heading that it stands under."""
+    from rbee_core.dialects.openai import chat
+
+    return {"openai.md": {"Chat": chat.FIELDS}}
+
+
+def dialect_written(name, text):
+    """Return a dialect's page with its tables as the codecs have them."""
+    for title, rows in dialects()[name].items():
+        text = replaced(text, title, fields_table(rows))
+    return text
+
+
+def fields_table(rows):
+    lines = ["| Field | | |", "|---|---|---|"]
+    lines += [f"| `{row.name}` | {row.fate} | {row.note} |" for row in rows]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def replaced(text, title, table):
+    found = re.compile(rf"(^## {title}\n(?:(?!\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
+    return found.sub(lambda match: match[1] + table, text)
 
 
 def written(text):
@@ -19,8 +48,7 @@ def written(text):
     from rbee_core.worker.server import TABLE as WORKER
 
     for title, rows in (("Hive", HIVE), ("Worker", WORKER)):
-        table = re.compile(rf"(^## {title}\n(?:(?!\|).*\n)*)(?:\|.*\n)+", re.MULTILINE)
-        text = table.sub(lambda found, rows=rows: found[1] + as_table(rows), text)
+        text = replaced(text, title, as_table(rows))
     return text
 
 

@@ -75,12 +75,12 @@ from rbee_core.backend.generation import (
     EngineEvent,
     Finished,
     GenerateRequest,
-    Message,
     PromptDone,
     PromptProgress,
     Token,
     TokenLogprob,
 )
+from rbee_core.backend.talk import Message, Style, Tool, ToolCall
 from rbee_core.backend.vectors import Embedded, EmbedRequest, Ranked, RerankRequest
 from rbee_core.domain.tuning import Adapter, Tuning
 
@@ -114,8 +114,11 @@ __all__ = [
     "RemoteModel",
     "RerankRequest",
     "StopPolicy",
+    "Style",
     "Token",
     "TokenLogprob",
+    "Tool",
+    "ToolCall",
     "Tuning",
     "hookimpl",
 ]

@@ -34,6 +34,7 @@ CAPABILITIES = frozenset(
         "json_schema",
         "rerank",
         "infill",
+        "tools",
         "lora",
         "cache_types",
         "flash_attention",

@@ -5,17 +5,10 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from rbee_core.backend.talk import Message, Style, Tool
 from rbee_core.domain import sampling
 
 FinishReason = Literal["stop", "length"]
-Role = Literal["system", "user", "assistant"]
-
-
-class Message(Struct, frozen=True):
-    """One turn of a conversation."""
-
-    role: Role
-    content: str
 
 
 class GenerateRequest(Struct, frozen=True):
@@ -32,7 +25,9 @@ class GenerateRequest(Struct, frozen=True):
     `dry_window`. `logit_bias` adds to the logits of tokens. mirostat 1 or 2 stands in for top_k, top_p, min_p and what
     else leaves tokens out. No end of text comes before `min_tokens`, with `ignore_eos` none at all. `logprobs` asks
     for the log probability of each token and of that many likeliest ones beside it, None for none. At most one of
-    `grammar` (GBNF), `json_schema` and `regex` is given: all of the text must fit it.
+    `grammar` (GBNF), `json_schema` and `regex` is given: all of the text must fit it. `tools` belong to
+    `messages` and are for the chat template (see `talk`), as are `template_arguments`, which need no word: an engine
+    without templates has no use for them.
     """
 
     prompt: str | None = None
@@ -69,6 +64,8 @@ class GenerateRequest(Struct, frozen=True):
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
     regex: str | None = None
+    tools: tuple[Tool, ...] = ()
+    template_arguments: Mapping[str, Any] = {}
 
     def text(self) -> str:
         """Return the prompt, or the messages' contents one a line, for engines without a chat template."""
@@ -127,7 +124,7 @@ class Finished(Struct, frozen=True):
     reason: FinishReason
 
 
-EngineEvent = PromptProgress | PromptDone | Token | Finished
+EngineEvent = Style | PromptProgress | PromptDone | Token | Finished
 
 
 class CancelToken(Protocol):

@@ -16,10 +16,12 @@ import time
 import weakref
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rbee_core.backend.generation import CancelToken, Message
+from rbee_core.backend.generation import CancelToken
+from rbee_core.backend.talk import Message, Style, Tool, gentler, offers, style_of, turns
 from rbee_core.backend.template_program import LENGTH_BYTES, TEXT
 from rbee_core.errors import InvalidRequest, Overloaded, shorten
 from rbee_core.titles import named
@@ -51,27 +53,43 @@ class ChatTemplate:
             with suppress(OSError):  # who asks is told
                 self._program = _Program(source)
 
-    def render(self, messages: Sequence[Message], variables: Mapping[str, Any], cancel: CancelToken) -> str:
+    def style(self, prompt: str, tools: Sequence[Tool]) -> Style:
+        """Return how the answer to a `prompt` that was rendered here will be written."""
+        return style_of(self._source, prompt, tools=bool(tools))
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        variables: Mapping[str, Any],
+        cancel: CancelToken,
+        *,
+        tools: Sequence[Tool] = (),
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
         """Return the prompt for `messages`, ending where the assistant begins to speak; "" once cancelled.
 
-        `variables` are what the template finds beside them, such as ``bos_token``. Raises `InvalidRequest` if the model
-        has no template, and if that refuses these messages, takes too long or too much.
+        `variables` are what the template finds beside them, such as ``bos_token``, and `arguments` what the request
+        wants it to find. A template that refuses the messages is told the same in gentler ways. Raises `InvalidRequest`
+        if the model has no template, and if that refuses all of them, takes too long or too much.
         """
         if not self._source:
             raise InvalidRequest("This model has no chat template, so it cannot answer messages", hint=_NONE)
-        wanted = {
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
+        given: dict[str, Any] = {
+            **(arguments or {}),
             "add_generation_prompt": True,
-            "tools": None,  # templates ask `is not none`, which what is missing is not
+            "tools": offers(tools),  # templates ask `is not none`, which what is missing is not
             "documents": None,
             **variables,
         }
-        with self._has_turn(cancel) as has_it:
-            answer = self._asked(json.dumps(wanted).encode(), cancel) if has_it else b""
-        text = answer[1:].decode(errors="replace")
-        if answer[:1] in (TEXT, b""):
-            return text
-        raise InvalidRequest(f"The model's chat template refused the messages: {shorten(text)}", hint=_TURNS)
+        told, refusal = turns(messages, tools, self._source), ""
+        for way in chain([told], gentler(told)):
+            with self._has_turn(cancel) as has_it:
+                answer = self._asked(json.dumps({**given, "messages": way}).encode(), cancel) if has_it else b""
+            text = answer[1:].decode(errors="replace")
+            if answer[:1] in (TEXT, b""):
+                return text
+            refusal = refusal or text
+        raise InvalidRequest(f"The model's chat template refused the messages: {shorten(refusal)}", hint=_TURNS)
 
     def close(self) -> None:
         """End its process. Harmless when done twice."""

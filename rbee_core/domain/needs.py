@@ -19,6 +19,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "infill": ("suffix",),
     "embeddings": ("texts",),
     "rerank": ("documents",),
+    "tools": ("tools",),
 }  # fmt: skip
 """The fields of a request that need each word, once they are not as they are by default."""
 
@@ -29,7 +30,9 @@ def needed(request: Any) -> frozenset[str]:
     """Return the fields of `request`, of any kind that an engine or a hive is asked, that need a word."""
     kind: Any = request.__class__
     defaults = _defaults(kind)
-    return frozenset(name for name, default in defaults.items() if getattr(request, name) != default)
+    said = frozenset(name for name, default in defaults.items() if getattr(request, name) != default)
+    turns = getattr(request, "messages", None) or ()
+    return said | {"tools"} if any(turn.role == "tool" or turn.tool_calls for turn in turns) else said
 
 
 @cache

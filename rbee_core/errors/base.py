@@ -8,6 +8,10 @@ _OWN = __file__.removesuffix("errors/base.py")
 _LIBRARY = os.__file__.removesuffix("os.py")
 
 
+PASSING = frozenset({"ALL_SLOTS_BUSY", "OVERLOADED", "TOO_MANY_DOWNLOADS", "WORKER_NOT_READY", "SHUTTING_DOWN"})
+"""Codes of what is over in a moment."""
+
+
 class ErrorData(Protocol):
     """An error as data: what `rbee_core.wire.ErrorObject` carries between processes."""
 
@@ -36,6 +40,11 @@ class RbeeError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def mends(self) -> bool:
+        """Whether the same request may be answered in a moment, so that asking again by itself makes sense."""
+        return self.code in PASSING
 
     def __copy__(self) -> Self:
         """Return an equal error with its cause, and without the traceback.

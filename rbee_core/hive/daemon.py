@@ -21,6 +21,9 @@ from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.table import application
 from rbee_core.hive.api.workers import WorkerRoutes, describe
+from rbee_core.hive.dialects.models import ServedModels
+from rbee_core.hive.dialects.openai import OpenAiRoutes
+from rbee_core.hive.dialects.talking import Talking
 from rbee_core.hive.journal import Journal, log_change, telling_plugins
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs
@@ -254,7 +257,9 @@ async def _build(
         settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop
     )  # fmt: skip
     door = Door.of(settings)
-    app = application(door, routes, workers, inference, models, journal.story)
+    served = ServedModels(supervisor.pool, catalog, references, resolver, provisioner, settings.models)
+    openai = OpenAiRoutes(Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served), served)
+    app = application(door, [routes, workers, inference, models, openai], journal.story)
     await stack.enter_async_context(_running(hive, supervisor, guard))
     await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.

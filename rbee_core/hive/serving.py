@@ -74,14 +74,22 @@ class Answer:
             yield last_word(error)
 
     async def events(self) -> AsyncGenerator[wire.StreamEvent]:
-        """Yield token events, then the one that is `done`. Raises what the answer ended with instead."""
+        """Yield what `groups` does, one by one."""
+        async for group in self.groups():
+            for event in group:
+                yield event
+
+    async def groups(self) -> AsyncGenerator[list[wire.StreamEvent]]:
+        """Yield the events that came together, the last one is `done`. Raises what the answer ended with instead."""
         parser, tokens = sse.EventParser(wire.StreamEvent), 0
         async for whole in self._whole_events():
-            for event in parser.feed(whole):
-                if event.error:
-                    raise RemoteError.of(event.error)
-                tokens += event.token is not None
-                yield event
+            events = parser.feed(whole)
+            failed = next((n for n, event in enumerate(events) if event.error), len(events))
+            tokens += sum(event.token is not None for event in events[:failed])
+            if events[:failed]:
+                yield events[:failed]
+            if failed < len(events) and (error := events[failed].error):
+                raise RemoteError.of(error)
             try:
                 parser.check()
             except ValueError as error:

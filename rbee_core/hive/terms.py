@@ -39,18 +39,20 @@ class Door:
     """Who may come in, under which names, how many, with how much, and how slowly."""
 
     names: tuple[str, ...]
+    origins: tuple[str, ...]
     api_key: str = field(repr=False)
     body_limit_bytes: int
     limits: "listen.Limits"
 
     @classmethod
     def of(cls, settings: Settings) -> "Door":
-        """Cut it; `allowed_hosts` is text with commas."""
+        """Cut it; `allowed_hosts` and `cors_origins` are text with commas."""
         from rbee_core.http.listen import Limits
 
         names = (settings.host, *settings.allowed_hosts.split(","))
         return cls(
             names=tuple(name.strip() for name in names if name.strip()),
+            origins=tuple(o.strip().rstrip("/") for o in settings.cors_origins.split(",") if o.strip()),
             api_key=settings.api_key,
             body_limit_bytes=settings.body_limit_bytes,
             limits=Limits(

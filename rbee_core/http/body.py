@@ -13,7 +13,12 @@ T = TypeVar("T")
 
 
 async def read_body(request: web.Request, shape: type[T]) -> T:
-    """Return the request's JSON body as `shape`.
+    """Return the request's JSON body as `shape`. Raises what `read_bytes` does, and `InvalidRequest` for any other."""
+    return wire.decode(await read_bytes(request), shape)
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """Return the request's body.
 
     Raises `InvalidRequest` whatever is wrong with it, `DeadlineExceeded` if it does not come in time, and aiohttp's own
     exception for a body over the limit.
@@ -24,13 +29,12 @@ async def read_body(request: web.Request, shape: type[T]) -> T:
     limit_s = request.app[READ_TIMEOUT_S]
     try:
         async with asyncio.timeout(limit_s):
-            data = await request.read()
+            return await request.read()
     except TimeoutError:
         hint = "send it faster, or raise read_timeout_s"
         raise DeadlineExceeded(f"The request's body was not whole after {limit_s:g} s", hint=hint) from None
     except web.RequestPayloadError as error:
         raise InvalidRequest(f"The request's body is no HTTP: {error}") from None
-    return wire.decode(data, shape)
 
 
 async def _invite(request: web.Request) -> None:

@@ -28,7 +28,8 @@ from rbee_core.errors import (
     RouteNotFound,
     UnsupportedMediaType,
 )
-from rbee_core.http.routes import KEYLESS, Handler, row_of
+from rbee_core.http import front
+from rbee_core.http.routes import KEYLESS, Handler, Route, row_of
 from rbee_core.http.stream import ReaderGoneError
 
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -38,10 +39,14 @@ STORY_LINES = 20
 log = logging.getLogger(__name__)
 
 
-def error_response(error: RbeeError) -> web.Response:
-    """Return `error` in the envelope, with its status."""
+def error_response(error: RbeeError, row: Route | None = None) -> web.Response:
+    """Return `error` with its status: in the envelope, or as the dialect of `row` says errors."""
     headers = {"Retry-After": str(error.details.get("retry_after_s", 1))} if error.http_status == 503 else {}
-    return json_response(error.body(), status=error.http_status, headers=headers)
+    if row is None or row.error_body is None:
+        return json_response(error.body(), status=error.http_status, headers=headers)
+    if not error.mends:
+        headers["x-should-retry"] = "false"  # else clients' libraries ask again after every 408 and 5xx
+    return json_response(row.error_body(error), status=error.http_status, headers=headers)
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -58,19 +63,20 @@ def envelope(body_limit_bytes: int, story: Callable[[], Sequence[str]] = tuple) 
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        row = row_of(request)
         try:
             return await handler(request)
         except RbeeError as error:
-            return error_response(error)
+            return error_response(error, row)
         except ReaderGoneError:
             return web.Response(status=RequestCanceled.http_status)  # for the record: nobody is there to read it
         except web.HTTPRequestEntityTooLarge:
-            return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes))
+            return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes), row)
         except web.HTTPException as error:
             return http_error(request, error)
         except Exception as error:  # noqa: BLE001  # the edge: whatever is left is told and logged
             told = bool(request.get(ADMITTED))
-            return error_response(unforeseen(f"{request.method} {request.path}", error, story(), told=told))
+            return error_response(unforeseen(f"{request.method} {request.path}", error, story(), told=told), row)
 
     return middleware
 
@@ -106,12 +112,12 @@ def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Respon
     return error_response(found)
 
 
-def access(*, names: Iterable[str] = (), key: str = "") -> Any:
+def access(*, names: Iterable[str] = (), key: str = "", origins: Sequence[str] = ()) -> Any:
     """Build the middleware that checks Host, Origin, key and content type, in this order.
 
     `names` are further host names, besides the loopback ones, under which this server may be addressed: a page in a
-    browser that was led here by DNS carries another name. With a `key`, every row whose scope is not keyless needs it,
-    and so does what is not served at all.
+    browser that was led here by DNS carries another name. A page may ask whose origin is one of those names, or one of
+    `origins`. With a `key`, every row whose scope is not keyless needs it, and so does what is not served at all.
     """
     hosts = LOCAL_NAMES | {_configured(name) for name in names if name}
     wanted = _digest(key) if key else b""
@@ -121,8 +127,14 @@ def access(*, names: Iterable[str] = (), key: str = "") -> Any:
         if _host_name(request.headers.get("Host", "")) not in hosts:
             raise AccessDenied("The Host header names another server", hint="address the hive by its own name")
         origin = request.headers.get("Origin")
-        if origin is not None and _origin_host(origin) not in hosts:
-            raise AccessDenied("Requests from web pages of other sites are refused")
+        front.name_of(request)
+        if origin is not None:
+            if _origin_host(origin) not in hosts and not front.is_listed(origin, origins):
+                hint = "the setting cors_origins names the sites whose pages may ask"
+                raise AccessDenied("Requests from web pages of other sites are refused", hint=hint)
+            request[front.ORIGIN] = origin
+            if front.is_preflight(request):
+                return front.preflight(request)
         row = row_of(request)
         admitted = request[ADMITTED] = not wanted or _key_fits(request, wanted)
         if not admitted and (row is None or row.scope not in KEYLESS):
@@ -181,4 +193,6 @@ def _digest(key: str) -> bytes:
 
 def _key_fits(request: web.Request, wanted: bytes) -> bool:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(_digest(key.strip()), wanted)
+    shown = [key.strip()] if scheme.lower() == "bearer" else []
+    shown += request.headers.getall("x-api-key", [])
+    return any(hmac.compare_digest(_digest(one), wanted) for one in shown)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from rbee_core import wire
 from rbee_core.errors import InvalidRequest, RbeeError
+from rbee_core.http import front
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,7 +48,8 @@ class Route(Struct, frozen=True, kw_only=True):
     the events of a stream, which replaces the body of status 200. `errors` are those that this route itself can answer
     with; what every route can answer with follows from the rest of the row. `parameters` are the shapes of the parts
     of the path that are not any text, and are checked before the handler is called. `headers` are those that may say
-    something which only this route heeds.
+    something which only this route heeds. `error_body` makes the body of an error for a route whose clients know
+    another shape of it than ours.
     """
 
     method: str
@@ -62,6 +64,7 @@ class Route(Struct, frozen=True, kw_only=True):
     answers: Mapping[int, Any] = {}
     events: tuple[type[Struct], ...] = ()
     errors: tuple[type[RbeeError], ...] = ()
+    error_body: Callable[[RbeeError], Any] | None = None
 
     @property
     def plain_path(self) -> str:
@@ -93,6 +96,7 @@ def application(
     """
     by_class = {type(owner): owner for owner in owners}
     app = web.Application(middlewares=middlewares, client_max_size=body_limit_bytes)
+    app.on_response_prepare.append(front.sign)
     app[TABLE] = tuple(rows)
     app[READ_TIMEOUT_S] = read_timeout_s
     served = app[SERVED] = {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 from aiohttp import web
@@ -31,25 +31,59 @@ class ReaderGoneError(Exception):
 class EventStream:
     """An SSE response being written. `start` and `write` raise `ReaderGoneError` when nobody reads.
 
-    With `keep_alive_s`, a stream that is silent for so long says so in a comment, and its headers announce that: a
-    reader then knows a cut line from a long thought. Such a stream is a context, whose end ends that.
+    With `keep_alive_s`, a stream that is silent for so long says `still_here`, a comment unless told otherwise, and its
+    headers announce that: a reader then knows a cut line from a long thought. Such a stream is a context, whose end
+    ends that.
     """
 
-    def __init__(self, request: web.Request, write_timeout_s: float, keep_alive_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        write_timeout_s: float,
+        keep_alive_s: float = 0.0,
+        *,
+        still_here: Callable[[], bytes] = lambda: STILL_HERE,
+        media: str = "text/event-stream",
+    ) -> None:
         self._request = request
         self._write_timeout_s = write_timeout_s
         self._keep_alive_s = keep_alive_s
+        self._say_still_here = still_here
         self._timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._remark: asyncio.Task[None] | None = None
         self._wrote_at = 0.0
         self.response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            headers={"Content-Type": media, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
+
+    def open_by_itself(self) -> None:
+        """Send the headers after `keep_alive_s` of silence: until then an error may be all of the answer."""
+        if self._keep_alive_s:
+            self._timer = asyncio.get_running_loop().call_later(self._keep_alive_s, self._begin)
+
+    def _begin(self) -> None:
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    async def _open(self) -> None:
+        with contextlib.suppress(ReaderGoneError):  # the next write meets it too
+            await self.start()
+            await self._still_here()
+
+    async def opened(self) -> bool:
+        """Return whether headers were sent, or are being sent; after False they are sent by nobody else."""
+        if self._opening is not None:
+            await self._opening
+        elif self._timer is not None and not self.response.prepared:
+            self._timer.cancel()
+        return self.response.prepared
 
     async def start(self) -> None:
         """Send the headers, once; after this an error can only be an event."""
         if self.response.prepared:
             return
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             if self._keep_alive_s:
                 self.response.headers[KEEP_ALIVE] = f"{self._keep_alive_s:g}"
@@ -65,8 +99,9 @@ class EventStream:
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._remark is not None:
-            self._remark.cancel()
+        for task in (self._opening, self._remark):
+            if task is not None:
+                task.cancel()
 
     def _look_again(self, every_s: float) -> None:
         """Send a comment if nothing was written for so long, and is not on its way either; then again."""
@@ -79,7 +114,7 @@ class EventStream:
 
     async def _still_here(self) -> None:
         with contextlib.suppress(ConnectionError):  # the next write meets it too
-            await self.response.write(STILL_HERE)
+            await self.response.write(self._say_still_here())
 
     async def write(self, data: bytes) -> None:
         """Send `data` now."""

@@ -1,7 +1,7 @@
 """Every JSON shape that crosses a process border, as strict typed structs.
 
-`base` has what they are made of, `workers`, `inference`, `vectors` and `models` the shapes and their ranges. Decoding
-is strict: unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
+`base` has what they are made of, `workers`, `inference`, `talk`, `vectors` and `models` the shapes and their ranges.
+Decoding is strict: unknown keys, NaN, infinities, depth bombs, lone surrogates and trailing data are refused.
 """
 
 # pyright: reportUnusedImport=false
@@ -21,7 +21,6 @@ from rbee_core.wire.base import (
     to_builtins,
 )
 from rbee_core.wire.inference import (
-    ChatMessage,
     DoneEvent,
     FoundWorker,
     InferenceRequest,
@@ -51,6 +50,7 @@ from rbee_core.wire.models import (
     ModelQuery,
     RemovedModel,
 )
+from rbee_core.wire.talk import ChatMessage, Style, StyleEvent, Tool, ToolCall
 from rbee_core.wire.vectors import (
     EmbedTask,
     EmbedWanted,

@@ -1,20 +1,14 @@
 """Shapes of inference: what a request may say, with its ranges, and the events of its stream."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
 from rbee_core.domain.tuning import Tuning
-from rbee_core.wire.base import ErrorObject, Lenient, ModelText, RequestId, Seconds, Strict
+from rbee_core.wire.base import ErrorObject, Lenient, ModelText, RequestId, Seconds
 from rbee_core.wire.choosing import Choosing
+from rbee_core.wire.talk import MOST_TOOLS, ChatMessage, Style, Tool
 from rbee_core.wire.workers import WorkerInfo
-
-
-class ChatMessage(Strict):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class TextWanted(Choosing):
@@ -24,6 +18,8 @@ class TextWanted(Choosing):
     ``required`` or not at all. Messages always ask for an answer; with ``required`` a model without a template refuses.
     With `reuse_prompt` false all of the prompt is computed, whatever of it was computed for an earlier request.
     With `suffix`, the text between `prompt` and that is written, of which one may be empty.
+    `tools` are told to the model by its chat template, and need a backend that declares ``tools``. The template is
+    given `template_arguments` too; a backend that has none of that kind has no use for them.
     """
 
     prompt: str | None = None
@@ -34,6 +30,8 @@ class TextWanted(Choosing):
     timeout_s: Seconds | None = None
     chat_template: Literal["if_any", "required"] | None = None
     reuse_prompt: bool = True
+    tools: Annotated[list[Tool], Meta(max_length=MOST_TOOLS)] = []
+    template_arguments: Annotated[dict[str, Any], Meta(max_length=64)] = {}
 
     def __post_init__(self) -> None:
         """Check what single fields cannot say."""
@@ -44,8 +42,10 @@ class TextWanted(Choosing):
             raise ValueError("a suffix belongs to a prompt that is continued")
         if self.prompt is not None and not (self.prompt + (self.suffix or "")).strip():
             raise ValueError("the prompt is empty")
-        if self.messages is not None and not any(m.content.strip() for m in self.messages):
+        if self.messages is not None and not any(m.says_something for m in self.messages):
             raise ValueError("all messages are empty")
+        if self.messages is None and (self.tools or self.template_arguments):
+            raise ValueError("tools and template_arguments belong to messages")
 
 
 class InferenceRequest(TextWanted):
@@ -191,6 +191,7 @@ class StreamEvent(Lenient):
     waiting: Waiting | None = None
     worker_id: str = ""
     prompt: ReadPrompt | None = None
+    style: Style | None = None
     vector: list[float] | None = None
     score: float | None = None
 

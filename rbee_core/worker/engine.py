@@ -23,6 +23,7 @@ from rbee_core.backend import (
     Progress,
     PromptDone,
     PromptProgress,
+    Style,
     Token,
 )
 from rbee_core.errors import (
@@ -80,6 +81,8 @@ class Generation(Job):
                     reason = event.reason
                 elif isinstance(event, PromptProgress):
                     self._tell_prompt(event)
+                elif isinstance(event, Style):
+                    self._send(wire.StyleEvent(style=wire.Style(**msgspec.structs.asdict(event))))
                 else:
                     prompt = event
                 if reason:
@@ -280,6 +283,8 @@ def _checked(event: object) -> EngineEvent:
         case PromptDone(prompt_tokens=int(), cached_tokens=int(), not_cached=str()):
             pass
         case Finished(reason="stop" | "length"):
+            pass
+        case Style(tools=str(), reasoning=None | (str(), str())):
             pass
         case _:
             raise TypeError(f"generate yielded {event!r}")

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from rbee_core import wire
-from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob
+from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob, Tool, ToolCall
 from rbee_core.errors import InvalidRequest
 
 NEAR_ZERO = 1e-6
@@ -27,10 +27,16 @@ def generate_request(request: wire.WorkerTask, template: bool | None) -> Generat
     fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
     fields["temperature"] = request.temperature if request.temperature >= NEAR_ZERO else 0.0
     fields["repeat_penalty"] = max(request.repeat_penalty, NEAR_ZERO)
-    fields["messages"] = tuple(Message(m.role, m.content) for m in request.messages or ())
+    fields["messages"] = tuple(map(_message, request.messages or ()))
+    fields["tools"] = tuple(Tool(tool.name, tool.description, tool.parameters) for tool in request.tools)
     if request.prompt is not None and (request.chat_template == "required" or (request.chat_template and template)):
         fields |= {"prompt": None, "messages": (Message("user", request.prompt),)}
     return GenerateRequest(**fields)
+
+
+def _message(turn: wire.ChatMessage) -> Message:
+    calls = tuple(ToolCall(call.name, call.arguments, call.id) for call in turn.tool_calls)
+    return Message(turn.role, turn.content, turn.reasoning, calls, turn.tool_call_id, turn.tool_name)
 
 
 def likelihoods(token: Token) -> wire.Logprobs | None:

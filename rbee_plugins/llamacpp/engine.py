@@ -23,6 +23,7 @@ from rbee_core.backend import (
     PromptProgress,
     Ranked,
     RerankRequest,
+    Style,
     Token,
     Tuning,
 )
@@ -39,6 +40,7 @@ from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
 
+PLAIN = Style()
 ALONE_TOKENS = 64
 """Of a prompt that is computed by itself, at once: how they are grouped must not depend on who else is there."""
 
@@ -94,7 +96,7 @@ class LlamaCppEngine(Engine):
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Yield the answer to `request` token by token. One with a seed is computed by itself, and from nothing."""
-        prompt = self._prompt_tokens(request, cancel)
+        prompt, style = self._prompt(request, cancel)
         chooser = None if cancel.is_set() else self._samplers.build(request, cancel)
         if chooser is None:
             return
@@ -112,18 +114,23 @@ class LlamaCppEngine(Engine):
         )
         events = self._loop.submit(job)
         try:
-            yield from self._answer(events, cancel)
+            if style != PLAIN:
+                yield style
+            yield from self._answer(events, cancel, marked=style.marked)
         finally:
             events.close()
 
-    def _answer(self, events: Iterator[Event], cancel: CancelToken) -> Iterator[EngineEvent]:
-        """Turn what the loop says into text; a character is whole before it is yielded."""
+    def _answer(self, events: Iterator[Event], cancel: CancelToken, *, marked: bool) -> Iterator[EngineEvent]:
+        """Turn what the loop says into text, with that of control tokens if they mark what is what.
+
+        A character is whole before it is yielded.
+        """
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         for event in events:
             if cancel.is_set():
                 return
             if isinstance(event, Made):
-                text = decode(self._model.piece(event.token), event.last)
+                text = decode(self._model.piece(event.token, special=marked), event.last)
                 yield self._samplers.token(text, event.token, event.likely)
             elif isinstance(event, Read):
                 yield PromptProgress(event.done, event.total)
@@ -147,23 +154,26 @@ class LlamaCppEngine(Engine):
     def _whole_text(self, text: bytes, cancel: CancelToken) -> list[int]:
         return self._tokens(text, cancel, add_special=True)
 
-    def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
-        """Return the prompt's tokens; only some of them once cancelled."""
+    def _prompt(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
+        """Return the prompt's tokens, only some of them once cancelled, and how it will be answered."""
+        style = PLAIN
         if not self._writes:
             raise InvalidRequest("This model reads texts and cannot write any", hint="ask it for vectors or scores")
         if request.suffix is not None:
             tokens = fill_in.tokens(self._model, request.prompt or "", request.suffix)
         else:
             text, add_special = self._text(request, cancel)
+            if request.messages:
+                style = self._chat.style(text, request.tools)
             tokens = self._tokens(text.encode(errors="replace"), cancel, add_special=add_special)
         if cancel.is_set():
-            return tokens
+            return tokens, style
         if not tokens:
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
         context = self._info.context_tokens
         if len(tokens) >= context:
             raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
-        return tokens
+        return tokens, style
 
     def _tokens(self, text: bytes, cancel: CancelToken, *, add_special: bool) -> list[int]:
         """Refuse what cannot fit before it takes time, and look between pieces whether anybody still waits."""
@@ -187,7 +197,13 @@ class LlamaCppEngine(Engine):
         if request.prompt is not None:
             return request.prompt, True
         bos, eos = self._model.special_texts()
-        text = self._chat.render(request.messages, {"bos_token": bos, "eos_token": eos}, cancel)
+        text = self._chat.render(
+            request.messages,
+            {"bos_token": bos, "eos_token": eos},
+            cancel,
+            tools=request.tools,
+            arguments=request.template_arguments,
+        )
         written = bool(bos) and text.startswith(bos)
         return text, self._model.adds_bos() and not written
 

@@ -38,7 +38,7 @@ class Mlx(Backend):
 
     name = "mlx"
     formats = frozenset({"mlx"})
-    capabilities = frozenset({"stream", "cancel", "seed", "chat", "batching", "logprobs"})
+    capabilities = frozenset({"stream", "cancel", "seed", "chat", "batching", "logprobs", "tools"})
     obeys = frozenset(
         {
             "frequency_penalty",

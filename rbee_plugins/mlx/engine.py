@@ -15,6 +15,7 @@ from rbee_core.backend import (
     Progress,
     PromptDone,
     PromptProgress,
+    Style,
     Token,
     TokenLogprob,
 )
@@ -23,6 +24,7 @@ from rbee_plugins.mlx import memory, runtime
 from rbee_plugins.mlx.folder import ModelFolder
 from rbee_plugins.mlx.loop import Event, Job, Loop, Read, Ready
 
+PLAIN = Style()
 _LOOK_S = 0.1  # how often it is looked whether anybody still waits, while a step takes longer
 
 
@@ -48,7 +50,7 @@ class MlxEngine(Engine):
         size = self._model.vocabulary_size
         if wrong := [token for token in request.logit_bias if token >= size]:
             raise InvalidRequest(f"logit_bias names token {wrong[0]}, and this model has {size}, counted from 0")
-        prompt = self._prompt_tokens(request, cancel)
+        prompt, style = self._prompt(request, cancel)
         if cancel.is_set():
             return
         room = self._info.context_tokens - len(prompt)
@@ -57,6 +59,8 @@ class MlxEngine(Engine):
         job = Job(request, prompt, limit, cancel, alone=alone)
         self._loop.submit(job)
         try:
+            if style != PLAIN:
+                yield style
             yield from self._answer(job, limit)
         finally:
             job.left = True
@@ -81,26 +85,29 @@ class MlxEngine(Engine):
                 yield Finished(event.reason)
                 return
 
-    def _prompt_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
-        """Return the prompt's tokens; some others once cancelled."""
-        tokens = self._chat_tokens(request, cancel) if request.prompt is None else self._model.tokenize(request.prompt)
+    def _prompt(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
+        """Return the prompt's tokens, some others once cancelled, and how it will be answered."""
+        if request.prompt is None:
+            tokens, style = self._chat_tokens(request, cancel)
+        else:
+            tokens, style = self._model.tokenize(request.prompt), PLAIN
         if cancel.is_set():
-            return tokens
+            return tokens, style
         if not tokens:
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
         context = self._info.context_tokens
         if len(tokens) >= context:
             raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
-        return tokens
+        return tokens, style
 
-    def _chat_tokens(self, request: GenerateRequest, cancel: CancelToken) -> list[int]:
+    def _chat_tokens(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
         if not self._model.has_chat_template:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot answer messages",
                 hint="send a plain prompt, or use a model that was trained for conversations",
             )
         try:
-            return self._model.chat_tokens(request.messages, cancel)
+            return self._model.chat_tokens(request, cancel)
         except RbeeError:
             raise
         except Exception as error:  # a library's own code may raise whatever it likes

@@ -8,14 +8,17 @@ import copy
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rbee_core.backend import Accelerator, CancelToken, GenerateRequest, Message, Progress, TokenLogprob
+from msgspec import structs
+
+from rbee_core.backend import Accelerator, CancelToken, GenerateRequest, Progress, Style, TokenLogprob
+from rbee_core.backend.talk import style_of, turns
 from rbee_core.backend.templates import ChatTemplate
 from rbee_plugins.mlx import choosing
 from rbee_plugins.mlx.text import ForeignText, TokenText, pieces
@@ -89,19 +92,30 @@ class Model:
         """How many tokens there are."""
         return len(self._tokenizer)
 
-    def chat_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> list[int]:
-        """Return the prompt for `messages`. Raises `InvalidRequest` if the model's template refuses them.
+    def chat_tokens(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
+        """Return the prompt for a request's messages, and how it will be answered.
 
-        For a few kinds of models a library has code of its own in place of a template; that may raise what it likes.
+        Raises `InvalidRequest` if the model's template refuses them. For a few kinds of models a library has code of
+        its own in place of a template; that may raise what it likes.
         """
         if not _template_of(self._tokenizer):
-            turns = [{"role": message.role, "content": message.content} for message in messages]
+            told = turns(request.messages, request.tools, "")
             with self._tokenizing:
-                return list(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+                tokens = list(self._tokenizer.apply_chat_template(told, add_generation_prompt=True))
+            return tokens, style_of("", "", tools=bool(request.tools))
         thinking = {self._tokenizer._thinking_kwarg: self._tokenizer.has_thinking}  # noqa: SLF001  # as mlx-lm does
-        text = self._template.render(messages, {**self._tokenizer.special_tokens_map, **thinking}, cancel)
+        text = self._template.render(
+            request.messages,
+            dict(self._tokenizer.special_tokens_map),
+            cancel,
+            tools=request.tools,
+            arguments={**thinking, **request.template_arguments},
+        )
+        style = self._template.style(text, request.tools)
+        if style.marked:  # by control tokens, which are no text here
+            style = structs.replace(style, tools="")
         with self._tokenizing:
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
+            return list(self._tokenizer.encode(text, add_special_tokens=False)), style
 
     def close(self) -> None:
         """End what runs beside it."""

@@ -10,7 +10,7 @@ from rbee_core.errors import error_classes
 from rbee_core.hive.api.table import TABLE as HIVE
 from rbee_core.settings import Settings
 from rbee_core.worker.server import TABLE as WORKER
-from scripts.http_reference import written
+from scripts.http_reference import dialect_written, dialects, written
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
@@ -51,6 +51,12 @@ def test_every_route_is_documented() -> None:
     page = (REFERENCE / "http.md").read_text(encoding="utf-8")
     assert written(page) == page, "run `python scripts/http_reference.py`"
     assert len(rows("http.md")) > len(HIVE) + len(WORKER)
+
+
+@pytest.mark.parametrize("name", dialects())
+def test_what_a_dialects_page_says_of_fields_is_what_its_codecs_say(name: str) -> None:
+    page = (REFERENCE / name).read_text(encoding="utf-8")
+    assert dialect_written(name, page) == page, "run `python scripts/http_reference.py`"
 
 
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "rbee_core").rglob("*.md")]

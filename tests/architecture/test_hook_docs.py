@@ -24,7 +24,12 @@ def shown() -> dict[str, list[str]]:
 def programmed() -> dict[str, list[str]]:
     """Return the same from the source."""
     hooks = {name: [line] for name, line in functions(parsed("hookspecs.py").body)}
-    bodies = [*parsed("base.py").body, *parsed("generation.py").body, *parsed("vectors.py").body]
+    bodies = [
+        *parsed("base.py").body,
+        *parsed("generation.py").body,
+        *parsed("talk.py").body,
+        *parsed("vectors.py").body,
+    ]
     types = {node.name: members(node) for node in bodies if isinstance(node, ast.ClassDef)}
     return hooks | {name: lines for name, lines in types.items() if name in backend.__all__}
 

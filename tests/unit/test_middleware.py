@@ -61,14 +61,25 @@ ROWS = [
     row("GET", "/busy", Owner.busy),
     row("GET", "/bug", Owner.bug),
     row("GET", "/open-bug", Owner.bug, Scope.OPEN),
+    row(
+        "POST", "/foreign", Owner.take, Scope.INFER, error_body=lambda error: {"error": f"in their words: {error.code}"}
+    ),
+    row("GET", "/foreign-busy", Owner.busy, error_body=lambda error: {"error": f"in their words: {error.code}"}),
 ]
 
 
-def ask(raw: bytes, *, api_key: str = "", names: tuple[str, ...] = (), story: Callable[[], list[str]] = list) -> Answer:
+def ask(
+    raw: bytes,
+    *,
+    api_key: str = "",
+    names: tuple[str, ...] = (),
+    origins: tuple[str, ...] = (),
+    story: Callable[[], list[str]] = list,
+) -> Answer:
     """Return what a server answers to these bytes."""
 
     async def talk() -> bytes:
-        doors = [envelope(1000, story), access(names=names, key=api_key)]
+        doors = [envelope(1000, story), access(names=names, key=api_key, origins=origins)]
         app = application(ROWS, [Owner()], middlewares=doors, body_limit_bytes=1000)
         async with serving(app, bind("127.0.0.1", 0)) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -173,7 +184,7 @@ def test_a_missing_or_doubtful_host_is_refused(raw: bytes) -> None:
 def test_origin(origin: str | None, status: int) -> None:
     answer = ask(request(Origin=origin))
     assert answer.status == status
-    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers.get("access-control-allow-origin") == (origin if status == 200 else None)
 
 
 @pytest.mark.parametrize(
@@ -319,3 +330,77 @@ def test_the_story_is_told_to_those_who_have_the_key(authorization: str | None, 
 )
 def test_requests_that_parsers_disagree_about_are_refused(raw: bytes) -> None:
     assert ask(raw).status == 400
+
+
+WANTED = "authorization, content-type, x-stainless-os, X-Stainless-Retry-Count, x-api-key, anthropic-version, x-odd"
+
+
+def preflight(origin: str, **headers: str) -> bytes:
+    asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": WANTED}
+    return request("OPTIONS", "/x", Origin=origin, **asked, **headers)
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"),
+    [
+        ((), "http://localhost:3000", 204),
+        ((), "https://chat.example", 403),
+        (("https://chat.example",), "https://chat.example", 204),
+        (("https://chat.example",), "http://chat.example", 403),
+        (("https://chat.example",), "https://chat.example.evil.example", 403),
+        (("*",), "https://chat.example", 204),
+    ],
+)
+def test_a_browser_is_told_before_it_shows_a_key_what_a_page_may_send(
+    origins: tuple[str, ...], origin: str, status: int
+) -> None:
+    answer = ask(preflight(origin), api_key=KEY, origins=origins)
+    assert answer.status == status
+    if status == 204:
+        assert answer.headers["access-control-allow-origin"] == origin
+        allowed = answer.headers["access-control-allow-headers"]
+        assert allowed == WANTED.lower().removesuffix(", x-odd")
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        assert ask(request(Origin=origin), api_key=KEY, origins=origins).status == 401, "it still needs the key"
+
+
+def test_a_preflight_of_a_page_that_was_led_here_is_refused() -> None:
+    assert ask(preflight("http://localhost", Host="evil.example")).status == 403
+    assert ask(request("OPTIONS", "/x", Origin="http://localhost")).status == 405, "which asks nothing that we answer"
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        ({"X_Api_Key": KEY}, 200),
+        ({"X_Api_Key": "wrong"}, 401),
+        ({"X_Api_Key": ""}, 401),
+        ({"Authorization": "Basic x"}, 401),
+    ],
+)
+def test_the_key_may_come_as_x_api_key(shown: dict[str, str], status: int) -> None:
+    assert ask(request(**shown), api_key=KEY).status == status
+    assert ask(request(**shown)).status == 200, "where there is no key, any will do"
+
+
+def test_one_right_key_of_two_is_enough() -> None:
+    assert ask(request(Authorization="Bearer none", X_Api_Key=KEY), api_key=KEY).status == 200
+
+
+@pytest.mark.parametrize(("name", "taken"), [("abc-1_Z", True), ("a b", False), ("x" * 65, False), ("", False)])
+def test_a_request_has_a_name_which_its_answer_says(name: str, taken: bool) -> None:
+    for path in ("/x", "/busy", "/none"):
+        said = ask(request(path=path, X_Request_Id=name)).headers["x-request-id"]
+        assert (said == name) == taken
+        assert said
+
+
+def test_a_row_may_say_errors_in_the_words_of_its_clients() -> None:
+    wrong = ask(request("POST", "/foreign", b"{"))
+    assert (wrong.status, wrong.error) == (400, "in their words: INVALID_REQUEST")
+    assert wrong.headers["x-should-retry"] == "false"
+    assert ask(request("POST", "/foreign"), api_key=KEY).error == "in their words: INVALID_API_KEY"
+    assert ask(request("POST", "/foreign", b"x" * 1001)).error == "in their words: PAYLOAD_TOO_LARGE"
+    busy = ask(request(path="/foreign-busy"))
+    assert (busy.status, busy.error, busy.headers["retry-after"]) == (503, "in their words: ALL_SLOTS_BUSY", "1")
+    assert "x-should-retry" not in busy.headers, "asking again may help"

@@ -129,7 +129,31 @@ def test_in_range(name: str, value: object) -> None:
 
 def test_a_new_field_of_an_inference_has_its_range_tested() -> None:
     tested = {name for name, _, _ in RANGES}
-    assert tested | {"messages"} == set(wire.InferenceRequest.__struct_fields__)
+    assert tested | {"messages", "tools", "template_arguments"} == set(wire.InferenceRequest.__struct_fields__)
+
+
+TURN = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": []},
+        {"messages": [{"role": "developer", "content": "x"}]},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": " "}, {"role": "assistant", "content": ""}]},
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": ""}]}]},
+        {"messages": [TURN], "tools": [{"name": "x" * 257}]},
+        {"messages": [TURN], "tools": [{"name": "x", "parameters": []}]},
+        {"messages": [TURN], "tools": [{"name": "x"}] * 513},
+        {"messages": [TURN], "template_arguments": {str(n): n for n in range(65)}},
+        {"prompt": "x", "tools": [{"name": "x"}]},
+        {"prompt": "x", "template_arguments": {"a": 1}},
+    ],
+)
+def test_conversations_that_are_none(fields: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.decode(json.dumps(fields).encode(), wire.InferenceRequest)
 
 
 def nested(levels: int) -> dict[str, object]:

@@ -1,50 +1,31 @@
 """The hive's table: every route it serves, one row each (`rbee_core.http.routes` says what a row is the source of)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from rbee_core import wire
 from rbee_core.errors import (
-    AllSlotsBusy,
-    BackendNotAvailable,
     CatalogUnusable,
-    DeadlineExceeded,
-    DownloadFailed,
     InsufficientDisk,
-    InsufficientRam,
     InvalidApiKey,
-    LoadingTimeout,
-    ModelHeldBack,
     ModelInUse,
     ModelLoadFailed,
     ModelNotFound,
-    PluginFailed,
-    PromptTooLong,
-    RequestCanceled,
     RouteNotFound,
-    ShuttingDown,
-    VramExhausted,
-    WorkerCrashed,
     WorkerNotFound,
-    WorkerNotReady,
 )
 from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.models import ModelRoutes
+from rbee_core.hive.api.refusals import COMPUTING, INFERRING, RESOLVING, STARTING
 from rbee_core.hive.api.workers import WorkerRoutes
+from rbee_core.hive.dialects.openai import OPENAI
 from rbee_core.hive.terms import Door
 from rbee_core.http.middleware import access, envelope
 from rbee_core.http.routes import Route, Scope
 from rbee_core.http.routes import application as serve
-
-RESOLVING = (ModelNotFound, BackendNotAvailable, CatalogUnusable, DownloadFailed, PluginFailed)
-FAILING = (LoadingTimeout, ModelLoadFailed, WorkerCrashed, ModelHeldBack, ShuttingDown)
-STARTING = (*RESOLVING, InsufficientRam, VramExhausted, *FAILING)
-INFERRING = (
-    WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, RequestCanceled, ShuttingDown,
-)  # fmt: skip
 
 HIVE = (
     Route(
@@ -177,7 +158,6 @@ WORKERS = (
     ),
 )
 
-COMPUTING = tuple(dict.fromkeys((*STARTING, *INFERRING)))
 VECTORS = (wire.WaitingEvent, wire.WorkerEvent, wire.VectorEvent, wire.DoneEvent, wire.ErrorBody)
 SCORES = (wire.WaitingEvent, wire.WorkerEvent, wire.ScoreEvent, wire.DoneEvent, wire.ErrorBody)
 STREAM = (wire.WaitingEvent, wire.WorkerEvent, wire.PromptEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody)
@@ -334,20 +314,15 @@ MODELS = (
     ),
 )
 
-TABLE = (*HIVE, *WORKERS, *INFERENCE, *MODELS)
+TABLE = (*HIVE, *WORKERS, *INFERENCE, *MODELS, *OPENAI)
 
 
-def application(
-    door: Door,
-    hive: HiveRoutes,
-    workers: WorkerRoutes,
-    inference: InferenceRoutes,
-    models: ModelRoutes,
-    story: Callable[[], Sequence[str]],
-) -> web.Application:
-    """Build the hive's application. A bug is told with the last lines of `story`."""
-    doors = [envelope(door.body_limit_bytes, story), access(names=door.names, key=door.api_key)]
-    owners = [hive, workers, inference, models]
+def application(door: Door, owners: Iterable[object], story: Callable[[], Sequence[str]]) -> web.Application:
+    """Build the hive's application, with an owner for each class of handlers. A bug is told with the end of `story`."""
+    doors = [
+        envelope(door.body_limit_bytes, story),
+        access(names=door.names, key=door.api_key, origins=door.origins),
+    ]
     return serve(
         TABLE,
         owners,

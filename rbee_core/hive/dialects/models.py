@@ -1,0 +1,175 @@
+"""The models that foreign clients may name: those that are on this node, under the names they know.
+
+A request from a client that asks for whatever its list says must never begin a download: `here` is what decides.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rbee_core import aio
+from rbee_core.backend import LocalModel
+from rbee_core.domain.model_ref import parse
+from rbee_core.domain.pool import Pool
+from rbee_core.domain.worker import Demand, Worker
+from rbee_core.errors import InvalidRequest, ModelNotFound, RbeeError, shorten
+from rbee_core.hive.resolver import Resolver
+from rbee_core.models.catalog import Catalog, CatalogRow
+from rbee_core.models.provision import Provisioner
+from rbee_core.models.references import References
+
+WINDOWS_S = 0.5
+"""So long a list waits for windows that are not known yet; it is asked for again and again, and then they are."""
+LISTED = "`GET /v1/models` lists what is here"
+ASKS_NOBODY = frozenset({"pkg", "file"})
+"""Schemes whose models are looked for on this node alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model as foreign lists show it. `window` is what a request may use in tokens, None while nobody knows."""
+
+    id: str
+    reference: str
+    names: tuple[str, ...]
+    created_unix: int
+    size_bytes: int
+    format: str
+    window: int | None
+    loaded: bool
+
+
+@dataclass(slots=True)
+class ServedModels:
+    """The models of one hive."""
+
+    pool: Pool
+    catalog: Catalog
+    references: References
+    resolver: Resolver
+    provisioner: Provisioner
+    aliases: Mapping[str, str]
+    _windows: dict[tuple[str, int, int], int] = field(default_factory=dict[tuple[str, int, int], int], init=False)
+
+    async def here(self, text: str) -> str:
+        """Return the canonical reference of a model that somebody names. Asks no network.
+
+        Raises `ModelNotFound` for one that is not on this node, with the command that fetches it if there is one.
+        """
+        try:
+            name = await self.references.name(text)
+        except InvalidRequest:
+            why = "no model or alias has this name"
+            raise ModelNotFound(reference=shorten(text), why=why, hint=LISTED) from None
+        if any(name in worker.names for worker in self.pool.live()) or await aio.off_loop(self._entered, name):
+            return name
+        if parse(name).scheme == "hf" or not isinstance(await self.provisioner.look(name, ()), LocalModel):
+            hint = f"`rbee models pull {shorten(text)}` fetches it; {LISTED}"
+            raise ModelNotFound(reference=name, why="it is not on this node", hint=hint)
+        return name
+
+    def _entered(self, name: str) -> bool:
+        row = self.catalog.find(name)
+        return row is not None and not self.catalog.is_missing(row)
+
+    async def all(self) -> list[ServedModel]:
+        """Return every model that is here, by its id."""
+        groups = await aio.off_loop(self._groups)
+        for row in await self._unused(groups):
+            groups[row.reference] = [row]
+        windows = await self._all_windows([rows[0] for rows in groups.values()])
+        found = [self._served(rows, await self._called(rows), windows) for rows in groups.values()]
+        return sorted(found, key=lambda model: model.id)
+
+    async def one(self, text: str) -> ServedModel:
+        """Return the model that somebody names. Raises `ModelNotFound`."""
+        name = await self.here(text)
+        for model in await self.all():
+            if name == model.reference or name in model.names:
+                return model
+        raise ModelNotFound(reference=name, why="it is not on this node", hint=LISTED)
+
+    def _groups(self) -> dict[str, list[CatalogRow]]:
+        groups: dict[str, list[CatalogRow]] = {}
+        for row in self.catalog.rows():
+            if not self.catalog.is_missing(row):
+                groups.setdefault(row.place, []).append(row)
+        return groups
+
+    async def _unused(self, groups: Mapping[str, list[CatalogRow]]) -> list[CatalogRow]:
+        """Return rows for aliases of models that are here and were never used, so that no catalog knows them."""
+        known = {row.reference for rows in groups.values() for row in rows}
+        rows: list[CatalogRow] = []
+        for alias in self.aliases:
+            try:
+                name = await self.references.name(alias)
+                if name not in known and (scheme := parse(name).scheme) in ASKS_NOBODY:
+                    found = await self.provisioner.look(name, ())
+                    if isinstance(found, LocalModel):
+                        rows.append(_row(found, scheme))
+            except RbeeError:  # an alias that leads nowhere is no model
+                continue
+        return rows
+
+    async def _called(self, rows: list[CatalogRow]) -> list[str]:
+        """Return the aliases of a model, in the order of the settings."""
+        references = {row.reference for row in rows}
+        called: list[str] = []
+        for alias in self.aliases:
+            try:
+                if await self.references.name(alias) in references:
+                    called.append(alias)
+            except RbeeError:
+                continue
+        return called
+
+    def _served(self, rows: list[CatalogRow], called: list[str], windows: Mapping[str, int]) -> ServedModel:
+        row, names = rows[0], [*called, *(other.reference for other in rows)]
+        worker = self._worker(names)
+        return ServedModel(
+            id=names[0],
+            reference=row.reference,
+            names=tuple(names),
+            created_unix=row.downloaded_at_unix,
+            size_bytes=row.size_bytes,
+            format=row.format,
+            window=worker.context_tokens if worker else windows.get(row.reference),
+            loaded=worker is not None,
+        )
+
+    def _worker(self, names: list[str]) -> Worker | None:
+        return next((w for w in self.pool.live() if w.serving and not w.names.isdisjoint(names)), None)
+
+    async def _all_windows(self, rows: list[CatalogRow]) -> dict[str, int]:
+        """Return by reference the windows that models would be loaded with, as far as they are known in time."""
+        try:
+            async with asyncio.timeout(WINDOWS_S):
+                for row in rows:
+                    await self._learn_window(row)
+        except TimeoutError:
+            pass
+        return {row.reference: self._windows[key] for row in rows if (key := _version(row)) in self._windows}
+
+    async def _learn_window(self, row: CatalogRow) -> None:
+        if _version(row) in self._windows:
+            return
+        try:
+            shown = await self.resolver.show(Demand(row.reference))
+        except RbeeError:  # what cannot be loaded has no window
+            return
+        self._windows[_version(row)] = shown.estimate.context_tokens
+
+
+def _version(row: CatalogRow) -> tuple[str, int, int]:
+    return row.reference, row.size_bytes, row.downloaded_at_unix
+
+
+def _row(model: LocalModel, scheme: str) -> CatalogRow:
+    return CatalogRow(
+        reference=model.reference,
+        provider=scheme,
+        local_path=str(model.path),
+        size_bytes=model.size_bytes,
+        downloaded_at_unix=0,
+        format=model.format,
+    )

@@ -1,0 +1,90 @@
+"""The routes that OpenAI's clients know."""
+
+from typing import Any
+
+from aiohttp import web
+
+from rbee_core.dialects.openai.chat import ChatBody, ChatTalk
+from rbee_core.dialects.openai.errors import error_body
+from rbee_core.errors import CatalogUnusable, ModelNotFound, NotSupported
+from rbee_core.hive.api.refusals import COMPUTING
+from rbee_core.hive.dialects.models import ServedModel, ServedModels
+from rbee_core.hive.dialects.talking import TIMEOUT, Talking
+from rbee_core.http.front import REQUEST_ID
+from rbee_core.http.middleware import json_response
+from rbee_core.http.routes import Route, Scope
+
+OWNER = "rbee"
+
+
+class OpenAiRoutes:
+    """One hive's routes in this dialect."""
+
+    def __init__(self, talking: Talking, models: ServedModels) -> None:
+        self._talking = talking
+        self._models = models
+
+    async def models(self, request: web.Request) -> web.Response:
+        """List what may be asked for."""
+        del request
+        return json_response({"object": "list", "data": [_model(model) for model in await self._models.all()]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """Show one model, by any of its names."""
+        return json_response(_model(await self._models.one(request.match_info["reference"])))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Answer a conversation."""
+        return await self._talking.answer(request, ChatTalk.read)
+
+
+def _model(model: ServedModel) -> dict[str, Any]:
+    """Return a model as clients list it; its window stands under the three names that they look for."""
+    window, size = model.window, {"size": model.size_bytes}
+    known = {"context_length": window, "max_model_len": window, "meta": {"n_ctx": window, **size}} if window else {}
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created_unix,
+        "owned_by": OWNER,
+        "meta": size,
+        "names": list(model.names),
+        "format": model.format,
+        "loaded": model.loaded,
+    } | known
+
+
+OPENAI = (
+    Route(
+        method="GET",
+        path="/v1/models",
+        handler=OpenAiRoutes.models,
+        scope=Scope.READ,
+        summary="OpenAI's list of models: those that are here, with the context that a request may use",
+        answers={200: dict[str, Any]},
+        errors=(CatalogUnusable,),
+        error_body=error_body,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{reference:.+}",
+        handler=OpenAiRoutes.model,
+        scope=Scope.READ,
+        summary="one of them, by any of its names",
+        answers={200: dict[str, Any]},
+        errors=(ModelNotFound, CatalogUnusable),
+        error_body=error_body,
+    ),
+    Route(
+        method="POST",
+        path="/v1/chat/completions",
+        handler=OpenAiRoutes.chat,
+        scope=Scope.INFER,
+        summary="OpenAI's chat: one object, or a stream of chunks, see openai.md",
+        headers=(REQUEST_ID, TIMEOUT),
+        body=ChatBody,
+        answers={200: dict[str, Any]},
+        errors=(NotSupported, *COMPUTING),
+        error_body=error_body,
+    ),
+)
