@@ -86,6 +86,7 @@ class Job:
     next: int = -1
     cached: int = 0
     why: str = ""
+    mark: int = 0  # what is held then is saved, after so many tokens of the prompt
     over: bool = False
     left: bool = False  # who asked takes no more events
 
@@ -93,6 +94,10 @@ class Job:
     def unread(self) -> int:
         """Prompt tokens that are still to be computed."""
         return len(self.prompt) - self.read
+
+    def up_to_mark(self, tokens: int) -> int:
+        """Return how many of these tokens may be computed at once: none beyond the mark that is still to come."""
+        return min(tokens, self.mark - self.read) if self.read < self.mark else tokens
 
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""

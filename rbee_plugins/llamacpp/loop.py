@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 
 from rbee_plugins.llamacpp import native
@@ -106,12 +107,17 @@ class Loop:
         self._admit()
         if not (shares := self._planner.plan(self._running, self._pace)):
             return
+        shares = [replace(share, tokens=share.lane.up_to_mark(share.tokens)) for share in shares]
+        self._pace.begin()
         generating = sum(not share.lane.unread for share in shares)
         prompt_tokens = sum(share.tokens for share in shares if share.lane.unread)
         self._ask_within(self._pace.expected_s(generating, prompt_tokens) > SLOW_CALL_S, shares)
         started = time.monotonic()
         self._calls.compute(shares)
         self._pace.took(time.monotonic() - started, generating, prompt_tokens)
+        for share in shares:
+            if share.lane.read == share.lane.mark:
+                self._save_point(share.lane)
 
     # Who runs.
 
@@ -129,6 +135,14 @@ class Loop:
         place = self._places.take(job.prompt, job.request_id, taken, beside, reuse=job.reuse, generating=generating)
         job.sequence, job.cached, job.why = place
         job.read = place.kept
+        job.mark = 0 if job.alone else self._places.mark(job.prompt, place.kept)
+
+    def _save_point(self, job: Job) -> None:
+        """`job` has come to a point to which its memory could not be cut back later."""
+        job.mark = 0
+        if not job.over:
+            generating = sum(not other.unread for other in self._running)
+            self._places.save_point(job.sequence, job.request_id, generating)
 
     def _end(self, job: Job, ended: Ended) -> None:
         """Let go of `job`; its sequence keeps what was computed, for those who begin alike."""

@@ -124,7 +124,15 @@ def _padded(context: int) -> int:
 
 
 def _kv_cache_bytes(header: GgufHeader, context: int, slots: int, tuning: Tuning) -> int:
-    return round(slots * _padded(context) * _cache_bytes_per_token(header, tuning))
+    return slots * (round(_padded(context) * _cache_bytes_per_token(header, tuning)) + _recurrent_bytes(header))
+
+
+def _recurrent_bytes(header: GgufHeader) -> int:
+    """Return what a recurrent layer remembers of a text however long, as f32, as if all layers were such ones."""
+    inner, state = header.number("ssm.inner_size"), header.number("ssm.state_size")
+    rolled = max(0, header.number("ssm.conv_kernel") - 1)
+    width = inner + 2 * header.number("ssm.group_count") * state
+    return 4 * header.block_count * (inner * state + rolled * width)
 
 
 def _cache_bytes_per_token(header: GgufHeader, tuning: Tuning) -> float:

@@ -56,7 +56,7 @@ class Places:
             held.floor = self._context.floor(held.sequence) if held.tokens else 0
         start = self._start(prompt, free, beside, generating, reuse=reuse)
         held, source, why = self.held[start.sequence], self.held[start.source], start.why
-        if held is not source and not self._may_copy(source, generating):
+        if held is not source and not self._may_copy(source, start.kept, generating):
             held = source
         self._leave(held, start.kept if held is source and start.state is None else 0, request_id, generating)
         if start.state is not None:
@@ -103,10 +103,10 @@ class Places:
         """Whether a saved state holds what `held` does, now at the latest."""
         if not self.states.lack(held.tokens):
             return True
-        size_bytes = self._context.size(held.sequence)
+        size_bytes, floor = self._context.size(held.sequence), self._saved_floor(held)
         if size_bytes > self._pace.move_bytes(generating):
             return False
-        lost = self.states.make_room(held.tokens, size_bytes, held.floor)
+        lost = self.states.make_room(held.tokens, size_bytes, floor)
         if lost is None:
             return False
         for saved in lost:
@@ -116,8 +116,26 @@ class Places:
         if state is None:
             return False
         self._pace.moved(size_bytes, time.monotonic() - started)
-        self.states.add(held.tokens, state, size_bytes, held.floor)
+        self.states.add(held.tokens, state, size_bytes, floor)
         return True
+
+    def mark(self, prompt: Sequence[int], kept: int) -> int:
+        """Return after how many tokens of `prompt` what is held has to be saved, 0 for never.
+
+        Behind its last token but one, where the memory could not be cut back to that later: for who asks the same
+        again, or goes on from another answer.
+        """
+        mark = len(prompt) - 1
+        wanted = self.states.limit_bytes and mark > self._context.cuttable_tokens and mark - kept >= WORTH_SAVING
+        return mark if wanted else 0
+
+    def save_point(self, sequence: int, request_id: str, generating: int) -> None:
+        """Save what `sequence` holds now, if that is quickly done."""
+        self._saved(self.held[sequence], request_id, generating)
+
+    def _saved_floor(self, held: prefix.Held) -> int:
+        """Return to how few tokens a saved state can be cut back: llama.cpp saves no more of a window than it needs."""
+        return len(held.tokens) if len(held.tokens) > self._context.cuttable_tokens else 0
 
     def _restored(self, saved: Saved[native.State], held: prefix.Held, why: str) -> str:
         """Let `held` hold what was saved, or nothing if that failed; return why not more of the prompt is there."""
@@ -131,7 +149,9 @@ class Places:
         held.tokens += saved.tokens
         return why
 
-    def _may_copy(self, source: prefix.Held, generating: int) -> bool:
+    def _may_copy(self, source: prefix.Held, kept: int, generating: int) -> bool:
+        if kept < self._saved_floor(source):
+            return False
         size_bytes = self._context.size(source.sequence)
         return size_bytes <= native.MOST_SAVED_BYTES and 2 * size_bytes <= self._pace.move_bytes(generating)
 

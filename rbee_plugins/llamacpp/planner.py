@@ -95,9 +95,12 @@ class Pace:
         if size_bytes >= _TELLING_BYTES and seconds > 0:
             self._bytes_s = _mixed(self._bytes_s, size_bytes / seconds)
 
+    def begin(self) -> None:
+        """A call begins: those who waited for it have waited."""
+        self._moved_s = 0.0
+
     def took(self, seconds: float, generating: int, prompt_tokens: int) -> None:
         """Learn from a call."""
-        self._moved_s = 0.0
         if not prompt_tokens:
             self._step_s[generating] = _mixed(self._step_s.get(generating, 0.0), seconds)
         elif prompt_tokens >= FEWEST_TOKENS:

@@ -25,6 +25,7 @@ TOKENS = 96
 STREAMS = 8
 LONG_TOKENS = 4000
 PREFIX_TOKENS = 1000
+ROOMY_SLOTS = 2
 SUBJECTS = ("bees", "the sea", "a lighthouse", "old maps", "winter", "a train", "bread", "the moon", "a river", "chess")
 NUMBERS = itertools.count(1)
 
@@ -62,7 +63,7 @@ class Sides:
     @cached_property
     def roomy_hive(self) -> Server:
         """A hive whose requests may be long."""
-        terms = Terms(self._options.threads, slots=2, context_tokens=LONG_TOKENS + 1000)
+        terms = Terms(self._options.threads, slots=ROOMY_SLOTS, context_tokens=LONG_TOKENS + 1000)
         return self._stack.enter_context(peers.through_hive(terms))
 
     @cached_property
@@ -145,16 +146,27 @@ def first_token(sides: Sides, rounds: int) -> Found:
 
 
 def shared_prefix(sides: Sides, rounds: int) -> Found:
-    """The first token of a request that begins as an earlier one did."""
+    """The first token of a request that begins as an earlier one did; also once others have used all slots since."""
     hive = sides.roomy_hive
     first: list[float] = []
     second: list[float] = []
+    third: list[float] = []
     for _ in range(rounds):
         text = words(PREFIX_TOKENS)
         first += [hive.ask([f"{text} one"], 2)[0].first_s]
         second += [hive.ask([f"{text} two"], 2)[0].first_s]
-    numbers = {"1,000 tokens, first token, s": median(first), "the same prefix again, s": median(second)}
-    return numbers, [Goal("first token after a shared prefix / before", ratio(second, first), 0.1)]
+        for _other in range(ROOMY_SLOTS):
+            hive.ask([words(PREFIX_TOKENS // 4)], 2)
+        third += [hive.ask([f"{text} three"], 2)[0].first_s]
+    numbers = {
+        "1,000 tokens, first token, s": median(first),
+        "the same prefix again, s": median(second),
+        "the same, others had its slot since, s": median(third),
+    }
+    return numbers, [
+        Goal("first token after a shared prefix / before", ratio(second, first), 0.1),
+        Goal("the same, where others had its slot since", ratio(third, first), 0.1),
+    ]
 
 
 def long_prompt(sides: Sides, rounds: int) -> Found:

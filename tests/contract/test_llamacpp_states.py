@@ -1,12 +1,17 @@
-"""What had to leave the context is found again, with the real library, and does not show in the text."""
+"""What had to leave the context is found again, with the real library, and does not show in the text.
+
+Memories that cannot be cut back are met with tiny models of random weights.
+"""
 
 import random
 import threading
 
 import pytest
 
-from rbee_core.backend import GenerateRequest, LoadOptions, PromptDone, Token, Tuning
-from tests.contract.conftest import get
+from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, PromptDone, Token, Tuning
+from rbee_plugins.llamacpp.backend import LlamaCppCpu
+from tests.contract.conftest import get, missing
+from tests.support.gguf_models import recurrent, windowed
 
 WORDS = ("bee", "sea", "map", "snow", "train", "book", "moon")
 WORDS_EACH = 140
@@ -73,3 +78,42 @@ def test_the_estimate_counts_what_may_be_kept(loaded):
 
     assert needed(prompt_cache_bytes=10**6).private_bytes == needed(prompt_cache_bytes=0).private_bytes + 10**6
     assert needed(prompt_cache_bytes=0).private_bytes < needed().private_bytes
+
+
+@pytest.fixture(params=[windowed, recurrent])
+def uncut(request, tmp_path):
+    """An engine with one slot and a memory that cannot be cut back to everything."""
+    if why := missing("llamacpp-cpu"):
+        pytest.skip(why)
+    path = request.param(tmp_path / "m.gguf")
+    backend, model = LlamaCppCpu(), LocalModel("m", path, "gguf", path.stat().st_size)
+    options = LoadOptions(context_tokens=2048, slots=1, tuning=Tuning(prompt_cache_bytes=10**6))
+    engine = backend.load(model, backend.devices()[0], options, lambda _f, _d="": True)
+    yield engine
+    engine.close()
+
+
+def letters(number, count=700):
+    chosen = random.Random(number)
+    return "".join(chosen.choice("abcdefgh") for _ in range(count))
+
+
+def tokens(engine, text, **wanted):
+    """Return what was there of the prompt, and which tokens came."""
+    request = GenerateRequest(prompt=text, temperature=0.0, max_tokens=4, ignore_eos=True, logprobs=0, **wanted)
+    events = list(engine.generate(request, threading.Event()))
+    done = next(event for event in events if isinstance(event, PromptDone))
+    return done, [event.chosen.id for event in events if isinstance(event, Token) and event.chosen]
+
+
+def test_a_memory_that_cannot_be_cut_serves_from_where_its_prompt_ended(uncut):
+    first, written = tokens(uncut, letters(1))
+    again, rewritten = tokens(uncut, letters(1))
+    assert (again.cached_tokens, rewritten) == (first.prompt_tokens - 1, written)
+    longer, _ = tokens(uncut, letters(1) + "abc")
+    assert longer.cached_tokens >= first.prompt_tokens - 1, "its answer was another one"
+    tokens(uncut, letters(2))
+    restored, rewritten = tokens(uncut, letters(1))
+    assert (restored.cached_tokens, rewritten) == (first.prompt_tokens - 1, written)
+    shorter, _ = tokens(uncut, letters(1)[:500])
+    assert (shorter.cached_tokens, shorter.not_cached) == (0, "not cuttable")

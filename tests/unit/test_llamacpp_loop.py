@@ -38,7 +38,7 @@ class Memory:
         self.rows: dict[int, int] = {}
         self.within: Callable[[], bool] | None = None
         self.before: Callable[[Sequence[native.Part]], int] = lambda _parts: native.DECODED
-        self.cuttable = True
+        self.cuttable, self.cuttable_tokens = True, 1000.0
         self.gate = threading.Event()
         self.gate.set()
 
@@ -194,7 +194,7 @@ def test_every_text_is_what_it_would_be_alone(
     for one in asked:
         one.tokens, one.reads, one.ended, one.cancel = [], [], None, threading.Event()
     memory = Memory(sequences)
-    memory.cuttable = cuttable
+    memory.cuttable, memory.cuttable_tokens = cuttable, 1000 if cuttable else 0
     serve(asked, sequences, memory, saved_bytes)
     for one in asked:
         expected = one.expected()
@@ -244,7 +244,7 @@ def test_a_second_request_finds_what_the_first_has_computed() -> None:
 
 def test_a_memory_that_cannot_be_cut_is_started_anew_and_says_so() -> None:
     memory = Memory(1)
-    memory.cuttable = False
+    memory.cuttable, memory.cuttable_tokens = False, 0
     loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
     first, second = Asked([5] * 60), Asked([5] * 50 + [6])
     for asked in (first, second):
@@ -324,6 +324,30 @@ def test_what_leaves_the_saved_ones_too_is_named_with_whom_it_went_for() -> None
         filled(memory, here, [number] * 60)
     assert here.states.size_bytes == 60 + 4 * 60
     assert filled(memory, here, [5] * 61) == (0, "evicted for request 7")
+
+
+def test_a_memory_that_cannot_be_cut_is_saved_where_its_prompt_ends() -> None:
+    memory = Memory(1)
+    memory.cuttable, memory.cuttable_tokens = False, 0
+    again = [*[5] * 60, 1]
+    ready = one_after_the_other(memory, 10**6, [5] * 60, [5] * 60, [6] * 60, again, [*[5] * 40, 1])
+    assert ready[1] == Ready(60, 59, ""), "the same prompt once more"
+    assert ready[3] == Ready(61, 59, ""), "its place was used by another"
+    assert ready[4] == Ready(41, 0, places.prefix.NOT_CUTTABLE)
+
+
+def test_a_beginning_that_no_copy_could_be_cut_back_to_is_used_where_it_is() -> None:
+    class Windowed(Memory):
+        def restore(self, sequence: int, state: Any) -> bool:
+            raise AssertionError("a state was copied that can only be forgotten")
+
+    memory, long = Windowed(2), [*range(1, 40)] * 3
+    memory.cuttable_tokens = 32  # all of a text is there still, but only its end would be saved
+    here = Places(memory, Pace(BATCH))  # type: ignore[arg-type]
+    filled(memory, here, [7] * 60)
+    filled(memory, here, long)
+    assert filled(memory, here, [*long[:30], 50, 51]) == (30, "differs at token 30")
+    assert memory.held[0] == [7] * 60, "and nobody else had to go for it"
 
 
 def test_a_failure_ends_those_it_met_and_the_next_one_is_served() -> None:

@@ -1,6 +1,7 @@
 """A model's working memory: computing tokens of several sequences in one call, forgetting them, stopping."""
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,11 @@ class Context:
     def writes(self) -> bool:
         """Whether text can be generated: a model that reads texts only as a whole keeps nothing to go on from."""
         return bool(lib.llama_get_memory(self.handle))
+
+    @property
+    def cuttable_tokens(self) -> float:
+        """Texts of up to so many tokens can be cut back to any number of them."""
+        return 0 if self._recurrent else self._window or math.inf
 
     def floor(self, sequence: int) -> int:
         """Return the fewest tokens that `keep` can leave of what `sequence` holds, beside none at all.
