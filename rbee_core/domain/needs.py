@@ -7,6 +7,8 @@ from typing import Any
 from msgspec import NODEFAULT
 from msgspec.structs import fields
 
+from rbee_core.domain.sampling import USUAL
+
 WORDS: Mapping[str, tuple[str, ...]] = {
     "samplers": (
         "frequency_penalty", "presence_penalty", "penalty_window", "logit_bias", "typical_p", "top_n_sigma",
@@ -30,7 +32,8 @@ def needed(request: Any) -> frozenset[str]:
     """Return the fields of `request`, of any kind that an engine or a hive is asked, that need a word."""
     kind: Any = request.__class__
     defaults = _defaults(kind)
-    said = frozenset(name for name, default in defaults.items() if getattr(request, name) != default)
+    values = {name: getattr(request, name) for name in defaults}
+    said = frozenset(n for n, value in values.items() if value not in (defaults[n], USUAL.get(n, defaults[n])))
     turns = getattr(request, "messages", None) or ()
     return said | {"tools"} if any(turn.role == "tool" or turn.tool_calls for turn in turns) else said
 

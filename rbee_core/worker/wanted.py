@@ -24,9 +24,12 @@ def generate_request(request: wire.WorkerTask, template: bool | None) -> Generat
             "This model has no chat template, so it cannot answer messages",
             hint="continue a text instead (`--raw`), or use a model that was trained for conversations",
         )
-    fields = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
-    fields["temperature"] = request.temperature if request.temperature >= NEAR_ZERO else 0.0
-    fields["repeat_penalty"] = max(request.repeat_penalty, NEAR_ZERO)
+    said = {name: getattr(request, name) for name in GenerateRequest.__struct_fields__}
+    fields = {name: value for name, value in said.items() if value is not None}  # the rest is as usual
+    if 0 < fields.get("temperature", 1.0) < NEAR_ZERO:
+        fields["temperature"] = 0.0
+    if "repeat_penalty" in fields:
+        fields["repeat_penalty"] = max(fields["repeat_penalty"], NEAR_ZERO)
     fields["messages"] = tuple(map(_message, request.messages or ()))
     fields["tools"] = tuple(Tool(tool.name, tool.description, tool.parameters) for tool in request.tools)
     if request.prompt is not None and (request.chat_template == "required" or (request.chat_template and template)):

@@ -6,6 +6,7 @@ import pytest
 
 from rbee_core import wire
 from rbee_core.backend import GenerateRequest, Message, Token, TokenLogprob
+from rbee_core.domain.sampling import USUAL, Sampling
 from rbee_core.errors import InvalidRequest
 from rbee_core.worker.wanted import IMPOSSIBLE, NEAR_ZERO, generate_request, likelihoods
 
@@ -72,3 +73,17 @@ def test_what_is_no_number_does_not_travel_as_null() -> None:
     assert (told.logprob, told.top[0].logprob) == (IMPOSSIBLE, IMPOSSIBLE)
     with pytest.raises(ValueError, match="token 7 is no number"):
         likelihoods(Token("x", TokenLogprob(7, b"x", float("nan"))))
+
+
+def test_what_a_request_does_not_say_is_as_usual() -> None:
+    assert asked(None, prompt="hi") == GenerateRequest(prompt="hi", seed=7, request_id="r")
+    assert asked(None, prompt="hi", temperature=1e-9, repeat_penalty=1e-9).temperature == 0
+    assert asked(None, prompt="hi", repeat_penalty=1e-9).repeat_penalty == NEAR_ZERO
+
+
+def test_whatever_may_be_said_of_sampling_an_engine_hears() -> None:
+    assert set(Sampling.__struct_fields__) <= set(GenerateRequest.__struct_fields__)
+
+
+def test_what_is_usual_is_what_an_engine_hears_of_who_says_nothing() -> None:
+    assert {name: getattr(GenerateRequest(), name) for name in Sampling.__struct_fields__} == USUAL

@@ -71,7 +71,7 @@ def test_b5_what_is_no_unicode_text_is_escaped() -> None:
 
 # Ranges: (field, refused values, accepted values).
 RANGES: list[tuple[str, list[object], list[object]]] = [
-    ("temperature", [-0.1, 2.1, None, "1"], [0, 0.0, 2]),
+    ("temperature", [-0.1, 2.1, "1"], [0, 0.0, 2, None]),
     ("top_k", [-1, 0.5, 1 << 21], [0, 40]),
     ("top_p", [-0.1, 1.1], [0, 1]),
     ("min_p", [-0.1, 1.1], [0, 1]),
