@@ -51,6 +51,24 @@ Feature: Daemon lifecycle
     Then it succeeds
     And it names the hive's process and port
 
+  @scripted
+  Scenario: what is settled for a model counts without a restart
+    Given a running hive
+    And a model whose text is "one two three"
+    And it is settled that "ada" means the model, and writes 2 tokens
+    When the command "rbee hive reload" is run
+    Then it says "Changed: model.ada"
+    And "ada" answers "one two "
+
+  @scripted
+  Scenario: a wrong line in the settings changes nothing and is named
+    Given a running hive
+    And a line in the settings that is wrong
+    When the command "rbee hive reload" is run
+    Then it is refused with exit code 2
+    And it says "config.toml line 1"
+    And a hive answers
+
   Scenario: a second hive on the same RBEE_HOME is refused
     Given a running hive
     When a second hive is started

@@ -105,9 +105,9 @@ MUTATIONS = (
     ),
     Mutation(
         "SIGTERM is not handled",
-        "rbee_core/hive/daemon.py",
-        "numbers = [signal.SIGTERM, signal.SIGINT]",
-        "numbers = [signal.SIGINT]",
+        "rbee_core/hive/processes/orders.py",
+        "stops = (signal.SIGTERM, signal.SIGINT)",
+        "stops = (signal.SIGINT,)",
         ("-m", "B8.1"),
     ),
     Mutation(

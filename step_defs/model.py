@@ -53,6 +53,22 @@ def scripted_model(does: str) -> str:
     return SCRIPTS[does]
 
 
+@given(parsers.parse('it is settled that "{name}" means the model, and writes {tokens:d} tokens'))
+def settle(home: Home, model: str, name: str, tokens: int) -> None:
+    section = f'[model.{name}]\nreference = "{model}"\nmax_tokens = {tokens}\n'
+    (home.path / "config.toml").write_text(section)
+
+
+@given("a line in the settings that is wrong")
+def wrong_line(home: Home) -> None:
+    (home.path / "config.toml").write_text("prot = 1\n")
+
+
+@then(parsers.parse('"{name}" answers "{text}"'))
+def answers(home: Home, name: str, text: str) -> None:
+    assert home.rbee("infer", "--model", name, "--quiet", "hello").stdout == f"{text}\n"
+
+
 @given(parsers.parse('a model whose text is "{text}"'), target_fixture="model")
 def model_with_text(text: str) -> str:
     return f"scripted:text={text}"

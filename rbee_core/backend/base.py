@@ -38,6 +38,7 @@ CAPABILITIES = frozenset(
         "lora",
         "cache_types",
         "flash_attention",
+        "chat_template",
     }
 )
 

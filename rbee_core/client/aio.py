@@ -99,7 +99,7 @@ class AsyncHiveClient:
                 raise HiveLost(self.address, error) from error
             await aio.sleep(FIRST_RETRY_DELAY_S)
 
-    async def events(self) -> AsyncGenerator[wire.PoolSnapshot | wire.WorkerChanged]:
+    async def events(self) -> AsyncGenerator[wire.PoolSnapshot | wire.WorkerChanged | wire.SettingsChanged]:
         """Yield the live workers, then each change of a worker's state as it comes, up to the hive's end.
 
         Another snapshot follows where changes were missed. Raises `HiveLost` when the stream breaks.

@@ -56,9 +56,9 @@ class Call(Generic[T]):
         return self.method == "GET"
 
 
-def events() -> Call[wire.PoolSnapshot | wire.WorkerChanged]:
+def events() -> Call[wire.PoolSnapshot | wire.WorkerChanged | wire.SettingsChanged]:
     """A stream: the live workers, then each change of a worker's state, up to the hive's end."""
-    told: Any = wire.PoolSnapshot | wire.WorkerChanged  # to be read as one or the other
+    told: Any = wire.PoolSnapshot | wire.WorkerChanged | wire.SettingsChanged  # to be read as one or the other
     return Call("GET", "/v1/events", told)
 
 
@@ -150,6 +150,11 @@ def stop_worker(worker_id: str) -> Call[wire.StopResponse]:
 def shutdown() -> Call[wire.StopResponse]:
     """Stop the hive and its workers."""
     return _change("POST", "/v1/shutdown", wire.StopResponse, patience=Patience.STOP)
+
+
+def reload() -> Call[wire.Reloaded]:
+    """Have the hive read its config.toml again."""
+    return _change("POST", "/v1/reload", wire.Reloaded)
 
 
 def inference(worker_id: str, request: wire.InferenceRequest) -> Call[wire.StreamEvent]:

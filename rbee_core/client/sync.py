@@ -151,7 +151,7 @@ class HiveClient:
         """Forget a model and remove its files, if rbee fetched them."""
         return self.call(calls.remove_model(reference))
 
-    def events(self) -> Generator[wire.PoolSnapshot | wire.WorkerChanged]:
+    def events(self) -> Generator[wire.PoolSnapshot | wire.WorkerChanged | wire.SettingsChanged]:
         """Yield the live workers, then each change of a worker's state as it comes, up to the hive's end.
 
         Another snapshot follows where changes were missed. Raises `HiveLost` when the stream breaks.

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from rbee_core.domain.limits import Limits
 from rbee_core.domain.worker import Demand, Reading, RequestId, Secret, Spot, Ticket, WorkerId
 from rbee_core.errors import RbeeError
 
@@ -59,6 +60,17 @@ class PinWanted(Struct, frozen=True):
     at: float
     worker_id: WorkerId
     pinned: bool
+
+
+class SettingsChanged(Struct, frozen=True):
+    """The node's owner changed the settings. `others` are the sections of which another worker would be started now.
+
+    "" stands for those who ask for a model without a section. A worker that is there is not what they mean any more.
+    """
+
+    at: float
+    limits: Limits
+    others: frozenset[str] = frozenset()
 
 
 class ModelRemovalWanted(Struct, frozen=True):
@@ -248,6 +260,7 @@ Event = (
     | RetryWanted
     | WorkerEvent
     | PinWanted
+    | SettingsChanged
     | DrainWanted
     | ShutdownWanted
     | Tick

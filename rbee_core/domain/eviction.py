@@ -29,13 +29,13 @@ def victims(need: Need, memory: str, workers: Sequence[Worker], available_bytes:
     Least recently used first; never a pinned one, never one that is busy or starting. What is stopping already counts
     as gone, so an empty answer means: wait for those.
     """
-    idle = [w for w in sharing(memory, workers) if w.state is WorkerState.IDLE and not w.pinned]
+    idle = [w for w in sharing(memory, workers) if w.state is WorkerState.IDLE and not w.kept]
     return _enough(need, memory, workers, available_bytes, idle)
 
 
 def awaited(need: Need, memory: str, workers: Sequence[Worker], available_bytes: int) -> Chosen | None:
     """Return the workers, busy and starting ones among them, whose end is worth waiting for; None if it is not."""
-    live = [w for w in sharing(memory, workers) if w.state is not WorkerState.STOPPING and not w.pinned]
+    live = [w for w in sharing(memory, workers) if w.state is not WorkerState.STOPPING and not w.kept]
     return _enough(need, memory, workers, available_bytes, live)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rbee_core.domain import instructions as do
+from rbee_core.domain.limits import Limits
 from rbee_core.domain.worker import Reason, Recipe, Spot, Worker, WorkerState
-from rbee_core.domain.workers import Limits
 from rbee_core.errors import ModelHeldBack
 
 KEPT = 256
@@ -28,7 +28,7 @@ class Failures:
     """The failures in a row, by recipe. The last worker of each says how many there are and how long it is held."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._streaks: dict[Recipe, _Streak] = {}
 
     def heard(self, change: do.Changed, worker: Worker, at: float) -> None:
@@ -39,7 +39,7 @@ class Failures:
         lasts = before is not None and at < before.forgotten_at
         worker.failures = before.last.failures + 1 if before and lasts else 1
         worker.held_until = at + self._hold_s(worker.failures)
-        self._streaks[worker.recipe] = _Streak(worker, at + self._limits.quarantine_s)
+        self._streaks[worker.recipe] = _Streak(worker, at + self.limits.quarantine_s)
         for recipe, streak in list(self._streaks.items()):
             if streak.forgotten_at <= at or len(self._streaks) > KEPT:
                 del self._streaks[recipe]
@@ -56,7 +56,7 @@ class Failures:
 
     def is_refused(self, worker: Worker) -> bool:
         """Whether it was the last of so many failures that nobody waits for the next launch any more."""
-        return worker.failures >= self._limits.failures_in_a_row
+        return worker.failures >= self.limits.failures_in_a_row
 
     def held_back(self, at: float) -> list[Worker]:
         """Return the last worker of each recipe that is held back now, the longest held one first."""
@@ -74,7 +74,7 @@ class Failures:
                 self.did_well(streak.last.recipe)
 
     def _hold_s(self, failures: int) -> float:
-        limits = self._limits
+        limits = self.limits
         if failures >= limits.failures_in_a_row:
             return limits.quarantine_s
         return min(limits.restart_delay_s * 2 ** (failures - 1), limits.quarantine_s)

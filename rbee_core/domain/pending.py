@@ -56,7 +56,7 @@ class PendingDemands:
     """
 
     def __init__(self, overtakes: int) -> None:
-        self._overtakes = overtakes
+        self.overtakes = overtakes
         self._by_demand: dict[Demand, Pending] = {}
 
     def __iter__(self) -> Iterator[Pending]:
@@ -138,4 +138,4 @@ class PendingDemands:
         yield from self.memory_changed(worker.recipe.memory)
 
     def _is_due(self, pending: Pending) -> bool:
-        return pending.passed >= self._overtakes
+        return pending.passed >= self.overtakes

@@ -11,9 +11,10 @@ from itertools import chain
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
+from rbee_core.domain.limits import Limits
 from rbee_core.domain.requests import Requests
 from rbee_core.domain.worker import Demand, Reason, Worker, WorkerState
-from rbee_core.domain.workers import REMEMBERED, Limits, Workers
+from rbee_core.domain.workers import REMEMBERED, Workers
 
 __all__ = ["REMEMBERED", "Limits", "Pool"]
 
@@ -105,6 +106,8 @@ class Pool:
                 return self._shutdown()
             case ev.PinWanted():
                 return self._pin(event)
+            case ev.SettingsChanged():
+                return self._take(event)
             case _:
                 return self._workers.handle(event)
 
@@ -117,3 +120,13 @@ class Pool:
         if worker := next((w for w in self.live() if w.id == event.worker_id), None):
             worker.pinned = event.pinned
             yield from self._requests.memory_changed(worker.recipe.memory)
+
+    def _take(self, event: ev.SettingsChanged) -> Iterator[do.Instruction]:
+        """Heed other limits from now on. Who waits or is served goes on with what was meant when it came."""
+        self._workers.take(event.limits)
+        self._requests.take(event.limits)
+        for worker in self.live():
+            worker.demands = {d for d in worker.demands if d.section not in event.others}
+            self._workers.keep(worker)
+        for memory in dict.fromkeys(worker.recipe.memory for worker in self.live()):
+            yield from self._requests.memory_changed(memory)

@@ -10,6 +10,7 @@ from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.eviction import awaited, cheapest, victims
 from rbee_core.domain.failures import Failures, held_back
+from rbee_core.domain.limits import Limits
 from rbee_core.domain.pending import Pending, PendingDemands
 from rbee_core.domain.placement import roomiest, sharing, shortage
 from rbee_core.domain.queue import FairQueue
@@ -26,7 +27,7 @@ from rbee_core.domain.worker import (
     WorkerId,
     WorkerState,
 )
-from rbee_core.domain.workers import Limits, Workers
+from rbee_core.domain.workers import Workers
 from rbee_core.errors import (
     AllSlotsBusy,
     InvalidRequest,
@@ -51,6 +52,11 @@ class Requests(Replies):
         self._removals: dict[Ticket, str] = {}
         self.failures = Failures(limits)
         self.closing = False
+
+    def take(self, limits: Limits) -> None:
+        """Heed other limits from now on."""
+        self._limits = self.failures.limits = limits
+        self._pending.overtakes = limits.overtakes
 
     def holder(self, demand: Demand) -> Worker | None:
         """Return the live worker that `demand` was last resolved to."""
@@ -243,9 +249,7 @@ class Requests(Replies):
         pending.recipe = worker.recipe
         earlier = self._pending.earlier(pending, worker.recipe.memory)
         wait_on = not launched and self._pending.reserve(worker, earlier)
-        for other in self._workers.live():
-            other.demands.discard(pending.demand)
-        worker.demands.add(pending.demand)
+        self._workers.mean(pending.demand, worker)
         line, pending.line = pending.line, FairQueue()
         for request in line:
             if not wait_on or request.until != "slot":

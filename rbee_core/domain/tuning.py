@@ -24,6 +24,7 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text become its one vector, where a request does not say; `embeddings` reserves the memory that they take.
     `prompt_cache_bytes` bounds what is kept of texts that had to leave the context, 0 for nothing; a backend that keeps
     no such thing has nothing to bound.
+    `chat_template` stands in for the model's own, as Jinja.
     """
 
     cache_type_k: CacheType | None = None
@@ -31,6 +32,7 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     flash_attention: bool | None = None
     lora: Annotated[tuple[Adapter, ...], Meta(max_length=16)] = ()
     pooling: Pooling | None = None
+    chat_template: Annotated[str, Meta(min_length=1, max_length=1 << 18)] | None = None
     embeddings: bool = False
     prompt_cache_bytes: Annotated[int, Meta(ge=0)] | None = None
 
@@ -58,4 +60,5 @@ WORDS = {
     "flash_attention": "flash_attention",
     "lora": "lora",
     "pooling": "embeddings",
+    "chat_template": "chat_template",
 }

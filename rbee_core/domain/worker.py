@@ -102,7 +102,8 @@ class Demand:
     """What a client asks for, unresolved. `reference` is canonical, `device` an index of the backend's devices.
 
     What is None is chosen when the demand is resolved, of the backends that can do what `needs` names: fields of the
-    requests to come.
+    requests to come. `section` names the model's own settings that it was made with,
+    "" for none; how long the worker stays is theirs to say, also after they changed.
     """
 
     reference: str
@@ -112,6 +113,18 @@ class Demand:
     slots: int | None = None
     tuning: Tuning = UNTUNED
     needs: frozenset[str] = frozenset()
+    section: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """How long a worker is kept that nobody uses: for `idle_s` seconds, None for as long as any.
+
+    A pinned one is stopped neither for that nor for room.
+    """
+
+    idle_s: float | None = None
+    pinned: bool = False
 
 
 Identity = tuple[tuple[str, int, int, int, int], ...]
@@ -160,9 +173,10 @@ class Worker:
 
     Times are monotonic seconds: `moved_at` is the last sign that its load goes on, `used_at` the last time that a
     request began or ended, or that its model was loaded. `requests` are those that hold one of its slots, `demands`
-    what was resolved to its recipe. A `retired` one goes when it has nobody. `reason` says in words why it stops or
-    ended, `error` where that is an error. If it failed, it is the last of so many `failures` of its recipe in a row,
-    and no other one is launched for that before `held_until`. `killed` says how, if it did not stop when asked.
+    what was resolved to its recipe, and `stay` how long it is kept for those. `pinned` says that somebody asked to
+    keep it. A `retired` one goes when it has nobody. `reason` says in words why it stops or ended, `error` where that
+    is an error. If it failed, it is the last of so many `failures` of its recipe in a row, and no other one is launched
+    for that before `held_until`. `killed` says how, if it did not stop when asked.
     `last_prompt` is that of the last request for text that it ended itself.
     """
 
@@ -183,6 +197,7 @@ class Worker:
     detail: str = ""
     failed_probes: int = 0
     pinned: bool = False
+    stay: Stay = Stay()
     retired: bool = False
     requests: dict[Ticket, RequestId] = field(default_factory=dict[Ticket, RequestId])
     demands: set[Demand] = field(default_factory=set[Demand])
@@ -193,6 +208,11 @@ class Worker:
     held_until: float = 0.0
     killed: str = ""
     last_prompt: Reading | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is stopped neither for being idle nor for room."""
+        return self.pinned or self.stay.pinned
 
     @property
     def names(self) -> set[str]:

@@ -5,36 +5,16 @@ Says `Changed` for every change of a state, and knows nothing of who waits for a
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import assert_never
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
-from rbee_core.domain.worker import Reason, Recipe, Worker, WorkerId, WorkerState
+from rbee_core.domain.limits import Limits
+from rbee_core.domain.worker import Demand, Reason, Recipe, Stay, Worker, WorkerId, WorkerState
 from rbee_core.errors import LoadingTimeout, RbeeError, WorkerCrashed, WorkerNotFound
 
 REMEMBERED = 64
 PROBES_BEFORE_KILL = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The pool's limits. `queue` is how many may wait in all.
-
-    `overtakes` is how often a demand that waits for memory may be passed by later ones, which need less, or are served
-    by a worker that it waits for; then nobody passes it any more. After `failures_in_a_row` a recipe is refused for
-    `quarantine_s`; until then each failure doubles the wait before its next worker, from `restart_delay_s` on.
-    """
-
-    worker_start_s: float = 30.0
-    load_stall_s: float = 300.0
-    idle_s: float = 300.0
-    probe_every_s: float = 30.0
-    queue: int = 64
-    overtakes: int = 8
-    failures_in_a_row: int = 5
-    restart_delay_s: float = 1.0
-    quarantine_s: float = 600.0
 
 
 class Workers:
@@ -44,6 +24,25 @@ class Workers:
         self._limits = limits
         self._live: dict[WorkerId, Worker] = {}
         self._ended: OrderedDict[WorkerId, Worker] = OrderedDict()
+
+    def take(self, limits: Limits) -> None:
+        """Heed other limits from now on."""
+        self._limits = limits
+
+    def mean(self, demand: Demand, worker: Worker) -> None:
+        """Note that `worker`, and no other one, is what `demand` comes to."""
+        for other in self.live():
+            other.demands.discard(demand)
+            if other is worker:
+                worker.demands.add(demand)
+            self.keep(other)
+
+    def keep(self, worker: Worker) -> None:
+        """Say anew how long a worker stays: of several models' settings that it serves, as long as any wants it."""
+        known = self._limits.stays
+        stays = [known[d.section] for d in worker.demands if d.section in known] or [Stay()]
+        longest = max(self._limits.idle_s if stay.idle_s is None else stay.idle_s for stay in stays)
+        worker.stay = Stay(longest, any(stay.pinned for stay in stays))
 
     def live(self) -> list[Worker]:
         """Return the workers in the registry, oldest first."""
@@ -208,10 +207,13 @@ class Workers:
             case WorkerState.LOADING if loading >= self._limits.load_stall_s:
                 late = LoadingTimeout(worker_id=worker.id, progress=worker.progress, waited_s=loading)
                 yield from self._give_up(worker, Reason.STALLED, late)
-            case WorkerState.IDLE if idle >= self._limits.idle_s and not worker.pinned:
+            case WorkerState.IDLE if idle >= self._idle_s(worker) and not worker.kept:
                 yield from self.stop(worker, WorkerState.EVICTED, Reason.IDLE, f"idle for {idle:.0f} s")
             case _:
                 pass
+
+    def _idle_s(self, worker: Worker) -> float:
+        return self._limits.idle_s if worker.stay.idle_s is None else worker.stay.idle_s
 
 
 def _change(worker: Worker, after: WorkerState, reason: Reason, for_whom: str = "") -> do.Changed:

@@ -5,11 +5,9 @@ import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import socket
-import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +19,9 @@ from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.table import application
 from rbee_core.hive.api.workers import WorkerRoutes, describe
+from rbee_core.hive.config.models import Models
+from rbee_core.hive.config.reload import Reload, stays
+from rbee_core.hive.config.sections import read_sections
 from rbee_core.hive.dialects.models import ServedModels
 from rbee_core.hive.dialects.openai import OpenAiRoutes
 from rbee_core.hive.dialects.talking import Talking
@@ -29,6 +30,7 @@ from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.processes.launcher import Launcher
+from rbee_core.hive.processes.orders import Orders, Unwanted, lifeline, signals
 from rbee_core.hive.processes.start import Spare, environment_for, new_instance, start_spare
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.serving import Serving
@@ -48,46 +50,6 @@ from rbee_core.settings import Settings
 SHORTEST_KEY = 32
 
 log = logging.getLogger("rbee.hive")
-
-
-class Unwanted(Exception):
-    """Raised when a hive is told to stop while it is still being built."""
-
-
-class Orders:
-    """What a hive is told from outside, also while it is still being built. For the event loop's thread."""
-
-    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
-        """Call `told` when it is told to stop for the first time."""
-        self.stop_wanted, self.force = asyncio.Event(), asyncio.Event()
-        self._told = told
-        self._building: asyncio.Timeout | None = None
-
-    @asynccontextmanager
-    async def heeded(self) -> AsyncGenerator[None]:
-        """Leave the block with `Unwanted`, whatever it waits for, as soon as the hive is to stop."""
-        try:
-            async with asyncio.timeout(0 if self.stop_wanted.is_set() else None) as self._building:
-                yield
-        except TimeoutError:
-            if self._building is None or not self._building.expired():
-                raise
-            raise Unwanted from None
-        finally:
-            self._building = None
-
-    def stop(self) -> None:
-        """Have it stop politely; one that is still being built is given up."""
-        if not self.stop_wanted.is_set():
-            self.stop_wanted.set()
-            self._told()
-        if self._building is not None and not self._building.expired():
-            self._building.reschedule(asyncio.get_running_loop().time())
-
-    def stop_now(self) -> None:
-        """Have it stop at once, whatever it does."""
-        self.force.set()
-        self.stop()
 
 
 class Hive:
@@ -121,11 +83,12 @@ async def run(
 ) -> list[str]:
     """Run a hive as a program until it is told to stop; return the ids of the workers that were shut down.
 
-    `announce` is called once it listens. SIGTERM, SIGINT and SIGHUP stop it, a second one at once. Raises what
+    `announce` is called once it listens. SIGTERM and SIGINT stop it, a second one at once; `signals` says what
+    SIGHUP does. Raises what
     `open_hive` does. `told` is called when it is first told to stop.
     """
     orders = Orders(told)
-    with _signals(orders):  # before anybody can find it: a signal must not end it in any other way
+    with signals(orders):  # before anybody can find it: a signal must not end it in any other way
         try:
             async with open_hive(settings, tenure, spare, orders) as hive:
                 announce(hive.note)
@@ -154,7 +117,7 @@ async def open_hive(
     failure: Exception | None = None
     async with contextlib.AsyncExitStack() as stack:
         if tenure.lifeline:  # from the first moment: whoever started it may be gone before it is built
-            stack.enter_context(_lifeline(orders))
+            stack.enter_context(lifeline(orders))
         try:
             async with orders.heeded():
                 hive = await _built(stack, settings, tenure, spare, orders)
@@ -243,24 +206,28 @@ async def _build(
     )
     references = References(plugins.sources(), settings.models, settings.plugin_timeout_s)
     provisioner = Provisioner(catalog, references, fetching, place.models_dir)
+    sections = await aio.off_loop(read_sections, settings)
+    known = Models(references, sections)
     resolver = Resolver(LoadDefaults.of(settings), [*plugins.backends().values()], calls, provisioner)
     journal = Journal(partial(describe, home=place))
     journal.listen(log_change)
-    supervisor = Supervisor(Care.of(settings), place, plugins, calls, resolver, launcher, link, journal)
+    care = Care.of(settings, stays(sections))
+    supervisor = Supervisor(care, place, plugins, calls, resolver, launcher, link, journal)
+    reload = Reload(settings, known, resolver, launcher, supervisor, journal)
     answers = Serving(waits, supervisor, link, resolver.check)
     models = ModelRoutes(
-        settings.write_timeout_s, supervisor, catalog, references, provisioner, resolver, fetching
+        settings.write_timeout_s, supervisor, catalog, known, provisioner, resolver, fetching
     )  # fmt: skip
-    workers = WorkerRoutes(place, supervisor, plugins, references, resolver)
-    inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, references)
+    workers = WorkerRoutes(place, supervisor, plugins, known, resolver)
+    inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, known)
     routes = HiveRoutes(
-        settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop
+        settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop, reload
     )  # fmt: skip
     door = Door.of(settings)
-    served = ServedModels(supervisor.pool, catalog, references, resolver, provisioner, settings.models)
+    served = ServedModels(supervisor.pool, catalog, known, resolver, provisioner)
     openai = OpenAiRoutes(Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served), served)
     app = application(door, [routes, workers, inference, models, openai], journal.story)
-    await stack.enter_async_context(_running(hive, supervisor, guard))
+    await stack.enter_async_context(_running(hive, supervisor, guard, reload))
     await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
@@ -268,10 +235,11 @@ async def _build(
 
 
 @asynccontextmanager
-async def _running(hive: Hive, supervisor: Supervisor, guard: Guard) -> AsyncGenerator[None]:
-    """Run the pool and mind the guardian for the block; its end waits for the end of all workers."""
+async def _running(hive: Hive, supervisor: Supervisor, guard: Guard, reload: Reload) -> AsyncGenerator[None]:
+    """Run the pool and mind guardian and orders for the block; its end waits for the end of all workers."""
     async with asyncio.TaskGroup() as tasks:
         guarding = tasks.create_task(guard.keep())
+        reloading = tasks.create_task(hive.orders.reloading(reload))
         supervising = tasks.create_task(hive.supervise(supervisor))
         await aio.sleep(0)  # both have begun
         try:
@@ -280,6 +248,7 @@ async def _running(hive: Hive, supervisor: Supervisor, guard: Guard) -> AsyncGen
             hive.orders.stop()
             await asyncio.wait([supervising])
             guarding.cancel()
+            reloading.cancel()
 
 
 @asynccontextmanager
@@ -311,31 +280,6 @@ def _check_exposure(settings: Settings) -> None:
         )
 
 
-@contextmanager
-def _signals(orders: Orders) -> Generator[None]:
-    """Stop politely at the first signal, at once at the second.
-
-    SIGHUP says that the terminal is gone. A hive that was started in the background ignores it (see `main`).
-    """
-    loop = asyncio.get_running_loop()
-
-    def caught(number: signal.Signals) -> None:
-        again = orders.stop_wanted.is_set()
-        log.info("got %s%s", number.name, ", stopping now" if again else "")
-        (orders.stop_now if again else orders.stop)()
-
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, caught, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-
 @asynccontextmanager
 async def _noted(path: Path, note: HiveNote) -> AsyncGenerator[None]:
     """Let others find this hive."""
@@ -344,20 +288,3 @@ async def _noted(path: Path, note: HiveNote) -> AsyncGenerator[None]:
         yield
     finally:
         await aio.off_loop(path.unlink, missing_ok=True)
-
-
-@contextmanager
-def _lifeline(orders: Orders) -> Generator[None]:
-    """Stop when the process at the other end of stdin is gone."""
-    loop, fd = asyncio.get_running_loop(), sys.stdin.fileno()
-
-    def readable() -> None:
-        if not os.read(fd, 4096):
-            loop.remove_reader(fd)
-            orders.stop()
-
-    loop.add_reader(fd, readable)
-    try:
-        yield
-    finally:
-        loop.remove_reader(fd)

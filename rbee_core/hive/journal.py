@@ -28,6 +28,7 @@ STORY_LINES = 100
 SILENCE_S = 15.0
 TOLD = ("worker_id", "ticket", "until", "before", "after", "reason", "force", "pid", "exit", "waiting", "error")
 
+Entry = wire.WorkerChanged | wire.SettingsChanged
 Listener = Callable[[wire.WorkerChanged], None]
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Journal:
     def __init__(self, describe: Callable[[Worker], wire.WorkerInfo], kept: int = KEPT) -> None:
         self._describe = describe
         self._listeners: list[Listener] = []
-        self._entries: deque[wire.WorkerChanged] = deque(maxlen=kept)
+        self._entries: deque[Entry] = deque(maxlen=kept)
         self._story: deque[str] = deque(maxlen=STORY_LINES)
         self._number = 0
         self._more = asyncio.Event()
@@ -61,6 +62,18 @@ class Journal:
             if isinstance(instruction, do.Changed):
                 self._changed(instruction, find(instruction.worker_id))
 
+    def settings_changed(self, changed: Sequence[str], needs_restart: Sequence[str]) -> None:
+        """Take in that the settings were read again."""
+        self._number += 1
+        told = wire.SettingsChanged(
+            number=self._number,
+            at_unix=round(time.time(), 3),
+            changed=list(changed),
+            needs_restart=list(needs_restart),
+        )
+        self._entries.append(told)
+        self._wake()
+
     def story(self, lines: int = STORY_LINES) -> list[str]:
         """Return the last lines of the pool's story, oldest first."""
         return list(self._story)[-lines:]
@@ -76,7 +89,7 @@ class Journal:
 
     async def follow(
         self, mark: str, live: Callable[[], list[wire.WorkerInfo]]
-    ) -> AsyncGenerator[Sequence[wire.PoolSnapshot | wire.WorkerChanged]]:
+    ) -> AsyncGenerator[Sequence[wire.PoolSnapshot | Entry]]:
         """Yield what happens after `mark`, together what came together; nothing after `SILENCE_S` without a change.
 
         Where `mark` is none of this journal's, or what followed it is no longer kept, a snapshot of `live` comes first;
@@ -125,7 +138,7 @@ class Journal:
         number = int(digits)
         return number if number <= self._number else None
 
-    def _after(self, number: int | None) -> list[wire.WorkerChanged] | None:
+    def _after(self, number: int | None) -> list[Entry] | None:
         """Return the entries after `number`, None if some are no longer kept."""
         behind = len(self._entries) + 1 if number is None else self._number - number
         known = len(self._entries) - behind

@@ -101,8 +101,8 @@ def _tell_starter(error: RbeeError) -> None:
 def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
     in_force = settings.load(os.environ, **flags)
     os.umask(0o077)  # whatever the caller's: all that is written here is the user's own
-    if scripted:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it has no terminal; that of whoever started it is not its own
+    if tenure.lifeline:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal of whoever it belongs to is not its own
     raise_limit()
     home = Home(in_force.home)
     home.prepare()

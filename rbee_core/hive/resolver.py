@@ -43,12 +43,15 @@ class Resolution:
 
 
 class Resolver:
-    """Resolves demands for one hive. Each asks a driver once, and what was answered holds for all of the decision."""
+    """Resolves demands for one hive. Each asks a driver once, and what was answered holds for all of the decision.
+
+    `defaults` may be replaced; they count for what is resolved from then on.
+    """
 
     def __init__(
         self, defaults: LoadDefaults, backends: Sequence[Backend], calls: PluginCalls, provisioner: Provisioner
     ) -> None:
-        self._defaults = defaults
+        self.defaults = defaults
         self._backends = ranked(backends)
         self._calls = calls
         self._provisioner = provisioner
@@ -188,7 +191,7 @@ class Resolver:
 
     def _options(self, demand: Demand, backend: Backend) -> LoadOptions:
         """Return how to load. Raises `InvalidRequest` for more slots than a backend that computes one at a time has."""
-        defaults, batching = self._defaults, "batching" in backend.capabilities
+        defaults, batching = self.defaults, "batching" in backend.capabilities
         if not batching and (demand.slots or 1) > 1:
             message = f"{demand.slots} slots were asked for, and {backend.name} computes one request at a time"
             raise InvalidRequest(message, hint="leave --slots out, or choose a backend that declares batching")

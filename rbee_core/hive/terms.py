@@ -1,16 +1,18 @@
 """On what terms a hive lives on its RBEE_HOME, and what each part of it needs of the settings.
 
-Cut in `daemon`, the one room of a hive that sees all settings.
+Cut in `daemon` and, when they are taken again, in `config.reload`: the rooms of a hive that see all settings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rbee_core.settings import Settings
 
 if TYPE_CHECKING:  # a hive starts its spare worker before it imports an HTTP server
-    from rbee_core.domain import pool
+    from rbee_core.domain.limits import Limits
     from rbee_core.domain.tuning import Tuning
+    from rbee_core.domain.worker import Stay
     from rbee_core.http import listen
 
 
@@ -135,14 +137,14 @@ class Waits:
 class Care:
     """How the supervisor looks after workers: the pool's limits, the time to stop in, the size of a log."""
 
-    limits: "pool.Limits"
+    limits: "Limits"
     grace_s: float
     log_limit_bytes: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "Care":
-        """Cut it."""
-        from rbee_core.domain.pool import Limits
+    def of(cls, settings: Settings, stays: "Mapping[str, Stay]") -> "Care":
+        """Cut it; `stays` is what the models' own settings say of how long their workers stay."""
+        from rbee_core.domain.limits import Limits
 
         limits = Limits(
             worker_start_s=settings.worker_start_timeout_s,
@@ -152,5 +154,6 @@ class Care:
             queue=settings.queue_limit,
             restart_delay_s=settings.restart_delay_s,
             quarantine_s=settings.quarantine_s,
+            stays=stays,
         )
         return cls(limits=limits, grace_s=settings.shutdown_grace_s, log_limit_bytes=settings.log_limit_bytes)

@@ -24,21 +24,29 @@ class References:
         self, sources: Mapping[str, ModelSource], aliases: Mapping[str, str], limit_s: float | None = None
     ) -> None:
         self._sources = sources
-        self._aliases = aliases
+        self.aliases = aliases
         self._limit_s = limit_s
         self._names: dict[str, str] = {}
         self._lanes: defaultdict[str, aio.Lane] = defaultdict(lambda: aio.Lane("model-name", ASKED_AT_ONCE))
+
+    def take(self, aliases: Mapping[str, str]) -> None:
+        """Heed other aliases from now on."""
+        self.aliases = aliases
+        self._names.clear()
 
     async def name(self, text: str) -> str:
         """Return `canonical(text)`, for an event loop: its source is asked once, off the loop, and has `limit_s`."""
         if known := self._names.get(text):
             return known
         source, ref = self._meant(text)
+        aliases = self.aliases
         try:
             name = await self._lanes[ref.scheme].call(self._limit_s, _spelling, source, ref)
         except aio.DeadlinePassed:
             late = TimeoutError(f"it did not answer within {self._limit_s:g} s")
             raise PluginFailed(what=_who(ref), error=late) from None
+        if self.aliases is not aliases:  # they changed meanwhile; who asked before gets what was meant then
+            return name
         self._names[text] = name
         for oldest in list(self._names)[:-NAMES_KEPT]:
             del self._names[oldest]
@@ -53,8 +61,8 @@ class References:
         return _spelling(*self._meant(text))
 
     def _meant(self, text: str) -> tuple[ModelSource, ModelRef]:
-        source, ref = self._source_of(parse(text, self._aliases), text)
-        if ref.scheme == "file" and text not in self._aliases and not ref.path.startswith(("/", "~")):
+        source, ref = self._source_of(parse(text, self.aliases), text)
+        if ref.scheme == "file" and text not in self.aliases and not ref.path.startswith(("/", "~")):
             raise InvalidRequest.bad_reference(text, "a path that is sent to a hive must be absolute")
         return source, ref
 

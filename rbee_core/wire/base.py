@@ -108,7 +108,7 @@ def _misfit(value: Any, kind: Any) -> str:
         msgspec.convert(value, type=kind)
     except msgspec.ValidationError as error:
         why = str(error).partition(" - at ")[0]  # what is within the value, its giver can find
-        return why[0].lower() + why[1:]
+        return why[0].lower() + why[1:].replace(" | null", "")  # how to say nothing, everybody knows
     return ""
 
 

@@ -55,9 +55,13 @@ class InferenceRequest(TextWanted):
 
 
 class WorkerTask(TextWanted, kw_only=True):
-    """A worker's `POST /v1/inference`: the same from its hive, which has named it."""
+    """A worker's `POST /v1/inference`: the same from its hive, which has named it.
+
+    A conversation in which no system speaks begins with `system_prompt`.
+    """
 
     request_id: RequestId
+    system_prompt: str | None = None
 
 
 class WorkerInference(InferenceRequest):

@@ -1,14 +1,18 @@
 """The shapes of models: the catalog, downloads, and what a worker for one would need."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from rbee_core.domain.tuning import Tuning
 from rbee_core.wire.base import ErrorObject, Lenient, ModelText, Strict
 
 
 class ModelInfo(Lenient):
-    """A model in the catalog, as `GET /v1/models/list` shows it. `names` are other references that mean its files."""
+    """A model in the catalog, as `GET /v1/models/list` shows it.
+
+    `names` are other references that mean its files, `aliases` the short names of it that config.toml has.
+    """
 
     reference: str
     provider: str
@@ -18,6 +22,7 @@ class ModelInfo(Lenient):
     format: str = ""
     status: str = "ok"
     names: list[str] = []
+    aliases: list[str] = []
 
 
 class DownloadRequest(Strict):
@@ -76,7 +81,11 @@ class ModelQuery(Strict):
 
 
 class ModelDetails(Lenient):
-    """`GET /v1/models/show`: a model on this node, and what a worker for it would need. Sizes in bytes."""
+    """`GET /v1/models/show`: a model on this node, and what a worker for it would be and need. Sizes in bytes.
+
+    What follows `fits` is in force for who asks by this name and says no more: `slots` is 0 where the backend chooses.
+    What the model's own settings do not say, and the hive's do not either, is None, or not among `sampling`.
+    """
 
     reference: str
     local_path: str
@@ -91,6 +100,14 @@ class ModelDetails(Lenient):
     total_bytes: int
     available_bytes: int
     fits: bool
+    slots: int = 0
+    tuning: Tuning = Tuning()
+    section: str = ""
+    idle_timeout_s: float | None = None
+    pinned: bool = False
+    max_tokens: int | None = None
+    sampling: dict[str, Any] = {}
+    system_prompt: str | None = None
 
 
 class RemovedModel(Lenient):

@@ -126,6 +126,23 @@ class WorkerChanged(Lenient, tag_field="event", tag="changed"):
     for_whom: str = ""
 
 
+class Reloaded(Lenient):
+    """`POST /v1/reload`: which settings changed, and which of config.toml's count from the next start on only.
+
+    One of a model's is called ``model.NAME``, an alias ``models.NAME``.
+    """
+
+    changed: list[str]
+    needs_restart: list[str]
+
+
+class SettingsChanged(Reloaded, tag_field="event", tag="settings"):
+    """An event of `GET /v1/events`: the hive read config.toml again. Numbered as the changes of workers are."""
+
+    number: int
+    at_unix: float
+
+
 class SpawnRequest(Strict):
     """`POST /v1/workers/spawn`. `device` is an index of the backend's devices; without it, the one with most room.
 

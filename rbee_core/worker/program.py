@@ -73,7 +73,14 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
         model = LocalModel(spec.reference, Path(spec.path), spec.format, spec.size_bytes)
         options = LoadOptions(spec.context_tokens, spec.slots, spec.threads, spec.tuning)
         log.info("%s: loading %s (%s, %d bytes)", spec.worker_id, model.reference, model.path, model.size_bytes)
-        log.info("%s: with %s on %s (%s), %s", spec.worker_id, backend.name, device.id, device.name, options)
+        log.info(
+            "%s: with %s on %s (%s), %s",
+            spec.worker_id,
+            backend.name,
+            device.id,
+            device.name,
+            shorten(str(options), 1000),
+        )
         return backend.load(model, device, options, progress)
 
     return load

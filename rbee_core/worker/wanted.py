@@ -34,6 +34,8 @@ def generate_request(request: wire.WorkerTask, template: bool | None) -> Generat
     fields["tools"] = tuple(Tool(tool.name, tool.description, tool.parameters) for tool in request.tools)
     if request.prompt is not None and (request.chat_template == "required" or (request.chat_template and template)):
         fields |= {"prompt": None, "messages": (Message("user", request.prompt),)}
+    if request.system_prompt and fields["messages"] and all(m.role != "system" for m in fields["messages"]):
+        fields["messages"] = (Message("system", request.system_prompt), *fields["messages"])
     return GenerateRequest(**fields)
 
 

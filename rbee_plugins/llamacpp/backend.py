@@ -38,7 +38,7 @@ class LlamaCpp(Backend):
     capabilities = frozenset(
         {
             *("stream", "cancel", "seed", "chat", "batching", "samplers", "logprobs", "grammar", "json_schema"),
-            *("embeddings", "rerank", "infill", "lora", "cache_types", "flash_attention", "tools"),
+            *("embeddings", "rerank", "infill", "lora", "cache_types", "flash_attention", "tools", "chat_template"),
         }
     )
     gpu_layers: ClassVar[int] = -1  # all of them

@@ -210,7 +210,8 @@ class LlamaCppEngine(Engine):
 
 def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings, progress: Progress) -> LlamaCppEngine:
     """Load `model`, whose checked header is `header`. Raises `ModelLoadFailed` with llama.cpp's own reason."""
-    loading, chat = _Loading(progress), ChatTemplate(header.chat_template)
+    template = settings.tuning.chat_template or header.chat_template
+    loading, chat = _Loading(progress), ChatTemplate(template)
     with native.LastErrors() as errors:
         try:
             loaded, context, adapters = _open(model, settings, loading)
@@ -224,7 +225,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         slots=settings.slots,
         architecture=header.architecture,
         accelerator=loaded.accelerator,
-        chat_template=bool(header.chat_template),
+        chat_template=bool(template),
     )
     progress(1.0, "ready")
     alone_tokens = min(ALONE_TOKENS, settings.chunk_tokens)

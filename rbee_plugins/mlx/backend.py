@@ -38,7 +38,7 @@ class Mlx(Backend):
 
     name = "mlx"
     formats = frozenset({"mlx"})
-    capabilities = frozenset({"stream", "cancel", "seed", "chat", "batching", "logprobs", "tools"})
+    capabilities = frozenset({"stream", "cancel", "seed", "chat", "chat_template", "batching", "logprobs", "tools"})
     obeys = frozenset(
         {
             "frequency_penalty",
@@ -99,7 +99,8 @@ class Mlx(Backend):
         progress(0.0, "importing mlx-lm")
         from rbee_plugins.mlx.engine import load_engine
 
-        return load_engine(model, folder, context, memory.slots(options.slots, self.accelerator), progress)
+        slots = memory.slots(options.slots, self.accelerator)
+        return load_engine(model, folder, context, slots, progress, options.tuning.chat_template)
 
 
 def _mlx_folders() -> list[Path]:

@@ -133,7 +133,12 @@ def _token(text: str, likely: tuple[TokenLogprob, ...]) -> Token:
 
 
 def load_engine(
-    model: LocalModel, folder: ModelFolder, context_tokens: int, slots: int, progress: Progress
+    model: LocalModel,
+    folder: ModelFolder,
+    context_tokens: int,
+    slots: int,
+    progress: Progress,
+    chat_template: str | None = None,
 ) -> MlxEngine:
     """Load `model`, whose checked folder is `folder`. Raises `ModelLoadFailed` with mlx-lm's own reason."""
     watched = _Watched(progress)
@@ -141,7 +146,7 @@ def load_engine(
     chunk_tokens = memory.chunk_tokens(folder, accelerator)
     cache_bytes = memory.cache_bytes(folder, context_tokens, accelerator)
     try:
-        loop = Loop(lambda: runtime.load(model.path, watched), chunk_tokens, slots, cache_bytes)
+        loop = Loop(lambda: runtime.load(model.path, watched, chat_template), chunk_tokens, slots, cache_bytes)
     except runtime.GivenUp:
         raise ModelLoadFailed(
             reference=model.reference, why="the load was given up before it was done", hint="load it again"

@@ -74,18 +74,19 @@ class Memory:
 class Model:
     """A loaded model with its vocabulary."""
 
-    def __init__(self, network: Any, tokenizer: Any) -> None:
+    def __init__(self, network: Any, tokenizer: Any, chat_template: str | None = None) -> None:
         self.network = network
         self._tokenizer = tokenizer
         self._tokenizing = threading.Lock()  # the tokenizers library fails if two threads change its settings at once
         self._piece = pieces(tokenizer, _decoder_of(tokenizer))
-        self._template = ChatTemplate(_template_of(tokenizer))
+        self._jinja = chat_template or _template_of(tokenizer)
+        self._template = ChatTemplate(self._jinja)
         self.ends = frozenset[int](tokenizer.eos_token_ids)
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether the model was trained for conversations."""
-        return bool(self._tokenizer.has_chat_template)
+        """Whether the model was trained for conversations, or was given a template."""
+        return bool(self._jinja or self._tokenizer.has_chat_template)
 
     @property
     def vocabulary_size(self) -> int:
@@ -98,7 +99,7 @@ class Model:
         Raises `InvalidRequest` if the model's template refuses them. For a few kinds of models a library has code of
         its own in place of a template; that may raise what it likes.
         """
-        if not _template_of(self._tokenizer):
+        if not self._jinja:
             told = turns(request.messages, request.tools, "")
             with self._tokenizing:
                 tokens = list(self._tokenizer.apply_chat_template(told, add_generation_prompt=True))
@@ -238,8 +239,11 @@ class Batch:
         self._steps.close()
 
 
-def load(path: Path, progress: Progress) -> Model:
-    """Load the folder `path`, which was checked. Raises `GivenUp`, and whatever mlx-lm raises for what it dislikes."""
+def load(path: Path, progress: Progress, chat_template: str | None = None) -> Model:
+    """Load the folder `path`, which was checked; `chat_template` stands in for its own.
+
+    Raises `GivenUp`, and whatever mlx-lm raises for what it dislikes.
+    """
     _report(progress, 0.1, "building the model")
     on_cpu = accelerator() == "cpu"
     if on_cpu:
@@ -254,7 +258,7 @@ def load(path: Path, progress: Progress) -> Model:
     _report(progress, 0.9, "loading the tokenizer")
     extra = {"trust_remote_code": False, "local_files_only": True}
     tokenizer = _utils.load_tokenizer(path, extra, eos_token_ids=config.get("eos_token_id"))
-    return Model(network, tokenizer)
+    return Model(network, tokenizer, chat_template)
 
 
 def randomize() -> None:

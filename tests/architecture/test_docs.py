@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from rbee_core.domain.model_settings import FIELDS
+from rbee_core.domain.sampling import Sampling
 from rbee_core.errors import error_classes
 from rbee_core.hive.api.table import TABLE as HIVE
-from rbee_core.settings import Settings
+from rbee_core.settings import NAMES, Settings
 from rbee_core.worker.server import TABLE as WORKER
 from scripts.http_reference import dialect_written, dialects, written
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
-SETTINGS = {f.name: f for f in dataclasses.fields(Settings) if f.name not in ("home", "models")}
+SETTINGS = {f.name: f for f in dataclasses.fields(Settings) if f.name in NAMES}
 
 
 def rows(name: str) -> list[list[str]]:
@@ -25,9 +27,15 @@ def rows(name: str) -> list[list[str]]:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    documented = {row[0].strip("`"): row[1].strip("`") for row in rows("settings.md")[1:]}
+    documented = {row[0].strip("`"): row[1].strip("`") for row in rows("settings.md")[1:] if len(row) == 3}
     assert documented.pop("home") == "~/.rbee"
     assert documented == {name: "" if field.default is None else str(field.default) for name, field in SETTINGS.items()}
+
+
+def test_everything_that_can_be_settled_for_a_model_is_documented() -> None:
+    documented = {name for row in rows("settings.md") if len(row) == 2 for name in re.findall(r"`(\w+)`", row[0])}
+    assert documented <= FIELDS.keys()
+    assert [name for name, kind in FIELDS.items() if kind is not Sampling and name not in documented] == []
 
 
 def test_every_variable_in_the_source_is_documented() -> None:

@@ -1,17 +1,19 @@
 """Stopping a hive: politely, with work in flight, impatiently, and with workers that do not want to go."""
 
 import os
+import pty
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 
 from rbee_core import wire
 from rbee_core.errors import RbeeError, RemoteError
-from rbee_kit.program import Hive, Home, Result
+from rbee_kit.program import SCRIPTS, Hive, Home, Program, Result
 from rbee_kit.waiting import eventually
 
 pytestmark = pytest.mark.scripted
@@ -235,12 +237,16 @@ def test_asking_a_worker_that_does_not_hear_is_a_part_of_the_grace_time(home: Ho
 
 
 def test_m3_a_closed_terminal_drains_and_stops_a_hive_in_the_foreground(home: Home) -> None:
-    hive = home.start_hive()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(SCRIPTS / "rbee-hive", ["rbee-hive", "daemon", "--port", "0"], home.environment)
+    eventually(lambda: (home.hive_note() or {}).get("pid") == pid, what="the hive's note")
+    hive = Hive(home, cast("Program", None))  # a child of ours that no program started
     request = Request(hive, spawn(hive, "tokens=10;token_ms=50"))
-    hive.program.signal(signal.SIGHUP)
-    result = ends_within(hive, 20)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
     request.join(10)
-    assert result.exit_code == 0
+    assert os.waitstatus_to_exitcode(status) == 0
     assert (request.error, request.events[-1].done) == (None, True)
     assert "got SIGHUP" in home.log("hive")
 

@@ -93,7 +93,7 @@ def test_a_file_that_is_no_schema_is_refused(tmp_path: Path, content: bytes | No
 
 
 def test_nothing_is_sent_that_was_not_asked_for() -> None:
-    assert needs.needed(built()) == {}
+    assert needs.needed(built()) == frozenset()
     assert set(choosing(options()).values()) == {None}
 
 

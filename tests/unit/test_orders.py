@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rbee_core.hive.daemon import Orders, Unwanted
+from rbee_core.hive.processes.orders import Orders, Unwanted
 
 
 def build(orders: Orders, begun: Callable[[], None], given_up: Callable[[], None] = lambda: None) -> None:

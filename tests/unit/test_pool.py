@@ -1,13 +1,15 @@
 """The pool as a table: in this state, this event yields exactly these instructions."""
 
+import dataclasses
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import REMEMBERED, Limits, Pool
-from rbee_core.domain.worker import Reason, Spot, Ticket, WorkerId
+from rbee_core.domain.worker import Demand, Reason, RequestId, Spot, Stay, Ticket, WorkerId
 from rbee_core.errors import (
     InvalidRequest,
     LoadingTimeout,
@@ -40,6 +42,7 @@ from tests.support.pools import (
     recipe,
     refusal,
     resolved,
+    resolved_on,
     stop,
     waits,
     wants,
@@ -451,3 +454,48 @@ def test_no_representation_shows_the_secret() -> None:
     assert "Secret(…)" in shown
     assert str(pool.find(W).secret) not in shown
     assert repr(pool) == "<Pool w1 idle>"
+
+
+# What the owner settles for one model.
+
+ADA = Demand("file:/a", section="ada")
+ADA_WANTS = ev.RequestWanted(at=0, ticket=Ticket(1), client="ann", demand=ADA, request_id=RequestId("r1"))
+ADA_RUNS = [ADA_WANTS, resolved_on("a", "w1", {0: 1000}, wanted=ADA), launched(), bound(), loaded(), ended(1)]
+
+
+def limits(**stays: Stay) -> Limits:
+    return dataclasses.replace(LIMITS, stays=stays)
+
+
+def test_how_long_a_worker_stays_is_said_by_its_models_settings() -> None:
+    pool = Pool(limits(ada=Stay(10)))
+    feed(pool, ADA_RUNS)
+    assert pool.handle(ev.Tick(9.9)) == NOTHING
+    assert do.Stop(W) in pool.handle(ev.Tick(10))
+
+
+def test_a_pinned_model_stays_whoever_needs_the_room() -> None:
+    pool = Pool(limits(ada=Stay(pinned=True)))
+    feed(pool, ADA_RUNS)
+    assert do.Stop(W) not in pool.handle(ev.Tick(9999))
+    feed(pool, [wants(2, "b")])
+    assert isinstance(pool.handle(resolved("b", "w2", available=50))[0], do.Refuse)
+
+
+def test_what_is_settled_anew_counts_for_a_worker_that_is_there() -> None:
+    pool = Pool(limits(ada=Stay(pinned=True)))
+    feed(pool, ADA_RUNS)
+    assert pool.handle(ev.SettingsChanged(0, limits(ada=Stay(20)))) == NOTHING
+    assert pool.holder(ADA) is not None
+    assert do.Stop(W) in pool.handle(ev.Tick(20))
+
+
+def test_a_worker_that_another_would_be_started_for_now_serves_no_more_of_them() -> None:
+    pool = Pool(limits(ada=Stay(pinned=True)))
+    feed(pool, ADA_RUNS)
+    feed(pool, [ADA_WANTS])
+    pool.handle(ev.SettingsChanged(0, limits(ada=Stay(pinned=True)), frozenset({"ada"})))
+    worker = pool.find(W)
+    assert (len(worker.requests), worker.kept, pool.holder(ADA)) == (1, False, None), "its stream goes on"
+    again = msgspec.structs.replace(ADA_WANTS, ticket=Ticket(2), request_id=RequestId("r2"))
+    assert pool.handle(again)[0] == do.Resolve(ADA)

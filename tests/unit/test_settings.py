@@ -1,6 +1,5 @@
 """Settings: where a value comes from, and what is refused."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import get_args
@@ -8,7 +7,7 @@ from typing import get_args
 import pytest
 
 from rbee_core.errors import HomeUnusable, InvalidRequest, RbeeError
-from rbee_core.settings import ALIASES, CHOICES, DEFAULT_PORT, Settings, load
+from rbee_core.settings import ALIASES, CHOICES, DEFAULT_PORT, NAMES, Settings, again, load
 
 
 def write_config(home: Path, text: str) -> dict[str, str]:
@@ -54,7 +53,7 @@ def test_empty_variables_count_as_unset(tmp_path: Path) -> None:
     assert load({"RBEE_HOME": str(tmp_path), "RBEE_PORT": "", "RBEE_API_KEY": ""}) == Settings(home=tmp_path)
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Settings) if f.name not in ("home", "models")])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_setting_can_come_from_everywhere(name: str, tmp_path: Path) -> None:
     default = getattr(Settings(home=tmp_path), name)
     value = CHOICES.get(name, ("word",))[-1] if isinstance(default, str) else 5
@@ -92,8 +91,8 @@ def test_bad_values_in_the_environment(name: str, raw: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prot = 1", "prot, which is no setting"),
-        ("home = '/x'", "home, which is no setting"),
+        ("prot = 1", r"config\.toml line 1: prot is no setting; did you mean port\?"),
+        ("home = '/x'", "home is no setting$"),
         ("port = true", "port must be a number"),
         ("idle_timeout_s = true", "idle_timeout_s must be a number"),
         ("port = [1]", "port must be a number"),
@@ -104,8 +103,12 @@ def test_bad_values_in_the_environment(name: str, raw: str, tmp_path: Path) -> N
         ("port = " + 5000 * "9", "port|TOML"),
         ("port =", "not valid TOML"),
         ("a = \x00", "not valid TOML"),
-        ("models = 5", "must map alias names"),
-        ("[models]\ntiny = 5", "must map alias names"),
+        ("models = 5", "line 1: models must be a table"),
+        ('[models]\nok = "/m.gguf"\n\ntiny = 5', r"config\.toml line 4: \[models\] tiny must be the reference"),
+        ("port = 1\n# host = 4\nhost = 5", r"config\.toml line 3: host must be a text"),
+        ("model = 5", "line 1: model must be a table"),
+        ("[model]\na = 5", r"line 2: \[model\] a must be a table"),
+        ("[model.ada]\nreference = 5", r"line 2: \[model\.ada\] reference must be the reference"),
     ],
 )
 def test_bad_config_file(text: str, message: str, tmp_path: Path) -> None:
@@ -217,3 +220,52 @@ def test_how_a_cache_may_be_kept_is_what_a_worker_may_be_asked_for() -> None:
 def test_a_word_that_is_no_choice_is_refused_with_those_that_are(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=rf"RBEE_{name.upper()} must be one of .*{CHOICES[name][0]}.*, not 'q9'"):
         load({"RBEE_HOME": str(tmp_path), f"RBEE_{name.upper()}": "q9"})
+
+
+def test_an_error_names_the_line_on_which_its_value_begins(tmp_path: Path) -> None:
+    lines = (
+        '[model.ada]', 'system_prompt = """', 'slots = 9', '[model.bob]', '"""', "", "# slots", "slots = 3", "lora = [",
+        '  {path = "/a"},', "]",
+    )  # fmt: skip
+    text = "\n".join(lines)
+    file = load(write_config(tmp_path, text)).file
+    assert file.place("model", "ada", "slots") == "config.toml line 8: [model.ada] slots"
+    assert file.place("model", "ada", "system_prompt") == "config.toml line 2: [model.ada] system_prompt"
+    assert file.place("model", "ada", "lora") == "config.toml line 9: [model.ada] lora"
+    assert file.place("model", "ada") == "config.toml line 1: [model] ada"
+    assert file.place("host") == "config.toml: host"
+
+
+def test_a_section_with_a_reference_is_an_alias(tmp_path: Path) -> None:
+    text = (
+        '[models]\nada = "/old.gguf"\nbob = "/b.gguf"\n[model.ada]\nreference = "/new.gguf"\n[model.smollm2]\nslots = 2'
+    )
+    settings = load(write_config(tmp_path, text))
+    assert settings.models == {**ALIASES, "bob": "/b.gguf", "ada": "/new.gguf"}
+    assert settings.sections == {"ada": {"reference": "/new.gguf"}, "smollm2": {"slots": 2}}
+
+
+def test_the_file_is_read_again_and_what_outranks_it_stays(tmp_path: Path) -> None:
+    environ = write_config(tmp_path, "port = 1\nidle_timeout_s = 1\nqueue_limit = 3")
+    settings = load(environ | {"RBEE_PORT": "2"}, idle_timeout_s=5)
+    write_config(tmp_path, "port = 7\nidle_timeout_s = 7\nqueue_limit = 7")
+    later = again(settings)
+    assert (later.port, later.idle_timeout_s, later.queue_limit) == (2, 5, 7)
+    write_config(tmp_path, "queue_limit = 0")
+    with pytest.raises(InvalidRequest, match=r"config\.toml line 1: queue_limit must be 1 or more"):
+        again(settings)
+
+
+@pytest.mark.parametrize("text", ["prot = 1", "port = true", "port =", "[model]\nx = 5", "[models]\nx = 5"])
+def test_n19_a_wrong_file_does_not_hide_a_hive_that_runs(text: str, tmp_path: Path) -> None:
+    environ = write_config(tmp_path, f"shutdown_grace_s = 7\n{text}\n")
+    settings = load(environ, forgiving=True)
+    assert settings.home == tmp_path
+    assert settings.shutdown_grace_s == (30 if text == "port =" else 7)
+
+
+def test_n19_a_variable_that_is_nearly_a_setting_is_refused(tmp_path: Path) -> None:
+    environ = {"RBEE_HOME": str(tmp_path), "RBEE_OF_A_PLUGIN": "x", "RBEE_DEBUG": "1"}
+    load(environ)
+    with pytest.raises(InvalidRequest, match=r"RBEE_CONTEXT_TOKEN in .* did you mean context_tokens\?"):
+        load(environ | {"RBEE_CONTEXT_TOKEN": "600"})

@@ -87,3 +87,17 @@ def test_whatever_may_be_said_of_sampling_an_engine_hears() -> None:
 
 def test_what_is_usual_is_what_an_engine_hears_of_who_says_nothing() -> None:
     assert {name: getattr(GenerateRequest(), name) for name in Sampling.__struct_fields__} == USUAL
+
+
+SYSTEM = Message("system", "Be brief.")
+
+
+def test_a_conversation_without_a_system_message_begins_with_the_models_own() -> None:
+    user = wire.ChatMessage(role="user", content="hi")
+    said = wire.ChatMessage(role="system", content="Be long.")
+    own = {"system_prompt": SYSTEM.content}
+    assert asked(True, messages=[user], **own).messages == (SYSTEM, Message("user", "hi"))
+    assert asked(True, prompt="hi", chat_template="if_any", **own).messages == (SYSTEM, Message("user", "hi"))
+    assert asked(True, messages=[said, user], **own).messages[0] == Message("system", "Be long.")
+    for template, wanted in ((True, None), (False, "if_any")):
+        assert asked(template, prompt="hi", chat_template=wanted, **own).messages == (), "a text that is continued"

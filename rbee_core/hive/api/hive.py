@@ -24,7 +24,7 @@ class HiveRoutes:
     """One hive's routes about itself.
 
     `check_catalog` raises what a spawn would raise if the catalog cannot be used; `stop` is called by
-    `POST /v1/shutdown`.
+    `POST /v1/shutdown`, `reload` by `POST /v1/reload`.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class HiveRoutes:
         resolver: Resolver,
         check_catalog: Callable[[], Awaitable[None]],
         stop: Callable[[], None],
+        reload: Callable[[], Awaitable[wire.Reloaded]],
     ) -> None:
         self._write_timeout_s = write_timeout_s
         self._home = home
@@ -44,6 +45,7 @@ class HiveRoutes:
         self._resolver = resolver
         self._check_catalog = check_catalog
         self._stop = stop
+        self._reload = reload
 
     async def health(self, request: web.Request) -> web.Response:
         """Say that the hive is alive, and its version. Needs no key."""
@@ -82,6 +84,11 @@ class HiveRoutes:
         """List every backend, and why it cannot be used if it cannot."""
         del request
         return json_response(wire.BackendList(backends=await self._resolver.backends()))
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """Take config.toml again."""
+        del request
+        return json_response(await self._reload())
 
     async def shutdown(self, request: web.Request) -> web.Response:
         """Begin to stop the hive and all its workers; the answer names them."""

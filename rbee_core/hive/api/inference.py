@@ -8,19 +8,17 @@ from aiohttp import web
 
 from rbee_core import wire
 from rbee_core.domain.instructions import Waiting
-from rbee_core.domain.needs import WORD_OF, needed
 from rbee_core.domain.worker import Demand, WorkerId
-from rbee_core.errors import InvalidRequest, RbeeError
+from rbee_core.errors import RbeeError
+from rbee_core.hive.config.models import ForModel, Models
 from rbee_core.hive.serving import Serving, Task, last_word, log_request
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
 from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
-from rbee_core.models.references import References
 
 CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"
 CLIENT_LIMIT = 64
 
-ForModel = wire.PoolInference | wire.PoolEmbed | wire.PoolRerank
 Wanted = wire.WorkerInference | wire.WorkerEmbed | wire.WorkerRerank | ForModel
 
 
@@ -33,13 +31,13 @@ class InferenceRoutes:
         keep_alive_s: float,
         supervisor: Supervisor,
         serving: Serving,
-        references: References,
+        models: Models,
     ) -> None:
         self._write_timeout_s = write_timeout_s
         self._keep_alive_s = keep_alive_s
         self._supervisor = supervisor
         self._serving = serving
-        self._references = references
+        self._models = models
 
     async def for_model(self, request: web.Request) -> web.StreamResponse:
         """Generate with a model: on a worker that holds it, or on one that is started for it."""
@@ -79,7 +77,7 @@ class InferenceRoutes:
     async def _for_model(self, request: web.Request, wanted: ForModel) -> web.StreamResponse:
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
         try:
-            demand = await demand_of(wanted, self._references)
+            demand = await self._models.demand(wanted)
         except RbeeError as error:
             log_request(wanted.request_id, client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise
@@ -88,6 +86,8 @@ class InferenceRoutes:
     async def _stream(self, request: web.Request, target: Demand | WorkerId, wanted: Wanted) -> web.StreamResponse:
         wanted.request_id = wanted.request_id or secrets.token_hex(8)
         task = msgspec.convert(wanted, _task_of(wanted), from_attributes=True)
+        if isinstance(wanted, wire.PoolInference) and isinstance(task, wire.WorkerTask):
+            task.system_prompt = self._models.own(wanted.model_ref).system_prompt
         stream = EventStream(request, self._write_timeout_s, self._keep_alive_s)
 
         async def tell(waiting: Waiting) -> None:
@@ -111,23 +111,6 @@ class InferenceRoutes:
                     raise
                 await stream.write(last_word(error))
         return stream.response
-
-
-async def demand_of(request: wire.SpawnRequest | ForModel, references: References) -> Demand:
-    """Return what `request` asks for, its model under its one name. Raises `InvalidRequest` for none."""
-    needs = frozenset(request.needs) if isinstance(request, wire.SpawnRequest) else needed(request)
-    if unknown := sorted(needs - WORD_OF.keys()):
-        raise InvalidRequest(f"Invalid request: needs names {unknown[0]!r}, which is no field that needs a capability")
-    vectors = isinstance(request, wire.PoolEmbed | wire.PoolRerank)  # which take memory that text does not
-    return Demand(
-        reference=await references.name(request.model_ref),
-        backend=request.backend,
-        device=request.device,
-        context_tokens=request.context_tokens,
-        slots=None if isinstance(request, wire.PoolEmbed | wire.PoolRerank) else request.slots,
-        tuning=msgspec.structs.replace(request.tuning, embeddings=request.tuning.embeddings or vectors),
-        needs=needs,
-    )
 
 
 def _task_of(wanted: Wanted) -> type[Task]:

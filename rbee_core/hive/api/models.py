@@ -1,13 +1,13 @@
 """The hive's routes about models: listing, showing, downloading with progress, removing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
 from rbee_core import aio, wire
 from rbee_core.backend import LocalModel
-from rbee_core.domain.worker import Demand
 from rbee_core.errors import RouteNotFound
+from rbee_core.hive.config.models import Models, sampling_of
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
@@ -17,7 +17,6 @@ from rbee_core.http.stream import send_events
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.downloads import Downloads
 from rbee_core.models.provision import Provisioner
-from rbee_core.models.references import References
 
 
 class ModelRoutes:
@@ -28,7 +27,7 @@ class ModelRoutes:
         write_timeout_s: float,
         supervisor: Supervisor,
         catalog: Catalog,
-        references: References,
+        models: Models,
         provisioner: Provisioner,
         resolver: Resolver,
         downloads: Downloads,
@@ -36,7 +35,7 @@ class ModelRoutes:
         self._write_timeout_s = write_timeout_s
         self._supervisor = supervisor
         self._catalog = catalog
-        self._references = references
+        self._models = models
         self._provisioner = provisioner
         self._resolver = resolver
         self._downloads = downloads
@@ -48,20 +47,24 @@ class ModelRoutes:
     async def list_models(self, request: web.Request) -> web.Response:
         """List the catalog."""
         del request
-        return json_response(wire.ModelList(models=await aio.off_loop(self._describe_all)))
+        aliases = await self._models.aliases()
+        return json_response(wire.ModelList(models=await aio.off_loop(self._describe_all, aliases)))
 
-    def _describe_all(self) -> list[wire.ModelInfo]:
+    def _describe_all(self, aliases: Mapping[str, Sequence[str]]) -> list[wire.ModelInfo]:
         models: dict[str, list[CatalogRow]] = {}
         for row in self._catalog.rows():
             models.setdefault(row.place, []).append(row)
-        return [_describe(row, others, missing=self._catalog.is_missing(row)) for row, *others in models.values()]
+        described = [_describe(row, others, missing=self._catalog.is_missing(row)) for row, *others in models.values()]
+        for model in described:
+            model.aliases = [alias for name in (model.reference, *model.names) for alias in aliases.get(name, ())]
+        return described
 
     async def show(self, request: web.Request) -> web.Response:
         """Show a model on this node and what a worker for it would need."""
         wanted = read_query(request, wire.ModelQuery)
-        demand = Demand(await self._references.name(wanted.model), wanted.backend, context_tokens=wanted.context_tokens)
-        resolution = await self._resolver.show(demand)
+        resolution = await self._resolver.show(await self._models.show(wanted))
         model, estimate, best = resolution.model, resolution.estimate, resolution.best
+        own = self._models.own(wanted.model)
         return json_response(
             wire.ModelDetails(
                 reference=model.reference,
@@ -77,6 +80,14 @@ class ModelRoutes:
                 total_bytes=estimate.total_bytes,
                 available_bytes=best.available_bytes,
                 fits=estimate.total_bytes <= best.available_bytes,
+                slots=best.recipe.slots,
+                tuning=best.recipe.tuning,
+                section=wanted.model if wanted.model in self._models.sections else "",
+                idle_timeout_s=own.idle_timeout_s,
+                pinned=own.pinned,
+                max_tokens=own.max_tokens,
+                sampling=sampling_of(own),
+                system_prompt=own.system_prompt,
             )
         )
 
@@ -84,7 +95,7 @@ class ModelRoutes:
         """Have a model on this node; answers at once, the progress route follows it."""
         wanted = await read_body(request, wire.DownloadRequest)
         formats = await self._resolver.formats(wanted.backend)
-        found = await self._provisioner.begin(await self._references.name(wanted.model_ref), formats)
+        found = await self._provisioner.begin(await self._models.name(wanted.model_ref), formats)
         if isinstance(found, LocalModel):
             size = found.size_bytes
             there = wire.DownloadProgress(
@@ -101,7 +112,7 @@ class ModelRoutes:
     async def cancel_download(self, request: web.Request) -> web.Response:
         """Have a download end."""
         wanted = await read_body(request, wire.DownloadCancel)
-        return json_response(self._downloads.cancel(await self._references.name(wanted.model_ref)).progress())
+        return json_response(self._downloads.cancel(await self._models.name(wanted.model_ref)).progress())
 
     async def progress(self, request: web.Request) -> web.StreamResponse:
         """Stream a download's progress up to its end."""
@@ -112,7 +123,7 @@ class ModelRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget a model, and remove its files if rbee fetched them."""
-        name = await self._references.name(request.match_info["reference"])
+        name = await self._models.name(request.match_info["reference"])
         async with self._supervisor.removal(name):
             removed = await self._provisioner.remove(name)
         return json_response(

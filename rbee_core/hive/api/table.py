@@ -8,8 +8,10 @@ from aiohttp import web
 from rbee_core import wire
 from rbee_core.errors import (
     CatalogUnusable,
+    HomeUnusable,
     InsufficientDisk,
     InvalidApiKey,
+    InvalidRequest,
     ModelInUse,
     ModelLoadFailed,
     ModelNotFound,
@@ -58,9 +60,9 @@ HIVE = (
         path="/v1/events",
         handler=HiveRoutes.events,
         scope=Scope.READ,
-        summary="the live workers, then each change of a worker's state, up to the hive's end",
+        summary="the live workers, then each change of a worker's state or of the settings, up to the hive's end",
         headers=("Last-Event-ID",),
-        events=(wire.PoolSnapshot, wire.WorkerChanged),
+        events=(wire.PoolSnapshot, wire.WorkerChanged, wire.SettingsChanged),
     ),
     Route(
         method="GET",
@@ -69,6 +71,15 @@ HIVE = (
         scope=Scope.READ,
         summary="every backend, and why it cannot be used if it cannot",
         answers={200: wire.BackendList},
+    ),
+    Route(
+        method="POST",
+        path="/v1/reload",
+        handler=HiveRoutes.reload,
+        scope=Scope.ADMIN,
+        summary="takes config.toml again; says what changed, and what needs a restart. A wrong one changes nothing",
+        answers={200: wire.Reloaded},
+        errors=(InvalidRequest, HomeUnusable),
     ),
     Route(
         method="POST",

@@ -8,7 +8,8 @@ from rbee_core import aio, wire
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain.worker import ENDED, Demand, Worker, WorkerState
 from rbee_core.errors import InvalidApiKey, RbeeError
-from rbee_core.hive.api.inference import client_of, demand_of
+from rbee_core.hive.api.inference import client_of
+from rbee_core.hive.config.models import Models
 from rbee_core.hive.processes import logs
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.supervisor import Supervisor
@@ -16,7 +17,6 @@ from rbee_core.home import Home
 from rbee_core.http.body import read_body
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import read_query
-from rbee_core.models.references import References
 
 
 class WorkerRoutes:
@@ -27,13 +27,13 @@ class WorkerRoutes:
         home: Home,
         supervisor: Supervisor,
         plugins: PluginHost,
-        references: References,
+        models: Models,
         resolver: Resolver,
     ) -> None:
         self._home = home
         self._supervisor = supervisor
         self._plugins = plugins
-        self._references = references
+        self._models = models
         self._resolver = resolver
 
     def _describe(self, worker: Worker) -> wire.WorkerInfo:
@@ -45,7 +45,7 @@ class WorkerRoutes:
         Workers that have ended are no part of it: the remembered ones are listed for who asks for a state of theirs.
         """
         wanted = read_query(request, wire.WorkerFilter)
-        model = await self._references.name(wanted.model) if wanted.model else None
+        model = await self._models.name(wanted.model) if wanted.model else None
         filters = {"model": model, "backend": wanted.backend, "device": wanted.device, "state": wanted.state}
         given = {name: value for name, value in filters.items() if value is not None}
         pool = self._supervisor.pool
@@ -66,7 +66,7 @@ class WorkerRoutes:
 
     async def spawn(self, request: web.Request) -> web.Response:
         """Have a worker for a model: one that is there, or a new one once it listens."""
-        demand = await demand_of(await read_body(request, wire.SpawnRequest), self._references)
+        demand = await self._models.demand(await read_body(request, wire.SpawnRequest))
         worker = await self._supervisor.spawn(client_of(request), demand)
         return json_response(
             wire.SpawnResponse(
@@ -82,7 +82,7 @@ class WorkerRoutes:
 
     async def find_worker(self, request: web.Request) -> web.Response:
         """Show the idle worker that would serve such a request now, if there is one; changes nothing."""
-        demand = await demand_of(await read_body(request, wire.SpawnRequest), self._references)
+        demand = await self._models.demand(await read_body(request, wire.SpawnRequest))
         await self._supervisor.look_after(demand)
         worker = self._supervisor.pool.would_serve(demand) or await self._idle_twin(demand)
         return json_response(wire.FoundWorker(worker=self._describe(worker) if worker else None))
@@ -123,7 +123,7 @@ class WorkerRoutes:
     async def retry(self, request: web.Request) -> web.Response:
         """Hold a model back no longer because its workers failed; answers with those it was held back for."""
         wanted = await read_body(request, wire.RetryRequest)
-        tried = self._supervisor.retry(await self._references.name(wanted.model_ref))
+        tried = self._supervisor.retry(await self._models.name(wanted.model_ref))
         return json_response(wire.WorkerList(workers=[self._describe(w) for w in tried]))
 
     async def worker_logs(self, request: web.Request) -> web.Response:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from rbee_core import aio
 from rbee_core.backend import LocalModel
 from rbee_core.domain.model_ref import parse
+from rbee_core.domain.model_settings import demanded
 from rbee_core.domain.pool import Pool
 from rbee_core.domain.worker import Demand, Worker
 from rbee_core.errors import InvalidRequest, ModelNotFound, RbeeError, shorten
+from rbee_core.hive.config.models import Models
 from rbee_core.hive.resolver import Resolver
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.provision import Provisioner
-from rbee_core.models.references import References
 
 WINDOWS_S = 0.5
 """So long a list waits for windows that are not known yet; it is asked for again and again, and then they are."""
@@ -45,11 +46,12 @@ class ServedModels:
 
     pool: Pool
     catalog: Catalog
-    references: References
+    known: Models
     resolver: Resolver
     provisioner: Provisioner
-    aliases: Mapping[str, str]
-    _windows: dict[tuple[str, int, int], int] = field(default_factory=dict[tuple[str, int, int], int], init=False)
+    _windows: dict[tuple[CatalogRow, Demand], int] = field(
+        default_factory=dict[tuple[CatalogRow, Demand], int], init=False
+    )
 
     async def here(self, text: str) -> str:
         """Return the canonical reference of a model that somebody names. Asks no network.
@@ -57,7 +59,7 @@ class ServedModels:
         Raises `ModelNotFound` for one that is not on this node, with the command that fetches it if there is one.
         """
         try:
-            name = await self.references.name(text)
+            name = await self.known.name(text)
         except InvalidRequest:
             why = "no model or alias has this name"
             raise ModelNotFound(reference=shorten(text), why=why, hint=LISTED) from None
@@ -77,8 +79,10 @@ class ServedModels:
         groups = await aio.off_loop(self._groups)
         for row in await self._unused(groups):
             groups[row.reference] = [row]
-        windows = await self._all_windows([rows[0] for rows in groups.values()])
-        found = [self._served(rows, await self._called(rows), windows) for rows in groups.values()]
+        called = {reference: await self._called(rows) for reference, rows in groups.items()}
+        asked = [(rows[0], next(iter(called[reference]), "")) for reference, rows in groups.items()]
+        windows = await self._all_windows(asked)
+        found = [self._served(rows, called[reference], windows) for reference, rows in groups.items()]
         return sorted(found, key=lambda model: model.id)
 
     async def one(self, text: str) -> ServedModel:
@@ -100,9 +104,9 @@ class ServedModels:
         """Return rows for aliases of models that are here and were never used, so that no catalog knows them."""
         known = {row.reference for rows in groups.values() for row in rows}
         rows: list[CatalogRow] = []
-        for alias in self.aliases:
+        for alias in self.known.references.aliases:
             try:
-                name = await self.references.name(alias)
+                name = await self.known.name(alias)
                 if name not in known and (scheme := parse(name).scheme) in ASKS_NOBODY:
                     found = await self.provisioner.look(name, ())
                     if isinstance(found, LocalModel):
@@ -115,9 +119,9 @@ class ServedModels:
         """Return the aliases of a model, in the order of the settings."""
         references = {row.reference for row in rows}
         called: list[str] = []
-        for alias in self.aliases:
+        for alias in self.known.references.aliases:
             try:
-                if await self.references.name(alias) in references:
+                if await self.known.name(alias) in references:
                     called.append(alias)
             except RbeeError:
                 continue
@@ -140,28 +144,28 @@ class ServedModels:
     def _worker(self, names: list[str]) -> Worker | None:
         return next((w for w in self.pool.live() if w.serving and not w.names.isdisjoint(names)), None)
 
-    async def _all_windows(self, rows: list[CatalogRow]) -> dict[str, int]:
-        """Return by reference the windows that models would be loaded with, as far as they are known in time."""
+    async def _all_windows(self, asked: list[tuple[CatalogRow, str]]) -> dict[str, int]:
+        """Return by reference the windows that models would be loaded with, as far as they are known in time.
+
+        Each is asked for by a name, whose settings count.
+        """
+        demands = [(row, demanded(Demand(row.reference), name, self.known.sections)) for row, name in asked]
         try:
             async with asyncio.timeout(WINDOWS_S):
-                for row in rows:
-                    await self._learn_window(row)
+                for row, demand in demands:
+                    await self._learn_window(row, demand)
         except TimeoutError:
             pass
-        return {row.reference: self._windows[key] for row in rows if (key := _version(row)) in self._windows}
+        return {key[0].reference: self._windows[key] for key in demands if key in self._windows}
 
-    async def _learn_window(self, row: CatalogRow) -> None:
-        if _version(row) in self._windows:
+    async def _learn_window(self, row: CatalogRow, demand: Demand) -> None:
+        if (row, demand) in self._windows:
             return
         try:
-            shown = await self.resolver.show(Demand(row.reference))
+            shown = await self.resolver.show(demand)
         except RbeeError:  # what cannot be loaded has no window
             return
-        self._windows[_version(row)] = shown.estimate.context_tokens
-
-
-def _version(row: CatalogRow) -> tuple[str, int, int]:
-    return row.reference, row.size_bytes, row.downloaded_at_unix
+        self._windows[row, demand] = shown.estimate.context_tokens
 
 
 def _row(model: LocalModel, scheme: str) -> CatalogRow:

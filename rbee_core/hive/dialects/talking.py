@@ -18,7 +18,8 @@ from rbee_core.dialects.talk import Moment, Talk
 from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand
 from rbee_core.errors import InvalidRequest, RbeeError
-from rbee_core.hive.api.inference import WORKER, client_of, demand_of
+from rbee_core.hive.api.inference import WORKER, client_of
+from rbee_core.hive.config.models import complete
 from rbee_core.hive.dialects.models import ServedModels
 from rbee_core.hive.serving import Serving, log_request
 from rbee_core.http import front
@@ -49,6 +50,8 @@ class Talking:
         for wanted in talk.wanted:
             wanted.timeout_s = limit_s
         demand = await self._demand(request, talk.wanted[0])
+        for wanted in talk.wanted:
+            complete(wanted, self._models.known.own(wanted.model_ref))
         if talk.streams:
             return await self._stream(request, demand, talk)
         return await self._whole(request, demand, talk)
@@ -56,8 +59,8 @@ class Talking:
     async def _demand(self, request: web.Request, wanted: wire.PoolInference) -> Demand:
         """Return what is asked for, if it is here. Raises `ModelNotFound` with the command that fetches it."""
         try:
-            wanted.model_ref = await self._models.here(wanted.model_ref)
-            return await demand_of(wanted, self._models.references)
+            await self._models.here(wanted.model_ref)
+            return await self._models.known.demand(wanted)
         except RbeeError as error:
             log_request(wanted.request_id or "", client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise
@@ -101,7 +104,9 @@ class Talking:
             raise _first(failures) from None
 
     async def _answer(self, request: web.Request, demand: Demand, talk: Talk, index: int, take: Take) -> None:
-        task = msgspec.convert(talk.wanted[index], wire.WorkerTask, from_attributes=True)
+        wanted = talk.wanted[index]
+        task = msgspec.convert(wanted, wire.WorkerTask, from_attributes=True)
+        task.system_prompt = self._models.known.own(wanted.model_ref).system_prompt
         reader = talk.reader(index)
         async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
             worker = answer.worker.id

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Launcher:
-    """Starts workers for one hive. `hive_url` is where they call back; `ready` is a process started in advance."""
+    """Starts workers for one hive. `hive_url` is where they call back; `ready` is a process started in advance.
+
+    `terms` may be replaced; they count for workers that are launched from then on.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class Launcher:
         ready: start.Spare | None,
     ) -> None:
         self._home = place
-        self._terms = terms
+        self.terms = terms
         self._guard = guard
         self._instance = instance
         self._hive_url = hive_url
@@ -97,7 +100,7 @@ class Launcher:
             await aio.off_loop(self._home.worker_log(worker_id).unlink, missing_ok=True)
 
     def _specification(self, worker: Worker) -> wire.WorkerSpec:
-        terms, recipe = self._terms, worker.recipe
+        terms, recipe = self.terms, worker.recipe
         return wire.WorkerSpec(
             worker_id=worker.id,
             secret=str(worker.secret),

