@@ -11,16 +11,15 @@ from rbee_core.domain import instructions as do
 from rbee_core.domain.eviction import awaited, cheapest, victims
 from rbee_core.domain.failures import Failures, held_back
 from rbee_core.domain.limits import Limits
-from rbee_core.domain.pending import Pending, PendingDemands
+from rbee_core.domain.lines import Lines
+from rbee_core.domain.pending import Pending
 from rbee_core.domain.placement import roomiest, sharing, shortage
 from rbee_core.domain.queue import FairQueue
-from rbee_core.domain.replies import Replies
 from rbee_core.domain.worker import (
     STARTING,
     Demand,
     Reason,
     Recipe,
-    RequestId,
     Spot,
     Ticket,
     Worker,
@@ -29,7 +28,6 @@ from rbee_core.domain.worker import (
 )
 from rbee_core.domain.workers import Workers
 from rbee_core.errors import (
-    AllSlotsBusy,
     InvalidRequest,
     ModelInUse,
     RequestCanceled,
@@ -39,16 +37,11 @@ from rbee_core.errors import (
 )
 
 
-class Requests(Replies):
+class Requests(Lines):
     """Everybody who waits for a worker or holds a slot of one."""
 
     def __init__(self, limits: Limits, workers: Workers) -> None:
-        super().__init__()
-        self._limits = limits
-        self._workers = workers
-        self._pending = PendingDemands(limits.overtakes)
-        self._lines: dict[WorkerId, FairQueue] = {}
-        self._granted: dict[Ticket, WorkerId] = {}
+        super().__init__(limits, workers)
         self._removals: dict[Ticket, str] = {}
         self.failures = Failures(limits)
         self.closing = False
@@ -265,35 +258,7 @@ class Requests(Replies):
         twins = [w for w in self._workers.live() if w.recipe in recipes and w.state is not WorkerState.STOPPING]
         return max(twins, key=lambda worker: worker.free_slots > 0, default=None)
 
-    # Lines: who waits at a worker.
-
-    def _line_up(self, worker: Worker, request: ev.RequestWanted) -> Iterator[do.Instruction]:
-        line = self._lines.setdefault(worker.id, FairQueue())
-        if (request.until == "bound" and worker.url) or (request.until == "ready" and worker.serving):
-            yield self._answer(request.ticket, worker.id)
-            return
-        at_once = worker.free_slots > len(line)
-        if not at_once and ((worker.serving and not request.queue) or self._waiting() >= self._limits.queue):
-            yield self._refuse(request.ticket, self._busy([worker]))
-            return
-        if request.until == "slot":
-            self._pending.passed_at(worker)
-        line.push(request)
-        yield from self._serve(worker, max(worker.used_at, request.at))
-
-    def _serve(self, worker: Worker, at: float) -> Iterator[do.Instruction]:
-        """Grant free slots to those who wait, then say whether the worker is busy."""
-        line, client = self._lines.get(worker.id) or FairQueue(), ""
-        while line and worker.free_slots:
-            request = line.pop()
-            client = request.client
-            worker.requests[request.ticket] = request.request_id
-            self._granted[request.ticket] = worker.id
-            self._told.pop(request.ticket, None)
-            yield do.Grant(request.ticket, worker.id)
-        yield from self._workers.settle(worker, at, client)
-        if worker.retired and worker.state is WorkerState.IDLE and not line:
-            yield from self._workers.stop(worker, WorkerState.EVICTED, Reason.REPLACED)
+    # What becomes of workers.
 
     def heard(self, change: do.Changed, at: float) -> Iterator[do.Instruction]:
         """Take in that a worker's state changed, for those who wait for it or for its end."""
@@ -365,36 +330,3 @@ class Requests(Replies):
         for pending in self._pending:
             if pending.demand.reference == reference:
                 yield from pending.resolve()
-
-    # Telling.
-
-    def tell(self) -> Iterator[do.Instruction]:
-        """Tell each who waits what for, if that changed since it was told."""
-        for request, waiting in self._all_waiting():
-            if request.until != "bound" and self._told.get(request.ticket) != waiting:
-                self._told[request.ticket] = waiting
-                yield do.Tell(request.ticket, waiting)
-
-    def _all_waiting(self) -> Iterator[tuple[ev.RequestWanted, do.Waiting]]:
-        before: dict[str, int] = {}
-        for pending in self._pending:
-            ahead = before.get(pending.recipe.memory, 0) if pending.recipe else 0
-            for position, request in enumerate(pending.line, ahead + 1):
-                yield request, do.Waiting(position, pending.what_for)
-            if pending.recipe:
-                before[pending.recipe.memory] = ahead + len(pending.line)
-        for worker in self._workers.live():
-            for position, request in enumerate(self._lines.get(worker.id) or (), 1):
-                for_what = "a slot" if worker.serving else "the model"
-                yield request, do.Waiting(position, for_what, 0.0 if worker.serving else worker.progress)
-
-    def _waiting(self) -> int:
-        return sum(len(p.line) for p in self._pending) + sum(map(len, self._lines.values()))
-
-    def _is_taken(self, request_id: RequestId) -> bool:
-        waiting = (request.request_id for request, _ in self._all_waiting())
-        return request_id in waiting or any(request_id in w.requests.values() for w in self._workers.live())
-
-    def _busy(self, workers: Sequence[Worker]) -> AllSlotsBusy:
-        slots, busy = sum(w.slots for w in workers), sum(len(w.requests) for w in workers)
-        return AllSlotsBusy(slots=slots, busy=busy, waiting=self._waiting())
