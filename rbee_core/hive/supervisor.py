@@ -1,7 +1,7 @@
 """The supervisor: feeds the pool with what happens and carries out what it decides.
 
-Owns the workers' processes and every task that follows one, all inside one TaskGroup. It decides nothing about
-workers: a rule that starts with "if" and a worker's state belongs into `rbee_core.domain.pool`.
+Owns every task that follows a worker, all inside one TaskGroup; what they do is in `processes/following.py`. It decides
+nothing about workers: a rule that starts with "if" and a worker's state belongs into `rbee_core.domain.pool`.
 """
 
 import asyncio
@@ -13,19 +13,18 @@ from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from rbee_core import aio, wire
-from rbee_core.backend import Backend, StopPolicy
+from rbee_core import aio
 from rbee_core.backend.manager import PluginHost
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Pool
 from rbee_core.domain.worker import Demand, RequestId, Secret, Ticket, Worker, WorkerId
-from rbee_core.errors import InvalidApiKey, ModelLoadFailed, RbeeError, RemoteError
+from rbee_core.errors import InvalidApiKey, RbeeError
 from rbee_core.hive.callers import Caller
 from rbee_core.hive.journal import Journal
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs, stop
-from rbee_core.hive.processes.child import Child
+from rbee_core.hive.processes.following import Following
 from rbee_core.hive.processes.launcher import Launcher
 from rbee_core.hive.resolver import Resolver
 from rbee_core.hive.terms import Care
@@ -54,19 +53,16 @@ class Supervisor:
     ) -> None:
         self._care = care
         self._home = home
-        self._plugins = plugins
-        self._calls = calls
         self._resolver = resolver
         self._launcher = launcher
         self._link = link
         self._journal = journal
-        self._children: dict[WorkerId, Child] = {}
         self._callers: dict[Ticket, Caller] = {}
         self._resolving: dict[Demand, asyncio.Task[None]] = {}
-        self._gone: dict[WorkerId, asyncio.Event] = {}
         self._canceling: dict[RequestId, asyncio.Task[None]] = {}
         self._tickets = itertools.count(1)
         self._tasks = asyncio.TaskGroup()
+        self._following = Following(care.grace_s, home, plugins, calls, launcher, link, self.feed, self._tasks)
         self._quiet = asyncio.Event()
         self.pool = Pool(care.limits)
 
@@ -187,10 +183,8 @@ class Supervisor:
     async def stop(self, worker_id: str, reason: str) -> None:
         """Stop one worker and wait until it is gone. Raises `WorkerNotFound`."""
         worker = self.pool.find(worker_id)
-        gone = self._gone.get(worker.id)
         self.feed(ev.StopWanted(self._now(), worker.id, reason))
-        if gone is not None:
-            await gone.wait()
+        await self._following.gone(worker.id)
 
     def held_back(self) -> list[Worker]:
         """Return the last worker of each model that is not started now because its workers fail."""
@@ -204,11 +198,7 @@ class Supervisor:
 
     async def gone(self, worker_id: str, within_s: float) -> Worker | None:
         """Return the worker's record if it ends within `within_s`, None if it lives on."""
-        gone = self._gone.get(WorkerId(worker_id))
-        if gone is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await gone.wait()
+        await self._following.gone(WorkerId(worker_id), within_s)
         worker = self.pool.find(worker_id)
         return worker if worker.ended else None
 
@@ -228,13 +218,13 @@ class Supervisor:
             case do.Resolve(demand):
                 self._resolving[demand] = self._tasks.create_task(self._resolve(demand))
             case do.Launch(worker_id):
-                self._launch(self.pool.find(worker_id))
+                self._following.launch(self.pool.find(worker_id))
             case do.Watch(worker_id):
-                self._start(self._watch_load(self.pool.find(worker_id)))
+                self._start(self._following.watch_load(self.pool.find(worker_id)))
             case do.Probe(worker_id):
-                self._start(self._probe(self.pool.find(worker_id)))
+                self._start(self._following.probe(self.pool.find(worker_id)))
             case do.Stop(worker_id, force):
-                self._start(self._stop(self.pool.find(worker_id), force=force))
+                self._start(self._following.stop(self.pool.find(worker_id), force=force))
             case do.Cancel(ticket, worker_id, request_id):
                 self._cancel(ticket, self.pool.find(worker_id), request_id)
             case do.Answer() | do.Grant() | do.Refuse() | do.Tell():
@@ -293,75 +283,11 @@ class Supervisor:
             secret=Secret(secrets.token_urlsafe(32)),
         )
 
-    def _launch(self, worker: Worker) -> None:
-        try:
-            child = self._launcher.launch(worker)
-        except OSError as error:
-            hint = "see `ulimit -a` and the log"
-            failure = RbeeError(f"The worker's process could not be started: {error.strerror}", hint=hint)
-            self.feed(ev.LaunchFailed(self._now(), worker.id, failure))
-            return
-        self._children[worker.id] = child
-        self._gone[worker.id] = asyncio.Event()
-        self._tasks.create_task(self._await_exit(worker, child))
-        self.feed(ev.ChildLaunched(self._now(), worker.id, child.pid))
-
-    async def _await_exit(self, worker: Worker, child: Child) -> None:
-        await self._launcher.follow(worker.id, child)
-        log.info("%s: its process %d ended: %s", worker.id, child.pid, child.how())
-        tail = await aio.off_loop(logs.tail, self._home.worker_log(worker.id))
-        del self._children[worker.id]
-        self.feed(ev.ChildExited(self._now(), worker.id, child.how(), tail, child.was_unwilling))
-        self._gone.pop(worker.id).set()
-
-    async def _watch_load(self, worker: Worker) -> None:
-        async for progress in self._link.load_progress(worker):
-            if progress.state == "loading":
-                self.feed(ev.LoadProgressed(self._now(), worker.id, progress.fraction, progress.detail))
-            elif progress.state == "failed":
-                self.feed(ev.LoadFailed(self._now(), worker.id, _load_error(worker, progress)))
-            elif error := self._accelerator_error(worker, progress):
-                self.feed(ev.LoadFailed(self._now(), worker.id, error))
-            else:
-                self.feed(ev.WorkerLoaded(self._now(), worker.id, progress.slots, progress.context_tokens))
-
-    def _accelerator_error(self, worker: Worker, progress: wire.LoadProgress) -> RbeeError | None:
-        """Return an error if the model was loaded elsewhere than asked: an engine may fall back without a word."""
-        wanted = self._backend(worker).accelerator
-        if progress.accelerator == wanted:
-            return None
-        return RbeeError(
-            f"Backend {worker.recipe.backend} loaded the model on {progress.accelerator} instead of {wanted}",
-            hint="check the driver; rbee never falls back by itself",
-        )
-
-    async def _probe(self, worker: Worker) -> None:
-        alive = await self._link.is_alive(worker)
-        outcome = ev.ProbeAnswered if alive else ev.ProbeFailed
-        self.feed(outcome(self._now(), worker.id))
-
-    async def _stop(self, worker: Worker, *, force: bool) -> None:
-        child = self._children.get(worker.id)
-        if child is None:
-            return
-
-        async def ask(within_s: float) -> None:
-            await self._link.ask_to_stop(worker, within_s)
-
-        async def choose(usual: StopPolicy) -> StopPolicy:
-            return await self._calls.stop_policy(self._backend(worker), usual)
-
-        usual = stop.AT_ONCE if force else stop.recommended(self._care.grace_s)
-        if child.asked_at is None and not force:
-            child.asked_at = self._now()
-        await stop.stop(child, usual, None if force else choose, ask if worker.url and not force else None)
-
     async def _force(self, force: asyncio.Event) -> None:
         """Once `force` is set, kill: somebody pressed Ctrl+C again."""
         await force.wait()
         self.feed(ev.ShutdownWanted(self._now()))  # before they are gone: nobody may be told that they crashed
-        for child in list(self._children.values()):
-            child.kill()
+        self._following.kill_all()
 
     async def _drain(self, force: asyncio.Event) -> None:
         """Let requests that somebody still waits for finish, for a part of the grace time."""
@@ -385,15 +311,6 @@ class Supervisor:
             with contextlib.suppress(RuntimeError):  # the system gives no more threads: the next tick tries again
                 await aio.off_loop(logs.bound_all, written, self._care.log_limit_bytes)
 
-    def _backend(self, worker: Worker) -> Backend:
-        return self._plugins.backends()[worker.recipe.backend]
-
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _load_error(worker: Worker, progress: wire.LoadProgress) -> RbeeError:
-    if progress.error is None:
-        return ModelLoadFailed(reference=worker.recipe.reference, why="the worker does not say why")
-    return RemoteError.of(progress.error)
