@@ -67,6 +67,7 @@ class Context:
         if not self.handle:
             raise NativeError("llama.cpp cannot make a context for it")
         self.batch_tokens, self.sequences = batch_tokens, sequences
+        self._on_device = model.accelerator != "cpu"
         self._memory: Any = lib.llama_get_memory(self.handle)
         self._recurrent = bool(lib.llama_model_is_recurrent(model.handle) or lib.llama_model_is_hybrid(model.handle))
         self._window = int(lib.llama_model_n_swa(model.handle))
@@ -129,13 +130,15 @@ class Context:
         return False
 
     def decode(self, parts: Sequence[Part]) -> int:
-        """Compute `parts`, at most `batch_tokens` in all. Returns `DECODED`, `NO_ROOM` or `ABORTED`.
+        """Compute `parts`, at most `batch_tokens` in all. Returns `DECODED`, `NO_ROOM` or `ABORTED`, once that is done.
 
         `NO_ROOM` changes nothing; after `ABORTED` it is open which of the tokens were computed.
         """
         status = lib.llama_decode(self.handle, self._batch.filled(parts))
         if status < 0 or status > ABORTED:
             raise NativeError(f"llama_decode failed with {status}")
+        if self._on_device:  # which may still compute: whoever looks at the clock would learn from something else
+            lib.llama_synchronize(self.handle)
         return status
 
     def clear(self) -> None:
