@@ -41,8 +41,12 @@ from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
 
 PLAIN = Style()
-ALONE_TOKENS = 64
-"""Of a prompt that is computed by itself, at once: how they are grouped must not depend on who else is there."""
+ALONE_TOKENS = 8
+"""Of a prompt that is computed by itself, at once: how they are grouped must not depend on who else is there.
+
+So few that the others' pause stays short on a processor, where each of them takes about as long.
+"""
+ALONE_TOKENS_ON_DEVICE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         chat_template=bool(template),
     )
     progress(1.0, "ready")
-    alone_tokens = min(ALONE_TOKENS, settings.chunk_tokens)
+    alone_tokens = min(ALONE_TOKENS_ON_DEVICE if settings.gpu_layers else ALONE_TOKENS, settings.chunk_tokens)
     loop = Loop(loaded, context, settings.chunk_tokens, alone_tokens, settings.saved_bytes)
     embedder = Embedder(
         loaded,

@@ -1,7 +1,7 @@
 """Which tokens the next call of llama.cpp computes. Pure: no native calls, no clock, no threads.
 
 A call carries one token of every request that generates, and prompt tokens of those that wait: as many as the pace
-allows, shared fairly. A request that is computed by itself gets calls of its own, in turns with everybody else.
+allows, shared fairly. A request that is computed by itself gets calls of its own, in rounds with everybody else.
 """
 
 import math
@@ -109,37 +109,61 @@ class Pace:
 
 
 class Planner(Generic[L]):
-    """Takes turns and shares room. One for a loop's whole life."""
+    """Takes turns and shares room. One for a loop's whole life.
+
+    In each round everybody who generates gets a token, and one after the other gets on with reading: those that share,
+    together, or one that is alone. So between two tokens of one text there is a token of each other, and one portion of
+    prompts, whoever else waits with one.
+    """
 
     def __init__(self, batch_tokens: int, alone_tokens: int) -> None:
         self._batch = batch_tokens
         self._alone = alone_tokens
-        self._last: L | None = None  # whose turn it was; None for those that share
+        self._due: list[L | None] = []  # of this round; None for the call that is shared
+        self._reads = False  # whether prompts are read in that call
+        self._reader: L | None = None  # who read last, likewise
         self._rotation = 0
 
     def plan(self, lanes: Sequence[L], pace: Pace) -> list[Share[L]]:
         """Return what the next call computes; empty only if there are no lanes. Longest served waits longest."""
-        together = [lane for lane in lanes if not lane.alone]
-        turns: list[L | None] = [lane for lane in lanes if lane.alone]
-        if together:
-            turns.insert(0, None)
-        if not turns:
-            return []
-        follows = next((n + 1 for n, turn in enumerate(turns) if turn is self._last), 0)
-        turn = self._last = turns[follows % len(turns)]
-        if turn is not None:
-            return [Share(turn, min(turn.unread, self._alone) or 1)]
-        return self._shared(together, pace)
+        while lanes:
+            self._due = [turn for turn in self._due or self._round(lanes) if turn is None or turn in lanes]
+            while self._due:
+                turn = self._due.pop(0)
+                if turn is not None:
+                    return [Share(turn, min(turn.unread, self._alone) or 1)]
+                if shares := self._shared(lanes, pace):
+                    return shares
+        return []
+
+    def _round(self, lanes: Sequence[L]) -> list[L | None]:
+        """Return whose turns make up the next round: first who reads, so that all who generate wait for that alone."""
+        alone, together = [lane for lane in lanes if lane.alone], [lane for lane in lanes if not lane.alone]
+        readers: list[L | None] = [lane for lane in alone if lane.unread]
+        if any(lane.unread for lane in together):
+            readers.insert(0, None)
+        writers: list[L | None] = [lane for lane in alone if not lane.unread]
+        if not readers:
+            self._reads = False
+            return [None, *writers]
+        follows = next((n + 1 for n, reader in enumerate(readers) if reader is self._reader), 0)
+        reader = self._reader = readers[follows % len(readers)]
+        self._reads = reader is None
+        return [None, *writers] if reader is None else [reader, None, *writers]
 
     def _shared(self, lanes: Sequence[L], pace: Pace) -> list[Share[L]]:
-        writing = [Share(lane, 1) for lane in lanes if not lane.unread]
-        reading = [lane for lane in lanes if lane.unread]
-        room = min(pace.room(len(writing)), self._batch - len(writing))
-        if not reading:
+        """Return the call that those share who are not alone; empty if there is nothing in it."""
+        writing = [Share(lane, 1) for lane in lanes if not (lane.alone or lane.unread)]
+        reading = [lane for lane in lanes if lane.unread and not lane.alone]
+        if not (reading and self._reads):
             return writing
         self._rotation += 1  # whoever is first gets what cannot be divided
         first = self._rotation % len(reading)
         reading = [*reading[first:], *reading[:first]]
+        disturbed = len(writing) or int(any(lane.alone and not lane.unread for lane in lanes))
+        room = min(pace.room(disturbed), self._batch - len(writing))
+        if any(lane.alone and lane.unread for lane in lanes):  # who get no more than that in their turn
+            room = min(room, self._alone * len(reading))
         portions = shared_out(room, [lane.unread for lane in reading])
         return writing + [Share(lane, tokens) for lane, tokens in zip(reading, portions, strict=True) if tokens]
 

@@ -45,7 +45,7 @@ def test_everybody_is_served_in_turn_and_no_call_is_too_large(
         assert len(set(map(id, served))) == len(served)
         for lane in live:
             lane.waited = 0 if lane in served else lane.waited + 1
-            assert lane.waited <= 2 * len(lanes), "somebody starves"
+            assert lane.waited <= (len(lanes) + 2) ** 2, "somebody starves"
         for share in shares:
             assert 1 <= share.tokens <= max(1, share.lane.unread)
             if share.lane.unread:
@@ -61,6 +61,30 @@ def test_everybody_who_generates_is_in_every_shared_call(writing: int, reading: 
     served = [share.lane for share in Planner[Request](BATCH, ALONE).plan(lanes, Pace(BATCH))]
     assert served[:writing] == lanes[:writing]
     assert len(served) > writing
+
+
+@given(st.integers(1, 3), st.integers(0, 3), st.integers(0, 3), st.integers(1, 6))
+def test_between_two_tokens_of_a_text_there_is_one_portion_of_prompts_and_a_token_of_each_other(
+    writing: int, alone_writing: int, reading: int, alone_reading: int
+) -> None:
+    writers = [Request(0) for _ in range(writing)] + [Request(0, alone=True) for _ in range(alone_writing)]
+    readers = [Request(9999) for _ in range(reading)] + [Request(9999, alone=True) for _ in range(alone_reading)]
+    planner: Planner[Request] = Planner(BATCH, ALONE)
+    pace, since, read = pace_of(step_s=0.010, token_s=0.002), [0] * len(writers), [0] * len(readers)
+    for _ in range(200):
+        shares = planner.plan([*writers, *readers], pace)
+        prompt_tokens = sum(share.tokens for share in shares if share.lane.unread)
+        assert prompt_tokens <= max(ALONE, pace.room(writing))
+        for n, writer in enumerate(writers):
+            since[n] += prompt_tokens
+            if any(share.lane is writer for share in shares):
+                assert since[n] <= max(ALONE, pace.room(writing)), "it waits for the prompts of several"
+                since[n] = 0
+        for share in shares:
+            if share.lane in readers:
+                share.lane.unread -= share.tokens
+                read[readers.index(share.lane)] += 1
+    assert max(read) <= min(read) + 1 + max(read) // 2, "somebody reads much more often"
 
 
 def test_a_prompt_that_nobody_is_disturbed_by_is_read_in_whole_batches() -> None:
