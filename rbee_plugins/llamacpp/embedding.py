@@ -19,14 +19,13 @@ from rbee_plugins.llamacpp.memory import BATCH_TOKENS, check_room
 from rbee_plugins.llamacpp.native.embedding import EmbeddingContext
 from rbee_plugins.llamacpp.native.model import NativeModel
 from rbee_plugins.llamacpp.native.tuning import Adapters
+from rbee_plugins.llamacpp.tokens import Tokens
 
 TEXTS_TOGETHER = 16
 LOOK_S = 0.1
 
 _POOLINGS = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 _SCORES = frozenset({"cls.weight", "cls.output.weight"})  # one of them makes scores of what was read
-
-Tokenize = Callable[[bytes, CancelToken], list[int]]
 
 
 class Embedder:
@@ -48,14 +47,15 @@ class Embedder:
         self._adapters = adapters
         self._tuning = tuning
         self._limit = min(limit_tokens, header.context_length or limit_tokens)
+        self._tokens = Tokens(model, self._limit)
         self._threads = threads
         self._lock = threading.Lock()
         self._context: EmbeddingContext | None = None
 
-    def embed(self, request: EmbedRequest, tokenize: Tokenize, cancel: CancelToken) -> Iterator[Embedded]:
+    def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
         """Yield a vector for each text; fewer once cancelled."""
         pooling = pooling_of(self._header, request.pooling or self._tuning.pooling)
-        texts = self._read(request.texts, lambda text: tokenize(text.encode(errors="replace"), cancel), cancel)
+        texts = self._read(request.texts, lambda text: self._text(text, cancel), cancel)
         for index, values in self._compute(texts, pooling, cancel):
             vector = normalized(values) if request.normalize else values
             yield Embedded(index, vector, len(texts[index]))
@@ -72,7 +72,7 @@ class Embedder:
 
         def pair(document: str) -> list[int]:
             if template:
-                return self._model.tokenize(filled(template, request.query, document), add_special=False)
+                return self._text(filled(template, request.query, document), cancel, add_special=False)
             return self._model.pair(query, self._plain(document))
 
         texts = self._read(request.documents, pair, cancel)
@@ -80,7 +80,10 @@ class Embedder:
             yield Ranked(index, float(values[0]), len(texts[index]))
 
     def _plain(self, text: str) -> list[int]:
-        return self._model.tokenize(text, add_special=False, plain=True)
+        return self._tokens.plain(text.encode(errors="replace"))
+
+    def _text(self, text: str, cancel: CancelToken, *, add_special: bool = True) -> list[int]:
+        return self._tokens.of(text.encode(errors="replace"), cancel, add_special=add_special)
 
     def _read(self, texts: Sequence[str], read: Callable[[str], list[int]], cancel: CancelToken) -> list[list[int]]:
         """Return the tokens of each text; of none once cancelled. Nothing is computed if one of them cannot be."""

@@ -36,7 +36,7 @@ from rbee_plugins.llamacpp.embedding import Embedder
 from rbee_plugins.llamacpp.jobs import Event, Job, Made, Read, Ready
 from rbee_plugins.llamacpp.loop import Loop
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS, UNTUNED
-from rbee_plugins.llamacpp.splitting import PIECE_BYTES, pieces
+from rbee_plugins.llamacpp.tokens import Tokens
 
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
 
@@ -84,6 +84,7 @@ class LlamaCppEngine(Engine):
         self._chat = chat
         self._info = info
         self._samplers = Samplers(model)
+        self._tokens = Tokens(model, info.context_tokens)
         self._loop = loop
 
     def info(self) -> EngineInfo:
@@ -149,14 +150,11 @@ class LlamaCppEngine(Engine):
 
     def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
         """Yield a vector for each text."""
-        return self._embedder.embed(request, self._whole_text, cancel)
+        return self._embedder.embed(request, cancel)
 
     def rerank(self, request: RerankRequest, cancel: CancelToken) -> Iterator[Ranked]:
         """Yield a score for each document."""
         return self._embedder.rerank(request, cancel)
-
-    def _whole_text(self, text: bytes, cancel: CancelToken) -> list[int]:
-        return self._tokens(text, cancel, add_special=True)
 
     def _prompt(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
         """Return the prompt's tokens, only some of them once cancelled, and how it will be answered."""
@@ -164,12 +162,12 @@ class LlamaCppEngine(Engine):
         if not self._writes:
             raise InvalidRequest("This model reads texts and cannot write any", hint="ask it for vectors or scores")
         if request.suffix is not None:
-            tokens = fill_in.tokens(self._model, request.prompt or "", request.suffix)
+            tokens = fill_in.tokens(self._model, self._tokens, request.prompt or "", request.suffix)
         else:
             text, add_special = self._text(request, cancel)
             if request.messages:
                 style = self._chat.style(text, request.tools)
-            tokens = self._tokens(text.encode(errors="replace"), cancel, add_special=add_special)
+            tokens = self._tokens.of(text.encode(errors="replace"), cancel, add_special=add_special)
         if cancel.is_set():
             return tokens, style
         if not tokens:
@@ -178,20 +176,6 @@ class LlamaCppEngine(Engine):
         if len(tokens) >= context:
             raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
         return tokens, style
-
-    def _tokens(self, text: bytes, cancel: CancelToken, *, add_special: bool) -> list[int]:
-        """Refuse what cannot fit before it takes time, and look between pieces whether anybody still waits."""
-        if len(text) <= PIECE_BYTES:
-            return self._model.tokenize(text, add_special=add_special)
-        vocabulary, context = self._model.vocabulary, self._info.context_tokens
-        if (fewest := vocabulary.fewest_tokens(text)) > context:
-            raise PromptTooLong(prompt_tokens=fewest, context_tokens=context, at_least=True)
-        tokens: list[int] = []
-        for number, piece in enumerate(pieces(text, vocabulary.specials)):
-            if cancel.is_set():
-                break
-            tokens += self._model.tokenize(piece, add_special=add_special and number == 0)
-        return tokens
 
     def _text(self, request: GenerateRequest, cancel: CancelToken) -> tuple[str, bool]:
         """Return the prompt's text, and whether BOS is to be put in front of it.

@@ -2,12 +2,13 @@
 
 from rbee_core.errors import InvalidRequest
 from rbee_plugins.llamacpp.native import NativeModel
+from rbee_plugins.llamacpp.tokens import Tokens
 
 
-def tokens(model: NativeModel, prefix: str, suffix: str) -> list[int]:
+def tokens(model: NativeModel, texts: Tokens, prefix: str, suffix: str) -> list[int]:
     """Return the tokens that ask for what belongs between; what looks like a special token in the texts is only text.
 
-    Raises `InvalidRequest` for a model that was not trained for this.
+    Raises `InvalidRequest` for a model that was not trained for this, and `PromptTooLong`.
     """
     marks = model.fill_in_tokens
     if marks is None:
@@ -17,5 +18,5 @@ def tokens(model: NativeModel, prefix: str, suffix: str) -> list[int]:
         )
     before, after, between = marks
     begin = model.tokenize("", add_special=True)[:1] if model.adds_bos() else []
-    first, second = (model.tokenize(text, add_special=False, plain=True) for text in (prefix, suffix))
+    first, second = (texts.plain(text.encode(errors="replace")) for text in (prefix, suffix))
     return [*begin, before, *first, after, *second, between]
