@@ -121,7 +121,8 @@ class Threads(ThreadPoolExecutor):
         super().__init__(max_workers=1)  # it starts no thread of its own
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._ours: list[threading.Thread] = []
-        self._free = threading.Semaphore(0)
+        self._idle = 0  # threads that wait for a call
+        self._unclaimed = 0  # calls that wait for a thread
         self._change = threading.Lock()
         self._closed = False
 
@@ -139,8 +140,9 @@ class Threads(ThreadPoolExecutor):
         with self._change:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if not self._free.acquire(blocking=False) and len(self._ours) < THREADS:
+            if self._unclaimed >= self._idle and len(self._ours) < THREADS:
                 self._begin()
+            self._unclaimed += 1
             self._calls.put(call)
         return future
 
@@ -164,9 +166,14 @@ class Threads(ThreadPoolExecutor):
                 raise
         else:
             self._ours.append(thread)
+            self._idle += 1
 
     def _work(self) -> None:
         while call := self._calls.get():
+            with self._change:
+                self._idle -= 1
+                self._unclaimed -= 1
             call()
             del call  # it would keep what it was called with until the next one
-            self._free.release()
+            with self._change:
+                self._idle += 1

@@ -142,6 +142,11 @@ def retry(model: str) -> Call[wire.WorkerList]:
     return _change("POST", "/v1/workers/retry", wire.WorkerList, wire.RetryRequest(model_ref=model))
 
 
+def pin(worker_id: str, *, pinned: bool) -> Call[wire.WorkerInfo]:
+    """Keep a worker however little room there is and however long it is idle, or no longer."""
+    return _change("POST", f"{_worker_path(worker_id)}/pin", wire.WorkerInfo, wire.PinRequest(pinned=pinned))
+
+
 def stop_worker(worker_id: str) -> Call[wire.StopResponse]:
     """Stop a worker."""
     return _change("DELETE", _worker_path(worker_id), wire.StopResponse, patience=Patience.STOP)

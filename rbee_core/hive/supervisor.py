@@ -59,7 +59,7 @@ class Supervisor:
         self._journal = journal
         self._callers: dict[Ticket, Caller] = {}
         self._resolving: dict[Demand, asyncio.Task[None]] = {}
-        self._canceling: dict[RequestId, asyncio.Task[None]] = {}
+        self._canceling: dict[RequestId, set[asyncio.Task[None]]] = {}
         self._tickets = itertools.count(1)
         self._tasks = asyncio.TaskGroup()
         self._following = Following(care.grace_s, home, plugins, calls, launcher, link, self.feed, self._tasks)
@@ -145,7 +145,7 @@ class Supervisor:
         name, where = RequestId(request_id), None if worker_id is None else WorkerId(worker_id)
         self.feed(ev.CancelWanted(self._now(), name, where))
         if canceling := self._canceling.get(name):
-            await asyncio.wait([canceling])
+            await asyncio.wait(canceling)
 
     @asynccontextmanager
     async def removal(self, reference: str) -> AsyncGenerator[None]:
@@ -185,6 +185,15 @@ class Supervisor:
         worker = self.pool.find(worker_id)
         self.feed(ev.StopWanted(self._now(), worker.id, reason))
         await self._following.gone(worker.id)
+
+    def pin(self, worker_id: str, *, pinned: bool) -> Worker:
+        """Keep a worker however little room there is and however long it is idle, or no longer. Returns its record.
+
+        Raises `WorkerNotFound`.
+        """
+        worker = self.pool.find(worker_id)
+        self.feed(ev.PinWanted(self._now(), worker.id, pinned))
+        return worker
 
     def held_back(self) -> list[Worker]:
         """Return the last worker of each model that is not started now because its workers fail."""
@@ -247,8 +256,14 @@ class Supervisor:
     def _cancel(self, ticket: Ticket, worker: Worker, request_id: RequestId) -> None:
         if caller := self._callers.get(ticket):
             caller.canceled = True
-        canceling = self._canceling[request_id] = self._start(self._link.cancel(worker, request_id))
-        canceling.add_done_callback(lambda _: self._canceling.pop(request_id, None))
+        telling = self._start(self._link.cancel(worker, request_id))
+        self._canceling.setdefault(request_id, set()).add(telling)  # one name may run on several workers
+        telling.add_done_callback(lambda _: self._told(request_id, telling))
+
+    def _told(self, request_id: RequestId, telling: asyncio.Task[None]) -> None:
+        self._canceling[request_id].discard(telling)
+        if not self._canceling[request_id]:
+            del self._canceling[request_id]
 
     def _start(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Follow one worker in a task. A bug in that concerns this worker; the others and the hive go on."""

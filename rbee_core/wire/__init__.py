@@ -71,6 +71,7 @@ from rbee_core.wire.workers import (
     LastPrompt,
     LoadProgress,
     LogQuery,
+    PinRequest,
     PoolSnapshot,
     Ready,
     Reloaded,

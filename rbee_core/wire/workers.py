@@ -49,8 +49,9 @@ class LastPrompt(Lenient):
 class WorkerInfo(Lenient):
     """A worker as the hive knows it. `progress` is the loaded fraction, `idle_s` the time since its last request.
 
-    One that failed says how many have by now, one after the other (`failures`), and for how long no other one is
-    started for its model (`held_back_s`). `last_prompt` is that of the last request for text that it ended.
+    A `pinned` one is stopped neither for room nor for being idle. One that failed says how many have by now, one after
+    the other (`failures`), and for how long no other one is started for its model (`held_back_s`). `last_prompt`
+    is that of the last request for text that it ended.
     """
 
     worker_id: str
@@ -72,6 +73,7 @@ class WorkerInfo(Lenient):
     log_path: str = ""
     failures: int = 0
     held_back_s: float = 0.0
+    pinned: bool = False
     last_prompt: LastPrompt | None = None
 
 
@@ -95,6 +97,12 @@ class RetryRequest(Strict):
     """`POST /v1/workers/retry`."""
 
     model_ref: ModelText
+
+
+class PinRequest(Strict):
+    """`POST /v1/workers/{id}/pin`: whether to keep it, or to keep it no longer."""
+
+    pinned: bool
 
 
 class PoolSnapshot(Lenient, tag_field="event", tag="snapshot"):

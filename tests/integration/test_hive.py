@@ -99,6 +99,24 @@ def test_m4_of_two_cards_the_one_with_room(home: Home) -> None:
         client.spawn(wire.SpawnRequest(model_ref="scripted:need_mb=950"))
 
 
+def test_a_worker_that_is_pinned_makes_no_room_until_it_is_pinned_no_longer(home: Home) -> None:
+    home.environment["SCRIPTED_CARDS"] = "300"
+    client = home.start_hive().client
+    kept = spawn(client, "need_mb=250")
+    ready(client, kept)
+    pinned = home.rbee("workers", "pin", kept, "worker-none")
+    assert (pinned.stdout, pinned.exit_code) == (f"{kept} is kept\n", 1)
+    assert "No worker worker-none on this hive" in pinned.stderr
+    assert client.worker(kept).pinned
+    with pytest.raises(RemoteError, match="need 400 MB, have 300 MB"):
+        spawn(client, "need_mb=400")
+    assert client.worker(kept).state == "idle"
+    assert home.rbee("workers", "unpin", kept).stdout == f"{kept} is kept no longer\n"
+    with pytest.raises(RemoteError, match="need 400 MB, have 300 MB"):  # for the card's driver has not noticed
+        spawn(client, "need_mb=400")
+    assert client.worker(kept).state == "evicted"
+
+
 def test_a_worker_from_spawn_to_stop(home: Home, client: HiveClient) -> None:
     answer = client.spawn(wire.SpawnRequest(model_ref="scripted:tokens=3;text=one two three"))
     assert answer.state in ("loading", "idle")

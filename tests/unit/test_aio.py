@@ -77,3 +77,26 @@ def test_after_the_end_no_call_is_taken() -> None:
     threads.shutdown()
     with pytest.raises(RuntimeError):
         threads.submit(int, "1")
+
+
+def test_a_thread_that_goes_on_with_the_next_call_is_not_counted_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that waited for a thread once must not leave the impression that one is free when none is."""
+    threads, first, second = aio.Threads(), threading.Event(), threading.Event()
+    begun = threading.Event()
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def stuck() -> None:
+        begun.set()
+        second.wait()
+
+    threads.submit(first.wait)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refused)
+        threads.submit(stuck)  # waits for the only thread
+    first.set()
+    assert begun.wait(60)
+    assert threads.submit(int, "1").result(60) == 1
+    second.set()
+    threads.shutdown()

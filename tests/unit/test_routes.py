@@ -107,7 +107,7 @@ CALLS: list[Call[Any]] = [
     calls.worker("w"), calls.worker_log("w", 0), calls.show_model("m", backend="b", context_tokens=1),
     calls.download(wire.DownloadRequest(model_ref="m")), calls.download_progress("d"), calls.remove_model("file:/m"),
     calls.spawn(wire.SpawnRequest(model_ref="m")), calls.stop_worker("w"), calls.shutdown(), calls.cancel("w", "r"),
-    calls.cancel_request("r"),
+    calls.cancel_request("r"), calls.pin("w", pinned=True),
     calls.inference("w", wire.InferenceRequest(prompt="p")),
 ]  # fmt: skip
 

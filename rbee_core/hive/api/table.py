@@ -158,6 +158,16 @@ WORKERS = (
         errors=(WorkerNotFound,),
     ),
     Route(
+        method="POST",
+        path="/v1/workers/{worker_id}/pin",
+        handler=WorkerRoutes.pin,
+        scope=Scope.ADMIN,
+        summary="keeps it, for whom there is no room and however long it is idle, or no longer",
+        body=wire.PinRequest,
+        answers={200: wire.WorkerInfo},
+        errors=(WorkerNotFound,),
+    ),
+    Route(
         method="GET",
         path="/v1/workers/{worker_id}/logs",
         handler=WorkerRoutes.worker_logs,

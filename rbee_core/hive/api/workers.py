@@ -120,6 +120,12 @@ class WorkerRoutes:
         killed = self._supervisor.pool.find(worker_id).killed
         return json_response(wire.StopResponse(stopped=[worker_id], killed={worker_id: killed} if killed else {}))
 
+    async def pin(self, request: web.Request) -> web.Response:
+        """Keep a worker, or keep it no longer; one that has ended stays as it is."""
+        worker_id = request.match_info["worker_id"]
+        wanted = await read_body(request, wire.PinRequest)
+        return json_response(self._describe(self._supervisor.pin(worker_id, pinned=wanted.pinned)))
+
     async def retry(self, request: web.Request) -> web.Response:
         """Hold a model back no longer because its workers failed; answers with those it was held back for."""
         wanted = await read_body(request, wire.RetryRequest)
@@ -157,6 +163,7 @@ def describe(worker: Worker, home: Home) -> wire.WorkerInfo:
         log_path=str(home.worker_log(worker.id)),
         failures=worker.failures,
         held_back_s=round(max(0.0, worker.held_until - now), 3),
+        pinned=worker.kept,
         last_prompt=_last_prompt(worker),
     )
 

@@ -1,4 +1,4 @@
-"""`rbee workers list|health|shutdown`: the workers of a hive."""
+"""`rbee workers list|retry|health|pin|unpin|shutdown`: the workers of a hive."""
 
 import os
 from typing import TYPE_CHECKING
@@ -98,6 +98,43 @@ def health(worker_ids: tuple[str, ...], node: str, as_json: bool) -> int:
     return 0 if all(is_healthy(worker) for worker in checked) else 1
 
 
+@workers.command("pin")
+@workers_argument
+@whose_option
+def pin(worker_ids: tuple[str, ...], node: str) -> int:
+    """Keep workers: they are stopped neither for room nor for being idle.
+
+    That ends with the hive, and with a worker that is shut down or crashes.
+    """
+    return _pin(worker_ids, node, pinned=True)
+
+
+@workers.command("unpin")
+@workers_argument
+@whose_option
+def unpin(worker_ids: tuple[str, ...], node: str) -> int:
+    """Keep workers no longer."""
+    return _pin(worker_ids, node, pinned=False)
+
+
+def _pin(worker_ids: tuple[str, ...], node: str, *, pinned: bool) -> int:
+    from rbee_core.client import calls
+
+    if not worker_ids:
+        raise click.UsageError("Name workers; `rbee workers list` shows them.")
+    code = 0
+    with connect(node, load(os.environ)) as client:
+        for worker_id in worker_ids:
+            try:
+                client.call(calls.pin(worker_id, pinned=pinned))
+            except RbeeError as error:
+                click.echo(f"error: {error.message}", err=True)
+                code = error.exit_code
+            else:
+                click.echo(f"{worker_id} is kept" + ("" if pinned else " no longer"))
+    return code
+
+
 @workers.command("shutdown")
 @workers_argument
 @click.option("--all", "everyone", is_flag=True, help="All of them.")
@@ -161,7 +198,7 @@ def _list_row(worker: wire.WorkerInfo) -> list[str]:
         worker.device,
         f"{worker.active}/{worker.slots}",
         size_words(worker.reserved_bytes),
-        f"{worker.idle_s:.0f} s",
+        f"{worker.idle_s:.0f} s" + (" (pinned)" if worker.pinned else ""),
     ]
 
 
