@@ -174,7 +174,7 @@ def test_a2_the_tokens_of_a_long_prompt_are_those_of_the_whole(engine):
     text = b"<|im_start|>user\nThe  bees, \xf0\x9f\x90\x9d\n<|im_end|>\n " * 900
     assert len(text) > 2 * PIECE_BYTES
     whole = engine._model.tokenize(text, add_special=True)
-    assert engine._tokens(text, threading.Event(), add_special=True) == whole
+    assert engine._tokens.of(text, threading.Event(), add_special=True) == whole
 
 
 def test_a2_cancel_ends_the_tokenising_of_a_long_prompt(engine, monkeypatch):
