@@ -11,7 +11,7 @@ _CPU_CHUNK_BYTES = BATCH_TOKENS * 5_000_000_000  # of weights times tokens: whol
 _MOST_SLOTS = 8
 _SLOTS_SHARE = 16  # at most this part of the host's memory is spent on slots that nobody asked for
 _SAVED_SHARE = 32  # at most this part of it on saved states of prompts
-_SAVED_BYTES = 256 << 20
+_SAVED_BYTES = 1 << 30
 _CONTEXT_STEP = 256  # llama.cpp rounds a context up to a multiple of this
 
 # Measured with SmolLM2-135M: the library with its Python side, and the vocabulary's tables for each token.

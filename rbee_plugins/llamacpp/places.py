@@ -58,6 +58,8 @@ class Places:
         held, source, why = self.held[start.sequence], self.held[start.source], start.why
         if held is not source and not self._may_copy(source, start.kept, generating):
             held = source
+        if start.state is not None:
+            self.states.use(start.state)  # it is the last to go now
         self._leave(held, start.kept if held is source and start.state is None else 0, request_id, generating)
         if start.state is not None:
             why = self._restored(start.state, held, why)
@@ -112,7 +114,10 @@ class Places:
         for saved in lost:
             self._gone.note(saved.tokens, 0, request_id)
         started = time.monotonic()
-        state = self._context.save(held.sequence)
+        try:
+            state = self._context.save(held.sequence, self.states.limit_bytes)
+        except MemoryError:
+            state = None
         if state is None:
             return False
         self._pace.moved(size_bytes, time.monotonic() - started)
@@ -145,7 +150,6 @@ class Places:
             self.states.drop(saved)
             return UNUSABLE
         self._pace.moved(saved.state_bytes, time.monotonic() - started)
-        self.states.use(saved)
         held.tokens += saved.tokens
         return why
 

@@ -90,8 +90,8 @@ class States(Generic[S]):
         saved.used = self._uses
 
     def drop(self, saved: Saved[S]) -> None:
-        """Let go of one that is of no use."""
-        self._saved.remove(saved)
+        """Let go of one that is of no use, if it has not gone already."""
+        self._saved = [other for other in self._saved if other is not saved]
 
 
 def as_array(tokens: Sequence[int]) -> "array[int]":

@@ -72,8 +72,8 @@ class Memory:
     def size(self, sequence: int) -> int:
         return len(self.held[sequence])
 
-    def save(self, sequence: int) -> Any:
-        return list(self.held[sequence])
+    def save(self, sequence: int, most_bytes: int = 10**6) -> Any:
+        return list(self.held[sequence]) if len(self.held[sequence]) <= most_bytes else None
 
     def restore(self, sequence: int, state: Any) -> bool:
         self.held[sequence] = list(state)
@@ -315,6 +315,28 @@ def test_what_has_to_leave_beside_a_running_text_goes_if_it_cannot_be_saved_quic
     filled(memory, here, [5] * 60)
     filled(memory, here, [6] * 60, generating=1)
     assert filled(memory, here, [*[5] * 60, 2]) == (0, "evicted for request 6")
+
+
+def test_a_state_for_which_there_is_no_memory_is_not_saved_and_nobody_minds() -> None:
+    memory = Memory(1)
+
+    def full(_sequence: int, _most_bytes: int) -> Any:
+        raise MemoryError
+
+    memory.save = full  # type: ignore[method-assign]
+    here = Places(memory, Pace(BATCH), 10**6)  # type: ignore[arg-type]
+    filled(memory, here, [5] * 60)
+    filled(memory, here, [6] * 60)
+    assert filled(memory, here, [5] * 61) == (0, "evicted for request 6")
+
+
+def test_a_state_that_has_to_go_for_who_leaves_for_it_is_restored_nevertheless() -> None:
+    memory = Memory(1)
+    here = Places(memory, Pace(BATCH), 599)  # type: ignore[arg-type]  # room for one
+    filled(memory, here, [5] * 60)
+    filled(memory, here, [6] * 60)
+    assert filled(memory, here, [5] * 61) == (60, "")
+    assert [list(saved.tokens) for saved in here.states] == [[6] * 60]
 
 
 def test_what_leaves_the_saved_ones_too_is_named_with_whom_it_went_for() -> None:

@@ -15,7 +15,7 @@ from rbee_plugins.llamacpp.native.tuning import tune
 DECODED, NO_ROOM, ABORTED = 0, 1, 2
 
 MOST_SAVED_BYTES = 256 << 20
-"""A state that is larger is not copied out: nobody has counted memory for it, and everybody waits meanwhile."""
+"""A state that is larger is not copied from one sequence to another: nobody has counted memory for it."""
 
 State = ctypes.Array[ctypes.c_char]
 """What a sequence holds, as llama.cpp writes it."""
@@ -110,10 +110,10 @@ class Context:
         """Return how many bytes what `sequence` holds takes when it is saved."""
         return int(lib.llama_state_seq_get_size(self.handle, sequence))
 
-    def save(self, sequence: int) -> State | None:
-        """Return what `sequence` holds, for `restore`; None if it cannot be had, or is more than `MOST_SAVED_BYTES`."""
+    def save(self, sequence: int, most_bytes: int = MOST_SAVED_BYTES) -> State | None:
+        """Return what `sequence` holds, for `restore`; None if it cannot be had, or is more than `most_bytes`."""
         size = self.size(sequence)
-        if size > MOST_SAVED_BYTES:
+        if size > most_bytes:
             return None
         state = ctypes.create_string_buffer(size)
         place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
