@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from rbee_core import wire
 from rbee_core.dialects.parts import Part, Reader
+from rbee_core.dialects.tools import Offer
 from rbee_core.errors import RbeeError
 
 
@@ -23,19 +24,19 @@ class Talk(ABC):
     """One request being answered. A subclass builds itself from a body, in a function that may raise `InvalidRequest`.
 
     `wanted` are the internal requests, one for each answer that was asked for; `streams` says whether the client wants
-    events. Then, in this order: `begins` once for a stream; `tells` for the parts of each answer as they come; and
-    either `ends`, or `fails`, for a stream, and `whole` for an answer in one piece.
+    events; `offer` are the tools that may be called. Then, in this order: `begins` once for a stream; `tells` for the
+    parts of each answer as they come; and either `ends`, or `fails`, for a stream, and `whole` for one in one piece.
     """
 
     media: ClassVar[str] = "text/event-stream"
 
     wanted: Sequence[wire.PoolInference]
     streams: bool
+    offer: Offer = Offer()
 
     def reader(self, index: int) -> Reader:
         """Return what reads answer number `index`."""
-        del index
-        return Reader()
+        return self.offer.reader(self.wanted[index])
 
     @abstractmethod
     def begins(self) -> bytes:

@@ -50,7 +50,7 @@ from rbee_core.wire.models import (
     ModelQuery,
     RemovedModel,
 )
-from rbee_core.wire.talk import ChatMessage, Style, StyleEvent, Tool, ToolCall
+from rbee_core.wire.talk import MOST_TOOLS, ChatMessage, Style, StyleEvent, Tool, ToolCall
 from rbee_core.wire.vectors import (
     EmbedTask,
     EmbedWanted,

@@ -83,6 +83,38 @@ def test_models_and_a_chat_with_the_real_one(client: openai.OpenAI) -> None:
     form: Any = {"type": "json_schema", "json_schema": {"name": "count", "schema": schema, "strict": True}}
     fitting = client.chat.completions.create(**{**SHORT, "max_tokens": 40}, response_format=form)
     assert json.loads(fitting.choices[0].message.content or "")["bees"] in (1, 2)
+    forced_calls(client)
+
+
+PLACE = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+LOOK: Any = {"type": "function", "function": {"name": "look", "description": "the weather", "parameters": PLACE}}
+NOW: Any = {"type": "function", "function": {"name": "now"}}
+
+
+def forced_calls(client: openai.OpenAI) -> None:
+    """Even a model of 135M parameters calls what it has to call, with arguments that fit; and hears what came of it."""
+    asked = {**SHORT, "max_tokens": 60}
+    named: Any = {"type": "function", "function": {"name": "look"}}
+    answer = client.chat.completions.create(**asked, tools=[LOOK, NOW], tool_choice=named).choices[0]
+    assert answer.finish_reason == "tool_calls"
+    [call] = answer.message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "look"
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+
+    with client.chat.completions.stream(**asked, tools=[LOOK, NOW], tool_choice="required") as stream:
+        final = stream.get_final_completion().choices[0]
+    [chosen] = final.message.tool_calls or []
+    assert chosen.function.name in ("look", "now")
+    assert isinstance(json.loads(chosen.function.arguments), dict)
+
+    turns: Any = [
+        *SHORT["messages"],
+        answer.message.to_dict(),
+        {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
+    ]
+    told = client.chat.completions.create(**{**SHORT, "messages": turns}, tools=[LOOK, NOW])
+    assert told.choices[0].finish_reason in ("length", "stop", "tool_calls")
 
 
 @pytest.mark.scripted

@@ -1,5 +1,6 @@
 """OpenAI's codec alone: what a body becomes, what parts become, and what is refused by name."""
 
+import functools
 import json
 from typing import Any
 
@@ -130,6 +131,23 @@ def test_turns_come_in_every_shape_that_clients_send() -> None:
     ]
 
 
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+DEEP = {
+    "type": "function",
+    "function": {"name": "dig", "parameters": functools.reduce(lambda s, _: {"not": s}, range(60), {})},
+}
+
+
+def test_tools_are_told_unless_they_may_not_be_called_and_a_forced_call_is_held_to_its_schema() -> None:
+    told = wanted(tools=[TOOL])
+    assert told.tools == [wire.Tool(name="look", parameters={"type": "object"})]
+    assert told.json_schema is None
+    assert wanted(tools=[TOOL], tool_choice="none").tools == []
+    for choice in ("required", {"type": "function", "function": {"name": "look"}}):
+        forced = wanted(tools=[TOOL], tool_choice=choice, guided_regex="a")
+        assert (forced.json_schema, forced.regex) == ({"type": "object"}, None)
+
+
 @pytest.mark.parametrize(
     ("said", "param"),
     [
@@ -154,12 +172,19 @@ def test_turns_come_in_every_shape_that_clients_send() -> None:
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"stream": "yes"}, "stream"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
+        ({"tools": [TOOL], "tool_choice": "perhaps"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "walk"}}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL] * 10_000}, "tools"),
+        ({"tools": [DEEP], "tool_choice": "required"}, ""),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_name_of_its_field(said: dict[str, Any], param: str) -> None:
     error = refusal(**said)
     assert (error["code"], error["type"]) == ("INVALID_REQUEST", "invalid_request_error")
-    assert error["param"] == param or error["param"].startswith(param), error
+    assert (error["param"] or "").startswith(param), error
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,x"}}
@@ -172,6 +197,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,x"}}
         ({"audio": {"voice": "ash"}}, "audio"),
         ({"web_search_options": {"a": 1}}, "web_search_options"),
         ({"functions": [{"name": "f"}]}, "functions"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(said: dict[str, Any], param: str) -> None:

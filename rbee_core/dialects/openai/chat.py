@@ -9,9 +9,11 @@ from msgspec import Meta
 from rbee_core import wire
 from rbee_core.dialects import fields, parts
 from rbee_core.dialects.openai import figures, messages
+from rbee_core.dialects.openai.calls import ToolChoice, ToolIn, call_delta, offer_of, whole_calls
 from rbee_core.dialects.openai.errors import error_body
 from rbee_core.dialects.openai.requests import NAMES, NO_LIMIT, SHARED, Choosing
 from rbee_core.dialects.talk import Moment, Talk
+from rbee_core.dialects.tools import Offer
 from rbee_core.errors import RbeeError
 
 DONE = b"data: [DONE]\n\n"
@@ -41,6 +43,9 @@ class ChatBody(Choosing, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: Format | None = None
+    tools: Annotated[list[ToolIn], Meta(max_length=wire.MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -50,6 +55,13 @@ FIELDS = (
     *fields.honoured("max_completion_tokens", note="wins over `max_tokens`"),
     *fields.honoured("logprobs", "top_logprobs"),
     *fields.honoured("response_format", note="`text`, `json_object`, `json_schema`; always strict"),
+    *fields.honoured(
+        "tools", note="functions; with `auto`, calls are told from text where the model's notation is known"
+    ),
+    *fields.honoured(
+        "tool_choice", note="`none`, `auto`, `required`, or one by name: what is forced is held to a grammar"
+    ),
+    *fields.honoured("parallel_tool_calls", note="false: an answer ends with its first call"),
     *fields.honoured("chat_template_kwargs", note="variables for the model's chat template"),
     *fields.honoured("reasoning_effort", note="for templates that know it; `none` is `enable_thinking: false` too"),
     *SHARED,
@@ -63,8 +75,9 @@ FIELDS = (
 class ChatTalk(Talk):
     """One chat being answered."""
 
-    def __init__(self, body: ChatBody, wanted: Sequence[wire.PoolInference], moment: Moment) -> None:
+    def __init__(self, body: ChatBody, wanted: Sequence[wire.PoolInference], offer: Offer, moment: Moment) -> None:
         self.wanted = wanted
+        self.offer = offer
         self.streams = bool(body.stream)
         self._moment = moment
         self._model = body.model
@@ -79,8 +92,10 @@ class ChatTalk(Talk):
     def read(cls, data: bytes, moment: Moment) -> Self:
         """Read a body. Raises `InvalidRequest`."""
         body = fields.read(data, ChatBody, FIELDS)
-        wanted = fields.as_internal(wire.PoolInference, _NAMES, **_internal(body), request_id=moment.request_id)
-        return cls(body, several(wanted, body.answers), moment)
+        offer = offer_of(body.tools or (), body.tool_choice, parallel=body.parallel_tool_calls is not False)
+        said = _internal(body) | offer.fields() | {"request_id": moment.request_id}
+        wanted = fields.as_internal(wire.PoolInference, _NAMES, **said)
+        return cls(body, several(wanted, body.answers), offer, moment)
 
     def begins(self) -> bytes:
         """Nothing comes before the first answer begins."""
@@ -181,31 +196,6 @@ def several(wanted: wire.PoolInference, count: int) -> list[wire.PoolInference]:
         name = f"{(wanted.request_id or '')[:56]}-{number}"
         requests.append(msgspec.structs.replace(wanted, seed=seed, request_id=name))
     return requests
-
-
-def call_id(moment: Moment, answer: int, call: int) -> str:
-    """Return the name of a call: the same whenever it is asked for, another for every call."""
-    return f"call_{moment.request_id}_{answer}_{call}"
-
-
-def call_delta(moment: Moment, answer: int, part: parts.CallBegins | parts.Arguments) -> dict[str, Any]:
-    """Return the piece of a call that a chunk says."""
-    if isinstance(part, parts.Arguments):
-        return {"index": part.index, "function": {"arguments": part.text}}
-    function = {"name": part.name, "arguments": ""}
-    return {"index": part.index, "id": call_id(moment, answer, part.index), "type": "function", "function": function}
-
-
-def whole_calls(moment: Moment, answer: int, collected: parts.Collected) -> list[dict[str, Any]]:
-    """Return the calls of one answer."""
-    return [
-        {
-            "id": call_id(moment, answer, number),
-            "type": "function",
-            "function": {"name": name, "arguments": "".join(arguments)},
-        }
-        for number, (name, arguments) in enumerate(collected.calls)
-    ]
 
 
 _NAMES = (*NAMES, ("logprobs", "top_logprobs"), ("template_arguments", "chat_template_kwargs"))
