@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,9 @@ nox.options.error_on_missing_interpreters = True
 
 ENDING_S = 30.0  # what tests that are interrupted may take to end what they have started
 LOG = Path("build/specification.log")
+TAKEN = "CHECKS_TAKEN"  # for the second lane: the folder where both say what they have begun
+
+Part = Callable[[nox.Session], None]
 
 
 def end_as_ctrl_c_does(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -63,23 +66,34 @@ def fast(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def check(session: nox.Session) -> None:
-    """Everything: static checks, then the tests, and beside them the specification, whose output is shown at the end.
+    """Everything: static checks, then all parts in two lanes, which begin at the two ends and meet where they meet.
 
     Both wait more than they compute. Each test has processes, ports, folders and a tag of its own, so neither sees the
-    other.
+    other. What the second lane prints is shown at the end.
     """
     static(session)
-    with beside(session, "specification"):
-        python(session, "pytest", "tests", "--ignore", "tests/kit", "-q", *session.posargs)
+    with tempfile.TemporaryDirectory() as taken, beside(session, "specification", taken):
+        lane(session, [*PARTS], taken)
+
+
+def lane(session: nox.Session, parts: list[str], taken: str) -> None:
+    """Run each part that the other lane has not begun; `taken` is the folder in which they say so."""
+    for part in parts:
+        try:
+            Path(taken, part).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        PARTS[part](session)
 
 
 @contextmanager
-def beside(session: nox.Session, name: str) -> Iterator[None]:
+def beside(session: nox.Session, name: str, taken: str) -> Iterator[None]:
     """Run another session during the block, in a group of its own; the block's failure comes first, then its."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "nox", "--session", name, "--", *session.posargs]
     with LOG.open("wb") as log:
-        other = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        environment = {**os.environ, TAKEN: taken}
+        other = subprocess.Popen(argv, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         yield
     except KeyboardInterrupt:
@@ -98,12 +112,14 @@ def beside(session: nox.Session, name: str) -> Iterator[None]:
 def specification(session: nox.Session) -> None:
     """The executable specification, which CHECKLIST.md is held to, and the kit: its own tests, then the other backends.
 
-    The backend part runs three times: among the features with llama.cpp, then with the others.
+    The backend part runs three times: among the features with llama.cpp, then with the others. In `check` this is the
+    second lane, which goes on with whatever else is left.
     """
-    checked = ("--rbee-check-checklist", "CHECKLIST.md")
-    python(session, "pytest", "features", "tests/kit", "-q", *checked, *session.posargs)
-    for run_one in KITS.values():
-        run_one(session)
+    if taken := os.environ.get(TAKEN):
+        lane(session, [*reversed(PARTS)], taken)
+        return
+    for part in ("features", "kit", "mlx", "xllamacpp"):
+        PARTS[part](session)
 
 
 @nox.session(venv_backend="none")
@@ -132,6 +148,24 @@ def kit_xllamacpp(session: nox.Session) -> None:
 
 
 KITS = {"mlx": kit_mlx, "xllamacpp": kit_xllamacpp}
+
+
+def tests_in(*paths: str) -> Part:
+    """Return the part of the checks that runs these tests."""
+    return lambda session: python(session, "pytest", *paths, "-q", *session.posargs)
+
+
+# The first lane takes them from the beginning, the second from the end; the short ones are where they meet.
+PARTS: dict[str, Part] = {
+    "integration": tests_in("tests/integration"),
+    "unit": tests_in("tests/unit", "tests/architecture"),
+    "faults": tests_in("tests/faults"),
+    "contract": tests_in("tests/contract"),
+    "xllamacpp": kit_xllamacpp,
+    "mlx": kit_mlx,
+    "kit": tests_in("tests/kit"),
+    "features": tests_in("features", "--rbee-check-checklist", "CHECKLIST.md"),
+}
 
 
 def run_kit(session: nox.Session, backend: str, model: str, **env: str) -> None:

@@ -78,3 +78,9 @@ def test_both_lanes_clean_up_when_the_checks_are_ended(folder: Path, end: Callab
     assert process.returncode != 0
     assert (folder / "tests.cleaned-up").exists(), printed
     assert (folder / "specification.cleaned-up").exists(), printed
+
+
+def test_every_folder_of_tests_is_a_part_of_the_checks() -> None:
+    written = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert [name for name in sorted(folders) if f'"tests/{name}"' not in written] == []

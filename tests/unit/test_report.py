@@ -194,8 +194,15 @@ def project(tmp_path: Path) -> Path:
 
 
 def run(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-c", os.devnull, *options]
+    for plugin in (
+        "cacheprovider",
+        "hypothesispytest",
+        "anyio",
+    ):  # two of them take longer to import than the run takes
+        command += ["-p", f"no:{plugin}"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
         [*command, f"--rootdir={project}", "a.feature"],
         cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=60,
