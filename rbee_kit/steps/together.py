@@ -11,6 +11,7 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from rbee_core import wire
+from rbee_core.errors import RbeeError
 from rbee_kit.asking import PROMPT
 from rbee_kit.judge import SUBJECT
 from rbee_kit.loaded import WORD, Loaded, Text
@@ -33,11 +34,18 @@ class Reader(threading.Thread):
         self._loaded, self._client = loaded, loaded.hive.connect()
         self._leave = threading.Event()
         self.came_s: list[float] = []
+        self.error: RbeeError | None = None
         self.start()
         eventually(lambda: self.came_s or not self.is_alive(), PATIENCE_S, what="the first word")
 
     def run(self) -> None:
-        """Receive."""
+        """Receive, up to the end or an error."""
+        try:
+            self._receive()
+        except RbeeError as error:
+            self.error = error
+
+    def _receive(self) -> None:
         wanted = wire.build(wire.WorkerInference, prompt=PROMPT, max_tokens=ENDLESS_TOKENS, temperature=0.0)
         with closing(self._client.infer(self._loaded.worker.worker_id, wanted)) as events:
             for event in events:
@@ -47,9 +55,11 @@ class Reader(threading.Thread):
                     return
 
     def leave(self) -> None:
-        """Have no more of it."""
+        """Have no more of it. Fails if it ended with an error before, or without a word."""
         self._leave.set()
         self.join(PATIENCE_S)
+        assert self.error is None, f"a text that others were written beside ended with: {self.error}"
+        assert self.came_s, "a text that others were written beside ended without a word"
 
 
 def seeded(loaded: Loaded, number: int, tokens: int) -> Text:
