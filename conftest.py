@@ -74,7 +74,7 @@ def leaked_fds(before: int) -> list[str]:
 
 
 @pytest.fixture
-def home(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Iterator[Home]:
+def home(request: pytest.FixtureRequest, home: Home) -> Iterator[Home]:
     """An RBEE_HOME of this test's own, with the scripted backend if it needs that.
 
     Every hive and worker in it fails on a blocking call on its event loop; the test then fails too.
@@ -82,7 +82,7 @@ def home(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Iterator
     if request.node.get_closest_marker("scripted") is not None:
         home.use_plugins_in(SCRIPTED_PLUGINS)
     home.use_plugins_in(WATCHED)
-    blocked = tmp_path / "blocked"
+    blocked = home.folder / "blocked"
     home.environment["RBEE_TEST_BLOCKED"] = str(blocked)
     yield home
     assert not blocked.exists(), f"on an event loop:\n{blocked.read_text()}"

@@ -47,6 +47,18 @@ def place_of(item: pytest.Item) -> tuple[str, int]:
     return (item.name, 0) if template is None else (template.name, template.line_number)
 
 
+def steps_of(item: pytest.Item) -> list[str]:
+    """Return the steps of a scenario as they stand in its file, none for any other test."""
+    template = scenario_wrapper_template_registry.get(item.obj) if isinstance(item, pytest.Function) else None
+    return [] if template is None else [step.name for step in template.steps]
+
+
+def examples_of(item: pytest.Item) -> list[str]:
+    """Return the values that an example of an outline fills in, none for any other scenario."""
+    called = getattr(item, "callspec", None)
+    return [] if called is None else [str(value) for values in called.params.values() for value in values.values()]
+
+
 def parts_of(folder: Path) -> Counter[str]:
     """Return how many scenarios there are of each part of the specification in `folder`, examples counted singly."""
     scenarios = [s for path in sorted(folder.glob("*.feature")) for s in rendered(read(path))]

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from rbee_core.backend import needs
 from rbee_kit import badge, subject, telling, verdict
 from rbee_kit.entry import feature_folder
-from rbee_kit.gherkin import CAPABILITY, MANDATORY, part_of, parts_of, place_of
+from rbee_kit.gherkin import CAPABILITY, MANDATORY, examples_of, part_of, parts_of, place_of
 from rbee_kit.verdict import Row, Verdict
 
 TITLE = f"rbee conformance kit {verdict.kit_version}"
@@ -66,9 +67,17 @@ class Judge:
         self._rows |= {item.nodeid: _row(item, part) for item in items if (part := part_of(item))}
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Ask no more of a word that is not declared, once a scenario has shown that it is not there."""
-        if absent := self._absent.get(part_of(item)):
+        """Ask for nothing that rbee itself refuses as undeclared, nor again for what was found not to be there."""
+        if item.nodeid not in self._rows or self._promised(item):
+            return
+        word = part_of(item).removeprefix(CAPABILITY)
+        if absent := self._absent.get(word, "" if word not in needs.WORDS else f"{word} is not declared"):
             pytest.skip(absent)
+
+    def _promised(self, item: pytest.Item) -> bool:
+        """Whether a scenario asks for what every backend does, or for what this one says that it does."""
+        word = part_of(item).removeprefix(CAPABILITY)
+        return word == MANDATORY or self._subject.promises(word, examples_of(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -76,13 +85,13 @@ class Judge:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Soften what a scenario says about a capability that was not declared."""
         report = yield
-        word = part_of(item).removeprefix(CAPABILITY)
-        if item.nodeid not in self._rows or word in self._subject.capabilities | {MANDATORY}:
+        if item.nodeid not in self._rows or self._promised(item):
             return report
+        word = part_of(item).removeprefix(CAPABILITY)
         if report.failed and call.excinfo is not None:
             reason = f"{word} is not declared, and not there: {_line(call.excinfo.exconly())}"
             report.outcome, report.longrepr = "skipped", (str(item.path), 0, reason)
-            self._absent[part_of(item)] = reason
+            self._absent[word] = reason
         elif report.passed and report.when == "call":
             item.warn(UndeclaredCapability(f"{self._subject.backend} can do {word} and does not declare it"))
             self._rows[item.nodeid].outcome = "undeclared"

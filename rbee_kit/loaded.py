@@ -1,5 +1,6 @@
 """A model in a worker of a hive, as a client sees it: loading it, asking it for text, waiting for a free slot."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ WORD = "word "
 # A context that this many tokens fit into is long enough to be interrupted in; reading more takes a CPU too long.
 LONG_CONTEXT = 4096
 TOKENS_A_WORD = 1.3
+NUMBERS = itertools.count(1000)  # of the same length all along
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,16 @@ class Loaded:
         return self.ask(prompt=prompt, max_tokens=1).end.prompt_tokens
 
     def long_prompt(self) -> str:
-        """Return a prompt that fills three quarters of the context."""
-        return self.prompt_of(int(min(self.worker.context_tokens or LONG_CONTEXT, LONG_CONTEXT) * 0.75))
+        """Return a prompt that fills three quarters of the context, and begins like none before it."""
+        tokens = int(min(self.worker.context_tokens or LONG_CONTEXT, LONG_CONTEXT) * 0.75)
+        return self.prompt_of(tokens, f"{next(NUMBERS)} ")
 
-    def prompt_of(self, tokens: int) -> str:
+    def prompt_of(self, tokens: int, beginning: str = "") -> str:
         """Return a prompt of about so many tokens, and no more."""
-        few, more = self.prompt_tokens(WORD * 16), self.prompt_tokens(WORD * 48)
+        few, more = (self.prompt_tokens(beginning + WORD * words) for words in (16, 48))
         a_word = (more - few) / 32 if more > few else TOKENS_A_WORD
         beside = max(0.0, few - 16 * a_word)
-        return WORD * int((tokens - beside) / a_word)
+        return beginning + WORD * int((tokens - beside) / a_word)
 
     def settle(self) -> None:
         """Wait until nothing is written, for `LONGEST_WAIT_S` at most."""

@@ -11,20 +11,25 @@ import pytest
 from pytest_bdd.parser import Scenario
 
 from rbee_core.backend.base import CAPABILITIES
-from rbee_kit import gherkin, oracle, telling
+from rbee_kit import gherkin, oracle, ready, telling
 from rbee_kit.asking import Asking
 from rbee_kit.program import Home
+from rbee_kit.ready import Shelf
 from rbee_kit.waiting import eventually
 
 pytest_plugins = [
     "rbee_kit.judge",
     "rbee_kit.telling",
+    "rbee_kit.ready",
     "rbee_kit.steps.plugin",
     "rbee_kit.steps.hive",
     "rbee_kit.steps.model",
     "rbee_kit.steps.text",
     "rbee_kit.steps.talk",
     "rbee_kit.steps.together",
+    "rbee_kit.steps.words",
+    "rbee_kit.steps.choosing",
+    "rbee_kit.steps.numbers",
 ]
 
 ENDING_S = 2.0
@@ -83,13 +88,19 @@ def tag(leftovers: str) -> str:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tag: str, request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Home]:
-    """An RBEE_HOME of this test's own."""
-    home = request.node.stash[telling.HOME] = Home(tmp_path, tag)
+def home(
+    tmp_path: Path, tag: str, shelf: Shelf, request: pytest.FixtureRequest, pytestconfig: pytest.Config
+) -> Iterator[Home]:
+    """An RBEE_HOME of this test's own, or the one that it shares with others who want the same model ready."""
+    wanted = ready.wanted_by(request.node)
+    home = shelf.visit(wanted) if wanted else Home(tmp_path, tag)
+    request.node.stash[telling.HOME] = home
     home.environment["RBEE_LOAD_STALL_TIMEOUT_S"] = str(pytestconfig.getoption("--load-stall-s"))
     yield home
     home.close()
-    assert not list(tmp_path.rglob("workers.db")), "a registry database was written"
+    if wanted and request.node.stash.get(ready.FAILED, False):
+        shelf.clear()
+    assert not list(home.folder.rglob("workers.db")), "a registry database was written"
 
 
 @pytest.fixture

@@ -157,6 +157,7 @@ class Home:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RBEE_", "PYTEST_", "PYTHON"))}
         if "PYTHONPATH" in os.environ:  # where a plugin may be that is not installed
             kept["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        self._passed: dict[Path, int] = {}
         self.environment = kept | {
             "HOME": str(folder / "user-home"),
             "RBEE_HOME": str(self.path),
@@ -169,6 +170,8 @@ class Home:
     def use_plugins_in(self, folder: Path) -> None:
         """Let programs find plugins in `folder`, before those named earlier."""
         earlier = self.environment.get("PYTHONPATH", "")
+        if str(folder) in earlier.split(os.pathsep):
+            return
         self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), earlier]))
 
     def start(self, name: str, *arguments: str, stdin: bytes | None = None) -> Program:
@@ -205,6 +208,18 @@ class Home:
     def log(self, name: str) -> str:
         """Return the log of the hive, or of a worker."""
         return (self.path / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def pass_over_logs(self) -> None:
+        """Have `worker_logs` begin here: what workers have logged so far was said to others."""
+        self._passed = {path: path.stat().st_size for path in self._worker_logs()}
+
+    def worker_logs(self) -> list[str]:
+        """Return what each worker has logged, the one that said something last at the end."""
+        logs = [(path, path.read_bytes()) for path in self._worker_logs()]
+        return [data[self._passed.get(path, 0) :].decode("utf-8", "replace") for path, data in logs]
+
+    def _worker_logs(self) -> list[Path]:
+        return sorted((self.path / "logs").glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
 
     def files(self) -> list[str]:
         """Return every file, relative to RBEE_HOME."""

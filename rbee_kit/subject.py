@@ -10,16 +10,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
 ASKING_S = 60.0
+SETS = ("capabilities", "obeys")  # JSON has none
 
 
 @dataclass(frozen=True)
 class Subject:
     """A backend, the package that brings it, and what it declares. `problem` says why it cannot be tested here.
+
+    `obeys` are fields of a request that it obeys without the word for all of their kind.
 
     `import_s` is what importing its plugin took, `devices_s` the answer of `availability` and `devices`: seconds that
     a person waits for, with each command and each spawn.
@@ -28,9 +32,14 @@ class Subject:
     backend: str
     package: str = ""
     capabilities: frozenset[str] = field(default_factory=frozenset[str])
+    obeys: frozenset[str] = field(default_factory=frozenset[str])
     problem: str = ""
     import_s: float = 0.0
     devices_s: float = 0.0
+
+    def promises(self, word: str, fields: Iterable[str] = ()) -> bool:
+        """Whether it declares `word`, or obeys one of `fields` without."""
+        return word in self.capabilities or not self.obeys.isdisjoint(fields)
 
 
 def ask(backend: str) -> Subject:
@@ -44,7 +53,7 @@ def ask(backend: str) -> Subject:
     except subprocess.CalledProcessError as error:
         return Subject(backend, problem=f"the plugins cannot be asked: {error.stderr.strip()[-500:]}")
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    said["capabilities"] = frozenset(said["capabilities"])
+    said |= {name: frozenset(said[name]) for name in SETS}
     return Subject(**said)
 
 
@@ -66,7 +75,15 @@ def look(name: str) -> Subject:
     devices_s = time.monotonic() - asked_at
     problem = "" if available.usable else f"{name} cannot run here: {available.reason}. {available.hint}".strip()
     package = f"{report.distribution} {report.version}".strip()
-    return Subject(name, package, backend.capabilities, problem, imports_s.get(report.name, 0.0), devices_s)
+    return Subject(
+        name,
+        package,
+        backend.capabilities,
+        frozenset(backend.obeys),
+        problem,
+        imports_s.get(report.name, 0.0),
+        devices_s,
+    )
 
 
 def imported() -> dict[str, float]:
@@ -87,7 +104,7 @@ def main() -> None:
     """Print what a backend says of itself."""
     logging.getLogger("rbee_core.backend").addHandler(logging.NullHandler())
     subject = look(sys.argv[1])
-    print(json.dumps({**asdict(subject), "capabilities": sorted(subject.capabilities)}))  # noqa: T201
+    print(json.dumps(asdict(subject) | {name: sorted(getattr(subject, name)) for name in SETS}))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ def section(report: pytest.TestReport, name: str) -> str:
 
 
 def raised(home: Home) -> list[str]:
-    """Return the last tracebacks in the logs of a home's workers, each once."""
-    logs = sorted((home.path / "logs").glob("worker-*.log"), key=lambda path: path.stat().st_mtime)
-    found = [text for log in logs for text in TRACEBACK.findall(log.read_text(encoding="utf-8", errors="replace"))]
+    """Return the last new tracebacks in the logs of a home's workers, each once."""
+    found = [text for log in home.worker_logs() for text in TRACEBACK.findall(log)]
     return [text[-CHARACTERS:] for text in dict.fromkeys(found)][-TRACEBACKS:]

@@ -3,17 +3,15 @@ Feature: What a backend declares
 
   @capability.stream
   Scenario: text comes while it is generated, not at the end
-    Given a running hive
-    And the model is loaded
-    When 32 tokens are asked for
+    Given the model is ready
+    When 24 tokens are asked for
     Then the text came whole
     And its first token came in the first half of the time
 
   @capability.cancel
   Scenario: a text after a cancelled one is not disturbed
-    Given a running hive
-    And the model is loaded
-    And 16 tokens were asked for
+    Given the model is ready
+    And 12 tokens were asked for
     And somebody has cancelled a long text
     When the same text is asked for again
     Then it is the same text
@@ -28,30 +26,26 @@ Feature: What a backend declares
 
   @capability.seed
   Scenario: another seed gives another text
-    Given a running hive
-    And the model is loaded
+    Given the model is ready
     When a text is asked for with each of the seeds 7, 8, 9
     Then the seeds did not all give the same text
 
   @capability.seed
   Scenario: a seed gives the same text whoever else is written for
-    Given a running hive that lets a worker write 2 texts at a time
-    And the model is loaded
+    Given the model is ready for 3 texts at a time
     When two people at a time ask for a text with each of the seeds 7, 8, 9, 7, 8, 9
     Then each seed gave one text
 
   @capability.chat
   Scenario: a conversation goes through the model's template
-    Given a running hive
-    And the model is loaded
+    Given the model is ready
     When the model is asked in a conversation "What is 2 + 2?"
     Then the text came whole
     And the conversation took more tokens than the question alone
 
   @capability.chat
   Scenario: a question that may be answered goes through the model's template
-    Given a running hive
-    And the model is loaded
+    Given the model is ready
     And the model was asked in a conversation "What is 2 + 2?"
     When the model is asked, through its template if it has one, "What is 2 + 2?"
     Then the text came whole
@@ -60,15 +54,13 @@ Feature: What a backend declares
 
   @capability.batching
   Scenario: two texts are generated at a time
-    Given a running hive that lets a worker write 2 texts at a time
-    And the model is loaded
+    Given the model is ready for 3 texts at a time
     When two people ask for a long text
     Then both receive text while neither has ended
 
   @capability.batching
   Scenario: texts that are written together are each what they are alone
-    Given a running hive that lets a worker write 3 texts at a time
-    And the model is loaded
+    Given the model is ready for 3 texts at a time
     And it is known how many tokens are written in a second
     And a text was asked for in each slot but one, one after another
     When they are asked for together, beside one that is cancelled

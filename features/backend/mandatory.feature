@@ -15,27 +15,23 @@ Feature: What every backend does
     And a text can be had
 
   Scenario: a model is loaded where the backend says that it runs
-    Given a running hive
-    When the model is loaded
+    When the model is ready
     Then the worker is on a device of the backend
     And that device belongs to the accelerator that the backend names
 
   Scenario: the memory that a model takes is reckoned before it is loaded
-    Given a running hive
-    When the model is loaded
+    When the model is ready
     Then memory was set aside for it
 
   Scenario: tokens arrive in order, with one last word
-    Given a running hive
-    And the model is loaded
-    When 24 tokens are asked for
+    Given the model is ready
+    When 16 tokens are asked for
     Then the text came whole
     And its tokens are numbered in order
     And it has exactly one last word
 
   Scenario Outline: no more tokens than asked for
-    Given a running hive
-    And the model is loaded
+    Given the model is ready
     When <tokens> tokens are asked for
     Then the text came whole
     And it has at most <tokens> tokens
@@ -47,31 +43,39 @@ Feature: What every backend does
       | 16     |
 
   Scenario: tokens are counted truly
-    Given a running hive
-    And the model is loaded
-    When 32 tokens are asked for
+    Given the model is ready
+    When 24 tokens are asked for
     Then the text came whole
     And reading it back as a prompt takes about as many tokens as it had
 
   Scenario: characters of several bytes arrive whole
-    Given a running hive
-    And the model is loaded
+    Given the model is ready
     When a text is asked for that goes on from bees in many scripts
     Then the text came whole
     And no character of it is broken
 
   Scenario: a text ends before a stop string
-    Given a running hive
-    And the model is loaded
-    And 24 tokens were asked for
+    Given the model is ready
+    And 16 tokens were asked for
     And they were the same when they were asked for again, as temperature 0 is greedy
     When the same text is asked for up to a word in it
     Then it is what came before that word
     And a text can be had
 
+  Scenario: a prompt that was read before gives the same text
+    Given the model is ready
+    When a text is asked for, and again, and again with nothing kept of its prompt
+    Then all three are the same text
+    And each says how many tokens its prompt has, and how many were kept
+
+  Scenario: what is not declared is refused by its name
+    Given the model is ready
+    When everything is asked for that is not declared
+    Then each is refused with the word that it needs
+    And a text can be had
+
   Scenario Outline: who no longer waits frees the slot within a second
-    Given a running hive
-    And the model is loaded
+    Given the model is ready for 1 text at a time
     And somebody <waits>
     When they <leave>
     Then the slot is free within 1 second
@@ -85,16 +89,14 @@ Feature: What every backend does
       | waits for a long prompt to be read     | are gone      |
 
   Scenario: a prompt longer than the context is refused with both numbers
-    Given a running hive
-    And the model is loaded with a context of 512 tokens
+    Given the model is ready with a context of 128 tokens
     When a text is asked for with a prompt of 2000 words
     Then it is refused because the prompt is too long
     And the refusal names the tokens of the prompt and the tokens that fit
     And a text can be had
 
   Scenario: a text ends for its length where it fills the context
-    Given a running hive
-    And the model is loaded with a context of 128 tokens
+    Given the model is ready with a context of 128 tokens
     When a text is asked for that has room for 8 tokens
     Then the text came whole
     And prompt and text were counted truly, and no more than fit

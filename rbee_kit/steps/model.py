@@ -10,7 +10,7 @@ from pytest_bdd import given, parsers, then, when
 
 from rbee_core import wire
 from rbee_kit import given as given_source
-from rbee_kit import telling
+from rbee_kit import ready, telling
 from rbee_kit.asking import Asking
 from rbee_kit.damage import damaged
 from rbee_kit.loaded import Loaded, load
@@ -29,6 +29,12 @@ def load_model(hive: Hive, model: str, backend: str) -> Loaded:
 @given(parsers.parse("the model is loaded with a context of {tokens:d} tokens"), target_fixture="loaded")
 def load_with_context(hive: Hive, model: str, backend: str, tokens: int) -> Loaded:
     return load(hive, model, backend, tokens)
+
+
+@given(parsers.re(ready.SENTENCE.pattern), target_fixture="loaded")
+@when(parsers.re(ready.SENTENCE.pattern), target_fixture="loaded")
+def model_is_ready(shelf: ready.Shelf, home: Home, model: str, backend: str) -> Loaded:
+    return shelf.loaded(home, model, backend)
 
 
 @given("the model's place on the disk is known", target_fixture="sound")
@@ -78,8 +84,8 @@ def long_load_shows(loaded: Loaded) -> None:
 
 
 @then("the worker is on a device of the backend")
-def on_device(hive: Hive, loaded: Loaded, backend: str) -> None:
-    [info] = [b for b in hive.client.backends() if b.name == backend]
+def on_device(loaded: Loaded, backend: str) -> None:
+    [info] = [b for b in loaded.hive.client.backends() if b.name == backend]
     assert loaded.worker.device in [device.id for device in info.devices]
 
 
@@ -90,8 +96,8 @@ def memory_set_aside(loaded: Loaded) -> None:
 
 
 @then("that device belongs to the accelerator that the backend names")
-def on_accelerator(hive: Hive, loaded: Loaded, backend: str) -> None:
-    [info] = [b for b in hive.client.backends() if b.name == backend]
+def on_accelerator(loaded: Loaded, backend: str) -> None:
+    [info] = [b for b in loaded.hive.client.backends() if b.name == backend]
     assert loaded.worker.device.partition(":")[0] == info.accelerator
 
 

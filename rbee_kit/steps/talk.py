@@ -7,7 +7,7 @@ from pytest_bdd import given, parsers, then, when
 
 from rbee_kit.asking import UNTIL_KILLED, Asking
 from rbee_kit.loaded import Loaded
-from rbee_kit.program import Hive, Program, sentence
+from rbee_kit.program import Program, sentence
 from rbee_kit.waiting import eventually
 
 FIRST_WORD_S = 60.0
@@ -25,11 +25,11 @@ def receiving(asking: Asking) -> Program:
 
 
 @given("somebody waits for a long prompt to be read", target_fixture="program")
-def waiting(hive: Hive, loaded: Loaded, asking: Asking) -> Program:
+def waiting(loaded: Loaded, asking: Asking) -> Program:
     program = asking.start("--max-tokens", UNTIL_KILLED, prompt=loaded.long_prompt())
 
     def begun() -> bool:
-        return not program.running() or hive.client.worker(loaded.worker.worker_id).active > 0
+        return not program.running() or loaded.hive.client.worker(loaded.worker.worker_id).active > 0
 
     eventually(begun, FIRST_WORD_S, what="the prompt is being read")
     return program

@@ -13,6 +13,7 @@ BEES = "Grüße, 蜂蜜 🐝🐝🐝 пчела μέλισσα 🐝🐝🐝🐝�
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 MISCOUNTED = 0.25
 SOON_S = 0.2
+SEEDED_TOKENS = 8
 FILLING_S = 240.0
 BRIM = 2  # so many tokens may stay free in a context that counts as full
 
@@ -78,7 +79,7 @@ def ask_with_seeds_at_once(loaded: Loaded, seeds: str) -> list[tuple[str, str]]:
 
 
 def ask_with_seed(loaded: Loaded, seed: int, client: HiveClient | None = None) -> str:
-    text = loaded.ask(client, prompt=PROMPT, max_tokens=12, temperature=1.5, seed=seed)
+    text = loaded.ask(client, prompt=PROMPT, max_tokens=SEEDED_TOKENS, temperature=1.5, seed=seed)
     assert text.error is None, str(text.error)
     return text.text
 

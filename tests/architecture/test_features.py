@@ -82,8 +82,8 @@ def test_scenarios_say_one_thing_each(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_scenarios_speak_of_what_can_be_observed(path: Path) -> None:
-    found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if MECHANISMS.search(line)]
-    assert found == []
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if MECHANISMS.search(line) and not line.startswith("@")] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

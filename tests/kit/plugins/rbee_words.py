@@ -2,11 +2,13 @@
 and for some ways together that do not touch each other.
 
 A plugin like anybody's, found through PYTHONPATH. Its models are text files, named `words:/path`; it writes words out
-of them. `FAULTS` says in words what each of the others does wrong.
+of them, and what is to be known for that stands in `rbee_words_model`; what each of the others does wrong, in
+`rbee_words_faults`.
 """
 
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import signal
@@ -17,10 +19,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import rbee_words_model as model
+from msgspec.structs import replace
+from rbee_words_faults import FAULTS, SOME_TOGETHER
+
 from rbee_core.backend import (
     Backend,
     CancelToken,
     Device,
+    Embedded,
+    EmbedRequest,
     Engine,
     EngineEvent,
     EngineInfo,
@@ -33,53 +41,25 @@ from rbee_core.backend import (
     ModelSource,
     Progress,
     PromptDone,
+    Ranked,
+    RerankRequest,
     Token,
+    TokenLogprob,
     hookimpl,
 )
-from rbee_core.errors import ModelLoadFailed, ModelNotFound, PromptTooLong
+from rbee_core.errors import InvalidRequest, ModelLoadFailed, ModelNotFound, PromptTooLong
 
-FAULTS = {
-    "ignores-cancel": "goes on when nobody waits",
-    "reads-on": "reads the prompt to its end, whoever has gone",
-    "ignores-seed": "declares seed and draws as it likes",
-    "shares-chance": "writes two texts at a time from one random state, which each seeds for itself",
-    "leaks-a-child": "starts a process of its own session and forgets it",
-    "dies-on-stop": "exits with 3 when it is stopped",
-    "never-stops": "neither answers nor ends when it is stopped",
-    "splits-characters": "yields bytes as they come, replaced where they are half a character",
-    "yields-pairs": "puts two words into each token",
-    "ends-early": "says that the length is reached one token before it is",
-    "never-ready": "loads for ever, in silence",
-    "swallows-errors": "loads whatever it is given",
-    "falls-back": "is asked for CUDA and loads on the CPU",
-    "needs-nothing": "says that no model takes any memory",
-    "holds-back": "declares stream and yields everything at the end",
-    "cuts-prompts": "reads as much of a prompt as fits, without a word",
-    "forgets-seed-0": "takes seed 0 for none",
-    "hashes-seeds": "draws from a number that each process makes anew out of the seed",
-    "is-spoilt": "begins the text after a cancelled one where that one was",
-    "is-moody": "draws at temperature 0 too",
-    "ends-in-silence": "yields no Finished where the context is full",
-    "stops-at-the-brim": "says stop where the context is full",
-    "counts-three-more": "says that a prompt has three tokens more than it has",
-    "counts-pieces": "says of each piece of a prompt how many tokens it has",
-    "counts-nothing": "does not say how many tokens a prompt has",
-    "swaps-numbers": "refuses a prompt with the two numbers the wrong way round",
-    "stumbles": "raises an error of its own in the middle of a text",
-    "fails-to-close": "raises an error when it is closed",
-    "mixes-texts": "writes several texts at a time from one random state",
-    "stops-all": "ends all texts when one is cancelled",
-    "keeps-slots": "lets a cancelled text hold its slot",
-    "reads-alone": "writes nothing while it reads a prompt",
-    "is-modest": "keeps everything, and does not declare that it keeps seeds",
-}
 CONTEXT = 2048
 BATCHING = frozenset({"shares-chance", "mixes-texts", "stops-all", "keeps-slots", "reads-alone"})
-SOME_TOGETHER = (
-    "mixes-texts--reads-alone",
-    "forgets-seed-0--is-spoilt--ends-in-silence",
-    "hashes-seeds--is-moody--stops-at-the-brim",
+CAPABILITIES = frozenset({"stream", "cancel", "seed", "logprobs", "grammar", "json_schema", "embeddings", "rerank"})
+OBEYS = frozenset(
+    {
+        *("frequency_penalty", "presence_penalty", "penalty_window", "logit_bias"),
+        *("top_n_sigma", "min_tokens", "ignore_eos"),
+    }
 )
+GREETING = "hi."
+ANSWER_WORDS = 4
 TOKEN_S = 0.01
 PROMPT_WORD_S = 0.002
 FOREVER_S = 3600
@@ -103,10 +83,11 @@ class WordsBackend(Backend):
     formats = frozenset({"words"})
 
     def __init__(self, fault: str = "") -> None:
-        self.faults = frozenset(fault.split("--"))
+        self.faults = frozenset(SOME_TOGETHER.get(fault, (fault,)))
         self.name = f"words-{fault}" if fault else "words"
         self.accelerator = "cuda" if fault == "falls-back" else "cpu"
-        self.capabilities = frozenset({"stream", "cancel"} if fault == "is-modest" else {"stream", "cancel", "seed"})
+        self.capabilities = CAPABILITIES - {"seed"} if fault == "is-modest" else CAPABILITIES
+        self.obeys = OBEYS
         if self.faults & BATCHING - {"shares-chance"}:
             self.capabilities |= {"batching"}
 
@@ -146,39 +127,77 @@ class WordsEngine(Engine):
         self.faults, self.words, self.context = faults, words, context
         self.chance = random.Random()
         self.desk = threading.Lock()
+        self.kept: list[str] = []
         self.spoilt, self.stopped = False, threading.Event()
 
     def info(self) -> EngineInfo:
         return EngineInfo(context_tokens=self.context, slots=4 if self.faults & BATCHING else 1)
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
+        form = self.form(request)
         prompt = request.text().split()
         if len(prompt) >= self.context:
             if "cuts-prompts" not in self.faults:
                 raise self.too_long(len(prompt))
             del prompt[self.context - 10 :]
+        kept = self.keep(prompt) if request.reuse_prompt else 0
         with self.desk if "reads-alone" in self.faults else contextlib.nullcontext():
-            for _ in prompt:
+            for _ in prompt[kept:]:
                 if cancel.is_set() and not self.faults & {"ignores-cancel", "reads-on"}:
                     return
                 time.sleep(PROMPT_WORD_S)
-        yield from self.counted(len(prompt))
+        self.kept = prompt
+        yield from self.counted(len(prompt), kept)
+        if form:
+            yield from (Token(character) for character in form)
+            yield Finished("stop")
+            return
         left = self.context - len(prompt)
-        tokens = self.tokens(request, min(left, request.max_tokens or left), cancel)
+        most = min(left, request.max_tokens or left)
+        if ends := self.ends(request, prompt):
+            most = min(most, ends)
+        tokens = self.tokens(request, most, cancel, spoilt=kept > 0 and "remembers-wrongly" in self.faults)
         yield from list(tokens) if "holds-back" in self.faults else tokens
         if "ignores-cancel" in self.faults or not cancel.is_set():
-            yield from self.last_word(full=left <= (request.max_tokens or left))
+            yield from [Finished("stop")] if most == ends else self.last_word(full=left <= (request.max_tokens or left))
+
+    def form(self, request: GenerateRequest) -> str:
+        """Return the text of the form that is asked for, "" for none."""
+        if "writes-as-it-likes" in self.faults and request.json_schema is None:
+            return ""
+        try:
+            text = model.formed(request, random.Random(request.seed))
+        except InvalidRequest:
+            if "stumbles-over-forms" in self.faults:
+                self.stumble()
+            raise
+        return text[:-1] if "cuts-forms" in self.faults else text
+
+    def keep(self, prompt: list[str]) -> int:
+        """Return how many words of `prompt` the last one began with too."""
+        pairs = zip(prompt, self.kept, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def ends(self, request: GenerateRequest, prompt: list[str]) -> int | None:
+        """Return after how many words a text comes to its end, None for never."""
+        if prompt[-1:] != [GREETING] or (request.ignore_eos and "ends-after-all" not in self.faults):
+            return None
+        return ANSWER_WORDS if "ends-anyway" in self.faults else max(ANSWER_WORDS, request.min_tokens)
 
     def too_long(self, tokens: int) -> PromptTooLong:
         numbers = (self.context, tokens) if "swaps-numbers" in self.faults else (tokens, self.context)
         return PromptTooLong(prompt_tokens=numbers[0], context_tokens=numbers[1])
 
-    def counted(self, tokens: int) -> Iterator[EngineEvent]:
+    def counted(self, tokens: int, kept: int) -> Iterator[EngineEvent]:
         if "counts-pieces" in self.faults:
             yield PromptDone(tokens // 2)
             yield PromptDone(tokens - tokens // 2)
+        elif "hides-kept" in self.faults:
+            yield PromptDone(tokens - kept)
         elif "counts-nothing" not in self.faults:
-            yield PromptDone(tokens + 3 * ("counts-three-more" in self.faults))
+            yield PromptDone(
+                tokens + 3 * ("counts-three-more" in self.faults), tokens if "says-kept" in self.faults else kept
+            )
 
     def last_word(self, *, full: bool) -> Iterator[EngineEvent]:
         if full and "stops-at-the-brim" in self.faults:
@@ -186,12 +205,13 @@ class WordsEngine(Engine):
         elif not (full and "ends-in-silence" in self.faults):
             yield Finished("length")
 
-    def tokens(self, request: GenerateRequest, count: int, cancel: CancelToken) -> Iterator[EngineEvent]:
+    def tokens(
+        self, request: GenerateRequest, count: int, cancel: CancelToken, *, spoilt: bool
+    ) -> Iterator[EngineEvent]:
         chance = self.chance if self.faults & {"shares-chance", "mixes-texts"} else random.Random()
         chance.seed(self.seed(request))
-        if self.spoilt:
-            self.spoilt = False
-            chance.random()
+        previous, self.spoilt = int(spoilt or self.spoilt), False
+        written: list[int] = []
         for number in range(count - 1 if "ends-early" in self.faults else count):
             if cancel.is_set() and "ignores-cancel" not in self.faults:
                 self.left()
@@ -202,14 +222,56 @@ class WordsEngine(Engine):
                 time.sleep(TOKEN_S)
             if number == 2 and "stumbles" in self.faults:
                 self.stumble()
-            word = f" {chance.choice(self.words)}"
+            logits = model.likelihoods(previous, len(self.words))
+            previous = self.choose(logits, request, written, chance)
+            written.append(previous)
+            word = f" {self.words[previous]}"
             if "yields-pairs" in self.faults:
-                yield Token(word + f" {chance.choice(self.words)}")
+                yield Token(word * 2)
             elif "splits-characters" in self.faults:
                 raw = word.encode()
                 yield from (Token(raw[at : at + 2].decode(errors="replace")) for at in range(0, len(raw), 2))
-            else:
+            elif request.logprobs is None:
                 yield Token(word)
+            else:
+                yield self.likely(word, previous, logits, request.logprobs)
+
+    def choose(self, logits: list[float], request: GenerateRequest, written: list[int], chance: random.Random) -> int:
+        """Return the number of the next word."""
+        wanted = request
+        if "penalises-nobody" in self.faults:
+            wanted = replace(wanted, frequency_penalty=0.0, presence_penalty=0.0)
+        if "forgets-bias" in self.faults:
+            wanted = replace(wanted, logit_bias={})
+        if "likes-others" in self.faults and request.top_n_sigma:
+            logits = [-logit for logit in logits]
+        greedy = not request.temperature and "is-moody" not in self.faults
+        return model.chosen(model.changed(logits, wanted, written), wanted, None if greedy else chance)
+
+    def likely(self, word: str, number: int, logits: list[float], count: int) -> Token:
+        """Return the token with its likelihood, and those of the `count` likeliest ones."""
+        said = logits if "says-logits" in self.faults else model.logarithms(logits)
+        every = [TokenLogprob(n, f" {self.words[n]}".encode(), logprob) for n, logprob in enumerate(said)]
+        top = sorted(every, key=lambda one: -one.logprob)[: count - ("names-too-few" in self.faults and count > 0)]
+        came = number + 1 if "names-others" in self.faults else number
+        return Token(word, every[came % len(every)], tuple(top))
+
+    def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
+        pooling = None if "pools-as-it-likes" in self.faults else request.pooling
+        rows = [model.vector(text, pooling) for text in request.texts]
+        if "lets-others-count" in self.faults:
+            rows = [[value + len(rows) * place for place, value in enumerate(row)] for row in rows]
+        if request.normalize and "forgets-to-normalise" not in self.faults:
+            rows = list(map(model.unit, rows))
+        if "mixes-vectors" in self.faults:
+            rows.reverse()
+        for index, (text, row) in enumerate(zip(request.texts, rows, strict=True)):
+            yield Embedded(index, row, len(text.split()))
+
+    def rerank(self, request: RerankRequest, cancel: CancelToken) -> Iterator[Ranked]:
+        for index, document in enumerate(request.documents):
+            place = float(index) if "scores-by-place" in self.faults else 0.0
+            yield Ranked(index, model.score(request.query, document) + place, len(document.split()))
 
     def left(self) -> None:
         self.spoilt = "is-spoilt" in self.faults
@@ -222,8 +284,6 @@ class WordsEngine(Engine):
         raise KeyError("the key of this plugin")
 
     def seed(self, request: GenerateRequest) -> int | None:
-        if not request.temperature:
-            return None if "is-moody" in self.faults else 0
         if "ignores-seed" in self.faults:
             return None
         if "hashes-seeds" in self.faults:
