@@ -258,6 +258,7 @@ class Flow:
             device=wanted.device,
             context_tokens=wanted.context_tokens,
             slots=wanted.slots,
+            tuning=wanted.tuning,
             queue=self._queue,
         )
 

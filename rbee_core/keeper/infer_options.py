@@ -13,10 +13,17 @@ from rbee_core.domain import model_ref
 from rbee_core.errors import InvalidRequest, PayloadTooLarge, shorten
 from rbee_core.keeper.choosing_options import choosing, spelled
 from rbee_core.keeper.hives import address
+from rbee_core.keeper.tuning_options import tuning
 from rbee_core.settings import Settings
 
 # Where a field of the wire has another name on the command line.
-FLAGS = {"timeout_s": "timeout", "context_tokens": "context", "model_ref": "model", "messages": "prompt"}
+FLAGS = {
+    "timeout_s": "timeout",
+    "context_tokens": "context",
+    "model_ref": "model",
+    "messages": "prompt",
+    "tuning": "lora",
+}
 
 
 def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnRequest:
@@ -29,6 +36,7 @@ def build_spawn(options: Mapping[str, Any], settings: Settings) -> wire.SpawnReq
         device=options["device"],
         context_tokens=options["context"],
         slots=options["slots"],
+        tuning=tuning(options),
     )
 
 

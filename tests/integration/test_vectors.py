@@ -1,5 +1,7 @@
 """Vectors and scores through a hive, with scripted workers: the same doors, slots and ends as for text."""
 
+import json
+
 import pytest
 
 from rbee_core import wire
@@ -52,6 +54,19 @@ def test_what_a_backend_does_not_declare_is_refused_by_name(home: Home) -> None:
     with pytest.raises(RemoteError, match="infill"):
         list(hive.client.infer_with_model(gap))
     assert hive.client.list_workers() == []
+
+
+def test_the_command_prints_a_line_for_each_text(home: Home) -> None:
+    lines = home.rbee("embed", "--model", "scripted:", "--file", "-", "a bee", stdin=b"honey\n\nx\n")
+    assert (lines.exit_code, lines.stdout.splitlines()) == (0, ["[5.0,3.0]", "[5.0,5.0]", "[1.0,1.0]"]), lines.stderr
+    whole = home.rbee("embed", "--model", "scripted:", "wax", "--json")
+    assert json.loads(whole.stdout) == {"model": "scripted:", "vectors": [[3.0, 3.0]]}
+
+
+def test_the_command_says_what_no_backend_of_a_model_knows(home: Home) -> None:
+    refused = home.rbee("infer", "--model", "scripted:", "--lora", "/a.gguf:0.5", "hello")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "tuning.lora: that needs lora" in refused.why, refused.why
 
 
 def test_settings_hold_for_backends_that_know_them_alone(home: Home) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 
+from rbee_core.domain.tuning import Tuning
 from rbee_core.errors import InvalidRequest, PayloadTooLarge
 from rbee_core.keeper.infer_options import build_inference, build_spawn, check_timeout, model_for, read_prompt
 from rbee_core.settings import Settings
@@ -27,6 +28,7 @@ NOTHING_GIVEN: dict[str, Any] = {
     "raw": False,
     "as_json": False,
     "stop": (),
+    "lora": (),
 }
 
 
@@ -220,3 +222,35 @@ def test_log_probabilities_that_nobody_would_see_are_refused() -> None:
     assert build_inference(options(logprobs=2, as_json=True), SETTINGS).logprobs == 2
     with pytest.raises(click.UsageError, match="give --json too"):
         build_inference(options(logprobs=0), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "scale"),
+    [
+        ("/a/b.gguf", "/a/b.gguf", 1.0),
+        ("/a/b.gguf:0.5", "/a/b.gguf", 0.5),
+        ("/a/b:c.gguf", "/a/b:c.gguf", 1.0),
+        ("/a/b:2:-1", "/a/b:2", -1.0),
+        ("b.gguf", str(Path.cwd() / "b.gguf"), 1.0),
+    ],
+)
+def test_an_adapter_is_a_path_and_how_much_it_counts(text: str, path: str, scale: float) -> None:
+    [adapter] = build_spawn(options(lora=(text,)), SETTINGS).tuning.lora
+    assert (adapter.path, adapter.scale) == (path, scale)
+
+
+@pytest.mark.parametrize("text", ["", ":2", "/a:1000", "/a:nan"])
+def test_an_adapter_that_is_none_is_refused_by_the_name_of_its_option(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="Invalid --lora"):
+        build_spawn(options(lora=(text,)), SETTINGS)
+
+
+def test_a_relative_path_of_an_adapter_means_nothing_on_another_node() -> None:
+    with pytest.raises(InvalidRequest, match="means nothing on mac"):
+        build_spawn(options(lora=("b.gguf",), node="mac"), SETTINGS)
+    [adapter] = build_spawn(options(lora=("/b.gguf",), node="mac"), SETTINGS).tuning.lora
+    assert adapter.path == "/b.gguf"
+
+
+def test_no_adapter_says_nothing() -> None:
+    assert build_spawn(options(), SETTINGS).tuning == Tuning()

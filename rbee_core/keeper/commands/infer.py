@@ -19,6 +19,7 @@ from rbee_core.keeper.options import all_of, in_sections, node_option
 from rbee_core.keeper.screen.output import TextOut, write_all
 from rbee_core.keeper.screen.phases import PhaseLog
 from rbee_core.keeper.screen.render import screen_for
+from rbee_core.keeper.tuning_options import lora_option
 from rbee_core.settings import DEFAULT_MODEL, load
 from rbee_core.streams import raw_stdout
 
@@ -28,7 +29,7 @@ SECTIONS = {
         "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "sampling",
     ),
     "The text": ("max_tokens", "stop", "grammar", "json_schema", "regex", "logprobs"),
-    "Where": ("node", "model", "backend", "device", "context", "slots", "no_queue", "timeout"),
+    "Where": ("node", "model", "lora", "backend", "device", "context", "slots", "no_queue", "timeout"),
     "Output": ("as_json", "quiet"),
 }  # fmt: skip
 
@@ -50,6 +51,7 @@ SECTIONS = {
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.")
 @all_of(choosing_options)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
+@lora_option
 @click.option("--backend", metavar="NAME", help="Such as llamacpp-cpu, or cpu, cuda, metal.")
 @click.option("--device", type=int, metavar="N", help="Index of the backend's device.")
 @click.option("--context", type=int, metavar="N", help="Tokens of context for a new worker.")
