@@ -89,7 +89,8 @@ class Mlx(Backend):
         """Return what `model` will need, from its configuration and its tensors' headers."""
         folder = read_folder(model)
         context = memory.context_tokens(folder, options.context_tokens)
-        return memory.estimate(folder, context, memory.slots(options.slots, self.accelerator), self.accelerator)
+        slots = memory.slots(options.slots, self.accelerator)
+        return memory.estimate(folder, context, slots, self.accelerator, options.tuning)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         """Load `model`. The engine is imported here, as importing mlx-lm imports transformers."""
@@ -100,7 +101,7 @@ class Mlx(Backend):
         from rbee_plugins.mlx.engine import load_engine
 
         slots = memory.slots(options.slots, self.accelerator)
-        return load_engine(model, folder, context, slots, progress, options.tuning.chat_template)
+        return load_engine(model, folder, context, slots, progress, options.tuning)
 
 
 def _mlx_folders() -> list[Path]:

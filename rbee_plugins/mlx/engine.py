@@ -18,6 +18,7 @@ from rbee_core.backend import (
     Style,
     Token,
     TokenLogprob,
+    Tuning,
 )
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, RbeeError, shorten
 from rbee_plugins.mlx import memory, runtime
@@ -138,15 +139,15 @@ def load_engine(
     context_tokens: int,
     slots: int,
     progress: Progress,
-    chat_template: str | None = None,
+    tuning: Tuning = memory.UNTUNED,
 ) -> MlxEngine:
     """Load `model`, whose checked folder is `folder`. Raises `ModelLoadFailed` with mlx-lm's own reason."""
     watched = _Watched(progress)
     accelerator = runtime.accelerator()
     chunk_tokens = memory.chunk_tokens(folder, accelerator)
-    cache_bytes = memory.cache_bytes(folder, context_tokens, accelerator)
+    cache_bytes = memory.cache_bytes(folder, context_tokens, accelerator, tuning)
     try:
-        loop = Loop(lambda: runtime.load(model.path, watched, chat_template), chunk_tokens, slots, cache_bytes)
+        loop = Loop(lambda: runtime.load(model.path, watched, tuning.chat_template), chunk_tokens, slots, cache_bytes)
     except runtime.GivenUp:
         raise ModelLoadFailed(
             reference=model.reference, why="the load was given up before it was done", hint="load it again"

@@ -1,10 +1,11 @@
 """How much context a model gets, how much memory it takes, and how much prompt is computed at once: arithmetic."""
 
-from rbee_core.backend import Accelerator, Estimate
+from rbee_core.backend import Accelerator, Estimate, Tuning
 from rbee_core.errors import InvalidRequest
 from rbee_plugins.mlx.folder import ModelFolder
 
 DEFAULT_CONTEXT_TOKENS = 4096
+UNTUNED = Tuning()
 
 _CPU_SLOTS, _GPU_SLOTS = 2, 4
 _CONTEXT_STEP = 256  # mlx-lm's caches grow by this many tokens
@@ -57,7 +58,9 @@ def chunk_tokens(folder: ModelFolder, accelerator: Accelerator) -> int:
     return 1 << (tokens.bit_length() - 1)
 
 
-def estimate(folder: ModelFolder, context: int, slots: int, accelerator: Accelerator) -> Estimate:
+def estimate(
+    folder: ModelFolder, context: int, slots: int, accelerator: Accelerator, tuning: Tuning = UNTUNED
+) -> Estimate:
     """Return the memory for `slots` requests of `context` tokens each, and for the prompts that are kept.
 
     All of it is private: MLX reads the files into memory of its own. On the processor 16-bit floats become 32-bit
@@ -67,14 +70,20 @@ def estimate(folder: ModelFolder, context: int, slots: int, accelerator: Acceler
     on_cpu = accelerator == "cpu"
     return Estimate(
         weights_bytes=folder.tensor_bytes + (folder.half_bytes if on_cpu else 0),
-        kv_cache_bytes=slots * _text_bytes(folder, context, accelerator) + cache_bytes(folder, context, accelerator),
+        kv_cache_bytes=slots * _text_bytes(folder, context, accelerator)
+        + cache_bytes(folder, context, accelerator, tuning),
         compute_bytes=_RUNTIME_BYTES + _compute_bytes(folder, accelerator),
         context_tokens=context,
     )
 
 
-def cache_bytes(folder: ModelFolder, context: int, accelerator: Accelerator) -> int:
-    """Return how much memory the beginnings of prompts may take that are kept for later: what one request may use."""
+def cache_bytes(folder: ModelFolder, context: int, accelerator: Accelerator, tuning: Tuning = UNTUNED) -> int:
+    """Return how much memory the beginnings of prompts may take that are kept for later.
+
+    Where nobody says, what one request may use.
+    """
+    if tuning.prompt_cache_bytes is not None:
+        return tuning.prompt_cache_bytes
     return _text_bytes(folder, context, accelerator)
 
 

@@ -14,6 +14,7 @@ WORTH_TOKENS = 16
 """A shared beginning that is shorter is not worth being copied."""
 
 _EVICTIONS_KEPT = 16
+_EVICTED_TOKENS = 4096  # of each, from its beginning: what a prompt is compared with
 
 
 class Memory(Protocol):
@@ -98,7 +99,7 @@ class Prefixes(Generic[M]):
         self._kept.append((tokens, memory.copy()))
         while sum(kept.size_bytes for _, kept in self._kept) > self._room:
             gone, _ = self._kept.pop(0)
-            self._evicted.append((gone, request_id))
+            self._evicted.append((gone[:_EVICTED_TOKENS], request_id))
 
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:

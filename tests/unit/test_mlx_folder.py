@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from rbee_core.backend import LoadOptions, LocalModel
+from rbee_core.backend import LoadOptions, LocalModel, Tuning
 from rbee_core.errors import InvalidRequest, ModelLoadFailed
 from rbee_plugins.mlx import memory
 from rbee_plugins.mlx.backend import Mlx
@@ -174,6 +174,8 @@ def test_each_slot_has_a_context_of_its_own_and_prompts_are_kept_beside():
     one, five = (memory.estimate(folder_of(), 300, slots, "cpu") for slots in (1, 5))
     kept = memory.cache_bytes(folder_of(), 300, "cpu")
     assert five.kv_cache_bytes - kept == 5 * (one.kv_cache_bytes - kept) > 0
+    none = memory.estimate(folder_of(), 300, 1, "cpu", Tuning(prompt_cache_bytes=0))
+    assert none.kv_cache_bytes == one.kv_cache_bytes - kept
 
 
 @pytest.mark.parametrize(
