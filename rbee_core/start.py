@@ -8,9 +8,13 @@ says of a Ctrl+C while it starts, before it reads a line of ours, is beyond a Py
 import os
 import signal
 import sys
+import time
 from importlib import import_module
 
 EXIT_INTERRUPTED = 130
+
+begun_at: float | None = None
+"""When this process became a program of ours, in seconds of the monotonic clock; None where none was started."""
 
 
 def rbee() -> None:
@@ -33,6 +37,8 @@ def _start(package: str, title: str = "") -> None:
 
     One that stays carries its `title` and its arguments in `ps`.
     """
+    global begun_at  # noqa: PLW0603  # as early as can be
+    begun_at = time.monotonic()
     _leave_quietly_on_interrupt()
     if title:
         from rbee_core.titles import show_as  # a command that is over at once need not wait for it

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rbee_core.client import HiveClient
 
 BUSY_DELAYS_S = (1.0, 2.0, 4.0)
-CANCEL_PATIENCE_S = 4.0
+CANCEL_PATIENCE_S = {"persistent": 4.0, "ephemeral": 0.3}  # what belongs to this command ends with it anyway
 PROBE_PATIENCE_S = 2.0
 POLL_FIRST_S, POLL_GROWTH, POLL_LONGEST_S = 0.01, 1.05, 0.25
 # The hive's own LOADING_TIMEOUT knows more than the keeper's guard, so it is given time to arrive.
@@ -278,7 +278,7 @@ class Flow:
 
     def _cancel(self, client: "HiveClient") -> None:
         with contextlib.suppress(RbeeError):
-            client.cancel_request(self._request.request_id or "", timeout_s=CANCEL_PATIENCE_S)
+            client.cancel_request(self._request.request_id or "", timeout_s=CANCEL_PATIENCE_S[self.outcome.mode])
 
     def _finish_text(self) -> None:
         with contextlib.suppress(BrokenPipeError, CannotWrite):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -49,8 +50,11 @@ def deadline_passed(timeout_s: float) -> DeadlineExceeded:
 
 
 @contextmanager
-def deadline(timeout_s: float | None) -> Generator[None]:
-    """Raise `DeadlineExceeded` in the block, wherever it waits, once `timeout_s` has passed."""
+def deadline(timeout_s: float | None, started: float | None = None) -> Generator[None]:
+    """Raise `DeadlineExceeded` in the block, wherever it waits, once `timeout_s` has passed since `started`.
+
+    `started` is in seconds of the monotonic clock; without it, the time begins now.
+    """
     if timeout_s is None:
         yield
         return
@@ -60,7 +64,9 @@ def deadline(timeout_s: float | None) -> Generator[None]:
         raise deadline_passed(timeout_s)
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s + DEADLINE_SLACK_S)
+    spent_s = 0.0 if started is None else time.monotonic() - started
+    left_s = timeout_s + DEADLINE_SLACK_S - spent_s
+    signal.setitimer(signal.ITIMER_REAL, max(left_s, 0.001))
     try:
         yield
     finally:

@@ -133,3 +133,26 @@ def test_c18_verifying_a_home_that_is_a_file_is_refused(home: Home) -> None:
     home.path.write_text("")
     ended = home.rbee("models", "verify")
     assert (ended.exit_code, "is no folder" in ended.stderr) == (1, True)
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize("ended_by", ["Ctrl+C", "--timeout"])
+def test_a_command_that_is_over_does_not_wait_for_a_worker_that_ignores_its_end(home: Home, ended_by: str) -> None:
+    model = "scripted:tokens=inf;token_ms=20;ignore_shutdown=1;ignore_term=1"
+    patient = {**home.environment, "RBEE_SHUTDOWN_GRACE_S": "600"}
+    argv = [
+        SCRIPTS / "rbee",
+        "infer",
+        "hello",
+        "--model",
+        model,
+        *(["--timeout", "3"] if ended_by == "--timeout" else []),
+    ]
+    running = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=patient)
+    assert running.stdout is not None
+    running.stdout.read(1)
+    if ended_by == "Ctrl+C":
+        running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == (130 if ended_by == "Ctrl+C" else DeadlineExceeded.exit_code)
+    eventually(lambda: not home.processes(), 30, what="nothing of it is left")

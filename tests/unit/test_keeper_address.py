@@ -1,14 +1,17 @@
 """Which hive `--node` means, and what is known of this RBEE_HOME's own."""
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rbee_core import home
-from rbee_core.errors import HiveNotAnswering, InvalidRequest
+from rbee_core.edge import Interrupted
+from rbee_core.errors import HiveNotAnswering, HiveUnreachable, InvalidRequest
 from rbee_core.keeper.hives import address, local
 from rbee_core.keeper.hives.open import connect, hive_of
 from rbee_core.settings import Settings
@@ -141,3 +144,34 @@ def test_no_hive_is_started_beside_one_that_does_not_answer(
         pass
 
     assert started == []
+
+
+def test_ctrl_c_ends_the_wait_for_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, may_end = threading.Event(), threading.Event()
+
+    def ask(*_: object, **__: object) -> list[object]:
+        asked.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        may_end.wait()
+        return []
+
+    def pressed(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    before = signal.signal(signal.SIGALRM, pressed)
+    try:
+        with pytest.raises(Interrupted):
+            address.client_of("no.such.host.invalid", 1, Settings(home=Path("/nowhere"), connect_timeout_s=60))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        may_end.set()
+    assert asked.is_set()
+
+
+def test_a_name_that_is_not_found_in_time_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: may_end.wait())
+    with pytest.raises(HiveUnreachable, match=r"Cannot connect to no\.such\.host\.invalid:1"):
+        address.client_of("no.such.host.invalid", 1, Settings(home=Path("/nowhere"), connect_timeout_s=0.01))
+    may_end.set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rbee_core import wire
+from rbee_core import start, wire
 from rbee_core.errors import RbeeError, RequestCanceled
 from rbee_core.keeper.choosing_options import choosing_options
 from rbee_core.keeper.flow import Flow
@@ -106,14 +106,14 @@ class _Run:
         return 0, None
 
     def _run(self) -> None:
-        started = time.monotonic()
+        started = time.monotonic() if start.begun_at is None else start.begun_at
         settings = load(os.environ)
         address.parse(self._options["node"])
         spawn = build_spawn(self._options, settings)
         timeout_s = check_timeout(self._options)
         node, backend = self._options["node"], self._options["backend"]
         check = self._check_backend if backend else None
-        with interrupts() as signals, deadline(timeout_s):
+        with interrupts() as signals, deadline(timeout_s, started):
             request = build_inference(self._options, settings)  # may wait for stdin
             with open_hive(node, settings, signals, worker=not backend, check=check) as hive:
                 queue = not self._options["no_queue"]

@@ -1,9 +1,10 @@
 """Which hive `--node` means, as an address. `localhost` alone is no address: it is this RBEE_HOME's hive."""
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from rbee_core.errors import InvalidRequest, shorten
+from rbee_core.errors import HiveUnreachable, InvalidRequest, shorten
 from rbee_core.http.bind import reached
 from rbee_core.keeper.options import LOCALHOST
 from rbee_core.settings import Settings
@@ -89,7 +90,34 @@ def is_here(node: str) -> bool:
 
 
 def client_of(host: str, port: int, settings: Settings, *, https: bool = False) -> "HiveClient":
-    """Return a client of the hive that listens there, without connecting yet."""
+    """Return a client of the hive that listens there, without connecting yet.
+
+    Raises `HiveUnreachable` for a name that the name system does not come to know in time.
+    """
     from rbee_core.client import ClientTerms, HiveClient  # slow, and needed only once a hive is known
 
-    return HiveClient(reached(host), port, ClientTerms.of(settings), https=https)
+    there = reached(host)
+    if not _is_address(there):
+        _look_up(there, port, settings.connect_timeout_s)
+    return HiveClient(there, port, ClientTerms.of(settings), https=https)
+
+
+def _look_up(host: str, port: int, within_s: float) -> None:
+    """Wait until the name system has said whatever it says of `host`; connecting asks it again, and it knows then.
+
+    Asking cannot be interrupted, not even by Ctrl+C, while a name server does not answer. So a thread does it first,
+    which nothing has to wait for. Raises `HiveUnreachable` if that takes longer.
+    """
+    import socket
+    import threading
+
+    said = threading.Event()
+
+    def ask() -> None:
+        with suppress(OSError):  # a name that is not known is told by whoever connects
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        said.set()
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    if not said.wait(within_s):
+        raise HiveUnreachable(address=f"{host}:{port}", attempts=1)

@@ -4,9 +4,14 @@ import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from rbee_core.edge import Interrupted
+from rbee_core.errors import DeadlineExceeded
 from rbee_core.home import HiveNote
 from rbee_core.keeper.hives import launch
 from rbee_core.settings import Settings
+
+HURRY_S = 0.5
+"""How long the end of a hive may take that nobody waits for any more: Ctrl+C was pressed, or the time is over."""
 
 
 class EphemeralHive:
@@ -31,12 +36,12 @@ class EphemeralHive:
         code = self._process.poll()
         return "" if code is None else launch.exit_words(code)
 
-    def stop(self) -> None:
-        """Let go of the hive and wait until it is gone."""
+    def stop(self, within_s: float | None = None) -> None:
+        """Let go of the hive and wait until it is gone; after `within_s`, it and its workers are ended at once."""
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is not None:
             stdin.close()
-        launch.end(self._process, self._settings.shutdown_grace_s)
+        launch.end(self._process, self._settings.shutdown_grace_s if within_s is None else within_s)
         if stdout is not None:
             stdout.close()
 
@@ -52,7 +57,11 @@ def ephemeral_hive(settings: Settings, *, worker: bool) -> Generator[EphemeralHi
     Does not wait until it listens, so that the caller can import its HTTP client meanwhile.
     """
     hive = EphemeralHive(launch.launch("--ephemeral", *([] if worker else ["--no-worker"]), lifeline=True), settings)
+    within_s = None
     try:
         yield hive
+    except (Interrupted, DeadlineExceeded):
+        within_s = HURRY_S
+        raise
     finally:
-        hive.stop()
+        hive.stop(within_s)

@@ -22,7 +22,7 @@ ALLOWED = frozenset(
         ("rbee_core/hive/processes/child.py", "write"),
         ("rbee_core/hive/main.py", "announce"),
         # It is called when there is something to read.
-        ("rbee_core/hive/daemon.py", "readable"),
+        ("rbee_core/hive/processes/orders.py", "readable"),
         # The last call into an engine: nothing is served any more.
         ("rbee_core/worker/engine.py", "release"),
         # One line into a file of our own; a thread for it would lose the last words of a process that dies.
