@@ -6,6 +6,7 @@ from pathlib import Path
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 PAGE = REFERENCE / "http.md"
+PLAIN = {"dict": " an object", "str": " text"}
 PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 
@@ -69,7 +70,7 @@ def answers(row):
         return f"events: {', '.join(f'`{shape.__name__}`' for shape in row.events)}"
     said = {}
     for status, shape in row.answers.items():
-        name = "" if shape is None else " an object" if shape.__name__ == "dict" else f" `{shape.__name__}`"
+        name = "" if shape is None else PLAIN.get(shape.__name__) or f" `{shape.__name__}`"
         said.setdefault(name, []).append(str(status))
     return ", ".join("/".join(statuses) + name for name, statuses in said.items())
 

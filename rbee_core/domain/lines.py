@@ -20,7 +20,7 @@ class Lines(Replies):
         super().__init__()
         self._limits = limits
         self._workers = workers
-        self._pending = PendingDemands(limits.overtakes)
+        self._pending = PendingDemands(limits)
         self._lines: dict[WorkerId, FairQueue] = {}
         self._granted: dict[Ticket, WorkerId] = {}
 
@@ -54,12 +54,13 @@ class Lines(Replies):
 
     def tell(self) -> Iterator[do.Instruction]:
         """Tell each who waits what for, if that changed since it was told."""
-        for request, waiting in self._all_waiting():
+        for request, waiting in self.all_waiting():
             if request.until != "bound" and self._told.get(request.ticket) != waiting:
                 self._told[request.ticket] = waiting
                 yield do.Tell(request.ticket, waiting)
 
-    def _all_waiting(self) -> Iterator[tuple[ev.RequestWanted, do.Waiting]]:
+    def all_waiting(self) -> Iterator[tuple[ev.RequestWanted, do.Waiting]]:
+        """Yield everybody who waits, and what for."""
         before: dict[str, int] = {}
         for pending in self._pending:
             ahead = before.get(pending.recipe.memory, 0) if pending.recipe else 0
@@ -76,7 +77,7 @@ class Lines(Replies):
         return sum(len(p.line) for p in self._pending) + sum(map(len, self._lines.values()))
 
     def _is_taken(self, request_id: RequestId) -> bool:
-        waiting = (request.request_id for request, _ in self._all_waiting())
+        waiting = (request.request_id for request, _ in self.all_waiting())
         return request_id in waiting or any(request_id in w.requests.values() for w in self._workers.live())
 
     def _busy(self, workers: Sequence[Worker]) -> AllSlotsBusy:

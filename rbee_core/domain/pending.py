@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rbee_core.domain import instructions as do
+from rbee_core.domain.limits import Limits
 from rbee_core.domain.queue import FairQueue
 from rbee_core.domain.worker import Demand, Recipe, Spot, Worker, WorkerId
 
@@ -51,12 +52,13 @@ class Pending:
 class PendingDemands:
     """All of them. In one memory they look for room one after another, the earliest first.
 
-    A later one may pass an earlier one that waits for more: what is free now should not lie idle. But only `overtakes`
-    times; then the earlier one is *due*, its room is promised to it, and the workers it waits for take nobody new.
+    A later one may pass an earlier one that waits for more: what is free now should not lie idle. But only
+    `limits.overtakes` times; then the earlier one is *due*, its room is promised to it, and the workers it waits for
+    take nobody new.
     """
 
-    def __init__(self, overtakes: int) -> None:
-        self.overtakes = overtakes
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self._by_demand: dict[Demand, Pending] = {}
 
     def __iter__(self) -> Iterator[Pending]:
@@ -138,4 +140,4 @@ class PendingDemands:
         yield from self.memory_changed(worker.recipe.memory)
 
     def _is_due(self, pending: Pending) -> bool:
-        return pending.passed >= self.overtakes
+        return pending.passed >= self.limits.overtakes

@@ -6,6 +6,7 @@ worker's life, `requests` is everybody who wants one. What the first does, the s
 everybody else.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
@@ -60,6 +61,13 @@ class Pool:
         """Return the idle worker that a request for `demand` would get now, for display."""
         worker = self._requests.holder(demand)
         return worker if worker and worker.state is WorkerState.IDLE else None
+
+    def waiting(self) -> Counter[str]:
+        """Return how many requests wait for each model, by its reference."""
+        waiting = (request for request, _ in self._requests.all_waiting())
+        return Counter(
+            r.demand.reference if r.demand else self.find(r.worker_id or "").recipe.reference for r in waiting
+        )
 
     def held_back(self, at: float) -> list[Worker]:
         """Return the last worker of each recipe that is held back at this time because its workers fail."""

@@ -48,8 +48,7 @@ class Requests(Lines):
 
     def take(self, limits: Limits) -> None:
         """Heed other limits from now on."""
-        self._limits = self.failures.limits = limits
-        self._pending.overtakes = limits.overtakes
+        self._limits = self.failures.limits = self._pending.limits = limits
 
     def holder(self, demand: Demand) -> Worker | None:
         """Return the live worker that `demand` was last resolved to."""

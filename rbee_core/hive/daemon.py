@@ -16,6 +16,7 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import InvalidRequest
 from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.inference import InferenceRoutes
+from rbee_core.hive.api.metrics import MetricsRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.table import application
 from rbee_core.hive.api.workers import WorkerRoutes, describe
@@ -26,6 +27,7 @@ from rbee_core.hive.dialects.models import ServedModels
 from rbee_core.hive.dialects.openai import OpenAiRoutes
 from rbee_core.hive.dialects.talking import Talking
 from rbee_core.hive.journal import Journal, log_change, telling_plugins
+from rbee_core.hive.metrics.numbers import Numbers
 from rbee_core.hive.plugin_calls import PluginCalls
 from rbee_core.hive.processes import logs
 from rbee_core.hive.processes.guard import Guard
@@ -211,10 +213,12 @@ async def _build(
     resolver = Resolver(LoadDefaults.of(settings), [*plugins.backends().values()], calls, provisioner)
     journal = Journal(partial(describe, home=place))
     journal.listen(log_change)
+    numbers = Numbers()
+    journal.listen(numbers.changed)
     care = Care.of(settings, stays(sections))
     supervisor = Supervisor(care, place, plugins, calls, resolver, launcher, link, journal)
     reload = Reload(settings, known, resolver, launcher, supervisor, journal)
-    answers = Serving(waits, supervisor, link, resolver.check)
+    answers = Serving(waits, supervisor, link, resolver.check, numbers.ended)
     models = ModelRoutes(
         settings.write_timeout_s, supervisor, catalog, known, provisioner, resolver, fetching
     )  # fmt: skip
@@ -226,7 +230,8 @@ async def _build(
     door = Door.of(settings)
     served = ServedModels(supervisor.pool, catalog, known, resolver, provisioner)
     openai = OpenAiRoutes(Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served), served)
-    app = application(door, [routes, workers, inference, models, openai], journal.story)
+    owners = [routes, workers, inference, models, openai, MetricsRoutes(numbers, supervisor.pool)]
+    app = application(door, owners, journal.story, numbers)
     await stack.enter_async_context(_running(hive, supervisor, guard, reload))
     await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.

@@ -6,6 +6,7 @@ what a token costs here is paid for every token of every request.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import copy
@@ -29,6 +30,7 @@ from rbee_core.errors import (
     WorkerCrashed,
     shorten,
 )
+from rbee_core.hive.metrics.numbers import LEFT, Ended
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.hive.terms import Waits
 from rbee_core.hive.worker_client import WorkerClient
@@ -53,6 +55,8 @@ Explain = Callable[[Exception | None], Awaitable[RbeeError]]
 TellWaiting = Callable[[Waiting], Awaitable[None]]
 # Raises `NotSupported` if the backend of that name, or none where there is no name, can do what the request says.
 Check = Callable[[wire.TextWanted | wire.EmbedWanted | wire.RerankWanted, str | None], None]
+
+Record = Callable[[Ended], None]
 
 
 class Answer:
@@ -97,7 +101,7 @@ class Answer:
 
     def outcome(self) -> str:
         """Return in words how it ended, with the worker's figures."""
-        if not (end := self._end()):
+        if not (end := self.end()):
             return "not read to its end"
         if end.error:
             return end.error.code
@@ -111,10 +115,11 @@ class Answer:
 
     def reading(self) -> Reading | None:
         """Return what the worker said of the prompt, None if it read none or did not say."""
-        end = self._end()
+        end = self.end()
         return Reading(end.prompt_tokens, end.cached_tokens, end.not_cached) if end and end.prompt_tokens else None
 
-    def _end(self) -> wire.StreamEvent | None:
+    def end(self) -> wire.StreamEvent | None:
+        """Return the worker's last word, None if it was not read to there."""
         last = sse.EventParser(wire.StreamEvent).feed(b"".join(self._last))
         return last[-1] if self.over and last else None
 
@@ -145,21 +150,33 @@ class Answer:
 @dataclass(slots=True)
 class _Line:
     what: str
+    queue_s: float | None = None
     answer: Answer | None = None
 
 
 @asynccontextmanager
-async def _logged(name: str, client: str, what: str) -> AsyncGenerator[_Line]:
-    """Write one line about a request to the hive's log, however it ends: also if it never reaches a worker."""
-    line = _Line(what)
-    outcome = "its client left before it began"
+async def _logged(name: str, client: str, what: str, record: Record) -> AsyncGenerator[_Line]:
+    """Write one line about a request to the hive's log and count it, however it ends: also if no worker hears of it."""
+    line, since = _Line(what), time.monotonic()
+    outcome, refused = "its client left before it began", ""
     try:
         yield line
     except RbeeError as error:
-        outcome = f"refused, {error.code}"
+        outcome, refused = f"refused, {error.code}", error.code
         raise
     finally:
         log_request(name, client, line.what, line.answer.outcome() if line.answer else outcome)
+        record(_ended(line, refused, time.monotonic() - since))
+
+
+def _ended(line: _Line, refused: str, whole_s: float) -> Ended:
+    """Return how a request ended, in numbers."""
+    if line.answer is None:
+        return Ended(outcome=refused or LEFT, whole_s=whole_s)
+    end = line.answer.end()
+    outcome = (end.error.code if end.error else end.finish_reason) if end else refused or LEFT
+    model = line.answer.worker.recipe.reference
+    return Ended(outcome=outcome, whole_s=whole_s, model=model, queue_s=line.queue_s, figures=end)
 
 
 def log_request(name: str, client: str, what: str, outcome: str) -> None:
@@ -170,11 +187,12 @@ def log_request(name: str, client: str, what: str, outcome: str) -> None:
 class Serving:
     """Opens answers for one hive."""
 
-    def __init__(self, waits: Waits, supervisor: Supervisor, link: WorkerClient, check: Check) -> None:
+    def __init__(self, waits: Waits, supervisor: Supervisor, link: WorkerClient, check: Check, record: Record) -> None:
         self._waits = waits
         self._supervisor = supervisor
         self._link = link
         self._check = check
+        self._record = record
 
     @asynccontextmanager
     async def open(
@@ -191,11 +209,13 @@ class Serving:
         `tell` is called with what the request waits for, once that takes a moment and whenever it changes. Raises what
         the pool or the worker refuses it with, and `DeadlineExceeded` if its `timeout_s` passes in the queue.
         """
+        since = time.monotonic()
         async with (
-            _logged(request.request_id, client, _named(target)) as line,
+            _logged(request.request_id, client, _named(target), self._record) as line,
             self._opened(client, target, request, queue, tell) as answer,
         ):
             line.what, line.answer = f"{answer.worker.recipe.reference} on {answer.worker.id}", answer
+            line.queue_s = time.monotonic() - since
             yield answer
 
     @asynccontextmanager

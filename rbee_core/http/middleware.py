@@ -112,6 +112,26 @@ def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Respon
     return error_response(found)
 
 
+def counting(count: Callable[[str, str, int], None], other: str) -> Any:
+    """Build the middleware, the outermost, that has every answer counted: method and path of its row, and status.
+
+    `other` stands for both where nothing is served. A client that left before its answer counts as 499.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        status = RequestCanceled.http_status
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            row = row_of(request)
+            count(row.method if row else other, row.plain_path if row else other, status)
+
+    return middleware
+
+
 def access(*, names: Iterable[str] = (), key: str = "", origins: Sequence[str] = ()) -> Any:
     """Build the middleware that checks Host, Origin, key and content type, in this order.
 

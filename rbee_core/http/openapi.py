@@ -115,7 +115,7 @@ def _answers(row: Route, shapes: _Shapes) -> Json:
     """Return one response a status: good ones, and the errors, which name their codes."""
     answers: dict[int, Json] = {}
     for status, shape in row.answers.items():
-        body = {} if shape is None else {"content": _content(shapes.of(shape))}
+        body = {} if shape is None else {"content": {row.media.partition(";")[0]: {"schema": shapes.of(shape)}}}
         answers[status] = {"description": HTTPStatus(status).phrase} | body
     if row.events:
         schema = {"oneOf": [shapes.of(shape) for shape in row.events]}

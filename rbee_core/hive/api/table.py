@@ -20,12 +20,14 @@ from rbee_core.errors import (
 )
 from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.inference import InferenceRoutes
+from rbee_core.hive.api.metrics import TEXT, MetricsQuery, MetricsRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.refusals import COMPUTING, INFERRING, RESOLVING, STARTING
 from rbee_core.hive.api.workers import WorkerRoutes
 from rbee_core.hive.dialects.openai import OPENAI
+from rbee_core.hive.metrics.numbers import OTHER, Numbers
 from rbee_core.hive.terms import Door
-from rbee_core.http.middleware import access, envelope
+from rbee_core.http.middleware import access, counting, envelope
 from rbee_core.http.routes import Route, Scope
 from rbee_core.http.routes import application as serve
 
@@ -335,12 +337,31 @@ MODELS = (
     ),
 )
 
-TABLE = (*HIVE, *WORKERS, *INFERENCE, *MODELS, *OPENAI)
+METRICS = (
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=MetricsRoutes.metrics,
+        scope=Scope.READ,
+        summary="all numbers as Prometheus reads them, see metrics.md",
+        query=MetricsQuery,
+        answers={200: str},
+        media=TEXT,
+    ),
+)
+
+TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI)
 
 
-def application(door: Door, owners: Iterable[object], story: Callable[[], Sequence[str]]) -> web.Application:
-    """Build the hive's application, with an owner for each class of handlers. A bug is told with the end of `story`."""
+def application(
+    door: Door, owners: Iterable[object], story: Callable[[], Sequence[str]], numbers: Numbers
+) -> web.Application:
+    """Build the hive's application, with an owner for each class of handlers; `numbers` counts the answers.
+
+    A bug is told with the end of `story`.
+    """
     doors = [
+        counting(numbers.answered, OTHER),
         envelope(door.body_limit_bytes, story),
         access(names=door.names, key=door.api_key, origins=door.origins),
     ]

@@ -1,0 +1,1 @@
+"""What a hive counts, and how Prometheus reads it."""
