@@ -203,16 +203,16 @@ def test_cancel_is_seen_within_one_slow_token(engine, monkeypatch):
 
 def test_tokens_hold_whole_characters(engine, monkeypatch):
     pieces = iter([b"a\xf0\x9f", b"\x90", b"\x9d", b"\xc3", b"\xa9z", b"\xe2\x82"])
-    monkeypatch.setattr(engine._model, "piece", lambda _token: next(pieces))
+    monkeypatch.setattr(engine._model, "piece", lambda _token, **_options: next(pieces))
     tokens = events(engine, GenerateRequest(prompt="Once upon a time", max_tokens=6, temperature=0))[1:-1]
     assert [t.text for t in tokens] == ["a", "", "\N{HONEYBEE}", "", "\N{LATIN SMALL LETTER E WITH ACUTE}z", "\ufffd"]
 
 
 def test_a_character_that_the_models_end_cuts_is_flushed(engine, monkeypatch):
-    monkeypatch.setattr(engine._model, "piece", lambda _token: b"\xf0\x9f")
+    monkeypatch.setattr(engine._model, "piece", lambda _token, **_options: b"\xf0\x9f")
     ends = iter([False, True])
     monkeypatch.setattr(engine._model, "is_end", lambda _token: next(ends))
-    monkeypatch.setattr(engine._loop, "_ends", {})
+    monkeypatch.setattr(engine._loop._calls, "_ends", {})
     assert events(engine, STORY)[1:] == [Token(""), Token("\ufffd"), Finished("stop")]
 
 
