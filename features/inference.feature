@@ -47,6 +47,13 @@ Feature: Inference
     Then it succeeds
     And the text is another one than before
 
+  Scenario: a text goes on as before from a prompt whose place others had since
+    Given a running hive
+    And two long prompts were answered by a worker with one slot
+    When the first of them is given to it again
+    Then it succeeds
+    And the text is the same as before
+
   Scenario: a text ends before a stop string
     Given a running hive
     And a text was asked for with seed 7

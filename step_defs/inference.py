@@ -12,6 +12,10 @@ from step_defs.support import Home, Program, Result, eventually
 
 Table = list[list[str]]
 
+# How they go on is beyond doubt, whatever the last bits say.
+ALPHABET = "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 6 + "a b c"
+COUNTING = "1 2 3 4 5 6 7 8 9 " * 9 + "1 2 3"
+
 
 def flags(table: Table) -> list[str]:
     """Turn a table of options into a command line."""
@@ -37,6 +41,19 @@ def waiting(asking: Asking) -> Program:
 @given(parsers.parse("a text was asked for with seed {seed:d}"), target_fixture="earlier")
 def asked_before(asking: Asking, seed: int) -> Result:
     return asking.run("--seed", str(seed))
+
+
+@given("two long prompts were answered by a worker with one slot", target_fixture="earlier")
+def two_were_answered(asking: Asking) -> Result:
+    first, _second = (
+        asking.run("--slots", "1", "--temperature", "0", prompt=prompt) for prompt in (ALPHABET, COUNTING)
+    )
+    return first
+
+
+@when("the first of them is given to it again", target_fixture="result")
+def give_first_again(asking: Asking) -> Result:
+    return asking.run("--slots", "1", "--temperature", "0", prompt=ALPHABET)
 
 
 @when("a text is asked for", target_fixture="result")
