@@ -20,9 +20,10 @@ def main():
 
 def dialects():
     """Return by the name of a dialect's page the tables of its codecs, each with the heading that it stands under."""
-    from rbee_core.dialects.openai import chat
+    from rbee_core.dialects.openai import chat, completions, embeddings
 
-    return {"openai.md": {"Chat": chat.FIELDS}}
+    openai = {"Chat": chat.FIELDS, "Completions": completions.FIELDS, "Embeddings": embeddings.FIELDS}
+    return {"openai.md": openai}
 
 
 def dialect_written(name, text):

@@ -11,6 +11,7 @@ from rbee_core import wire
 from rbee_core.errors import InvalidRequest, NotSupported, RbeeError
 
 T = TypeVar("T", bound=Struct)
+_HEAD = re.compile(r"(\w*)(.*)", re.DOTALL)
 _AT = re.compile(r" - at `\$\.?(?:\.\.\.)?([^`]*)`")
 
 
@@ -79,8 +80,9 @@ def param_of(error: RbeeError) -> str | None:
 
 def renamed(error: InvalidRequest, names: Iterable[tuple[str, str]]) -> InvalidRequest:
     """Return `error` about the internal request in the words of the foreign one: each (ours, theirs)."""
-    field = param_of(error)
-    theirs = dict(names).get(field or "", field)
+    found = _HEAD.match(param_of(error) or "")
+    head, rest = found.groups() if found else ("", "")
+    theirs = dict(names).get(head, head) + rest
     message = _AT.sub("", error.message)
     return wrong(theirs, message.removeprefix("Invalid request: ")) if theirs else error
 

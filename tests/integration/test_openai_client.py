@@ -118,6 +118,21 @@ def forced_calls(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.scripted
+def test_texts_are_gone_on_with_and_have_vectors(client: openai.OpenAI) -> None:
+    model = "scripted:text=one two"
+    answer = client.completions.create(model=model, prompt=["a", "b"], echo=True)
+    assert [choice.text for choice in answer.choices] == ["aone two ", "bone two "]
+    told = list(client.completions.create(model=model, prompt="a", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in told) == "one two "
+    assert told[-1].choices[0].finish_reason == "stop"
+
+    vectors = client.embeddings.create(model="scripted:", input=["a bee", "honey"])  # which it asks for as base64
+    assert [one.embedding for one in vectors.data] == [[5.0, 3.0], [5.0, 5.0]]
+    plain = client.embeddings.create(model="scripted:", input="a bee", encoding_format="float")
+    assert plain.data[0].embedding == [5.0, 3.0]
+
+
+@pytest.mark.scripted
 def test_an_answer_without_a_limit_goes_on_to_its_end(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(**scripted("tokens=300"))
     assert answer.usage is not None

@@ -5,11 +5,14 @@ import json
 from typing import Any
 
 import pytest
+from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from rbee_core import wire
 from rbee_core.dialects.fields import Field
+from rbee_core.dialects.openai import embeddings
 from rbee_core.dialects.openai.chat import FIELDS, ChatBody, ChatTalk
+from rbee_core.dialects.openai.completions import CompletionTalk
 from rbee_core.dialects.openai.errors import error_body
 from rbee_core.dialects.parts import Arguments, CallBegins, End, Part, Reasoning, Text
 from rbee_core.dialects.talk import Moment
@@ -305,3 +308,85 @@ def test_an_error_says_what_to_do() -> None:
 def test_what_is_no_body_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         ChatTalk.read(body, MOMENT)
+
+
+def completion(**said: Any) -> CompletionTalk:
+    return CompletionTalk.read(json.dumps({"model": "m", "prompt": "Once", **said}).encode(), MOMENT)
+
+
+def test_a_completion_goes_on_with_each_prompt_as_often_as_asked() -> None:
+    told = completion(prompt=["a", "b"], n=2, seed=5, suffix=None)
+    assert [(w.prompt, w.seed) for w in told.wanted] == [("a", 5), ("a", 6), ("b", 5), ("b", 6)]
+    assert len({w.request_id for w in told.wanted}) == 4
+    for index in range(4):
+        told.tells(index, [Text(f" {index}"), End("stop", DONE)])
+    answer = json.loads(told.whole())
+    Completion.model_validate(answer)
+    assert [c["text"] for c in answer["choices"]] == [" 0", " 1", " 2", " 3"]
+    assert answer["usage"]["prompt_tokens"] == 18, "each prompt once"
+    assert answer["usage"]["completion_tokens"] == 8
+
+
+def test_a_completion_echoes_and_says_probabilities_with_their_places() -> None:
+    parts: list[Part] = [Text("a", LIKELY), Text("a", LIKELY), End("length", DONE)]
+    told = completion(echo=True, logprobs=0)
+    told.tells(0, parts)
+    [choice] = json.loads(told.whole())["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("Onceaa", "length")
+    assert choice["logprobs"]["text_offset"] == [4, 5]
+    stream = completion(echo=True, logprobs=0, stream=True, stream_options={"include_usage": True})
+    *said, usage, mark = chunks(b"".join(stream.tells(0, [part]) for part in parts) + stream.ends())
+    assert mark == "[DONE]"
+    assert [c["choices"][0]["text"] for c in said] == ["Oncea", "a", ""]
+    assert [c["choices"][0]["logprobs"]["text_offset"] for c in said[:2]] == [[4], [5]]
+    assert usage["usage"]["completion_tokens"] == 2
+    Completion.model_validate(said[-1])
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"prompt": [1, 2]}, "NOT_SUPPORTED"),
+        ({"prompt": [[1, 2]]}, "NOT_SUPPORTED"),
+        ({"best_of": 3}, "NOT_SUPPORTED"),
+        ({"prompt": ["a"] * 9, "n": 2}, "INVALID_REQUEST"),
+        ({"prompt": []}, "INVALID_REQUEST"),
+        ({"prompt": ""}, "INVALID_REQUEST"),
+        ({"prompt": None}, "INVALID_REQUEST"),
+        ({"logprobs": True}, "INVALID_REQUEST"),
+    ],
+)
+def test_a_completion_that_cannot_be_made_is_refused(said: dict[str, Any], code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        completion(**said)
+    assert caught.value.code == code
+
+
+def test_vectors_are_numbers_or_their_bytes() -> None:
+    vectors = [[0.5, -1.0], [0.25, 2.0]]
+    for form, expected in (("float", vectors), (None, vectors), ("base64", ["AAAAPwAAgL8=", "AACAPgAAAEA="])):
+        body, wanted = embeddings.read(
+            json.dumps({"model": "m", "input": ["a", "b"], "encoding_format": form}).encode(), "r1"
+        )
+        assert (wanted.texts, wanted.request_id) == (["a", "b"], "r1")
+        answer = embeddings.answer(body, vectors, 7)
+        assert [one["embedding"] for one in answer["data"]] == expected
+        assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    ("said", "param", "code"),
+    [
+        ({"input": [1, 2]}, "input", "NOT_SUPPORTED"),
+        ({"input": "a", "dimensions": 5}, "dimensions", "NOT_SUPPORTED"),
+        ({"input": ""}, "input", "INVALID_REQUEST"),
+        ({"input": []}, "input", "INVALID_REQUEST"),
+        ({"input": ["a"], "encoding_format": "int8"}, "encoding_format", "INVALID_REQUEST"),
+    ],
+)
+def test_texts_that_can_have_no_vectors_are_refused(said: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        embeddings.read(json.dumps({"model": "m", **said}).encode(), "r1")
+    error = error_body(caught.value)["error"]
+    assert error["param"].startswith(param)
+    assert error["code"] == code

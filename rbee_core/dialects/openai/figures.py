@@ -7,9 +7,11 @@ from rbee_core import wire
 from rbee_core.dialects.parts import End
 
 
-def usage(ends: Sequence[End]) -> dict[str, Any]:
-    """Return the count of tokens of all answers to one prompt, which counts once."""
-    prompt = max((end.figures.prompt_tokens for end in ends), default=0)
+def usage(ends: Sequence[End], answers_each: int | None = None) -> dict[str, Any]:
+    """Return the count of tokens of all answers; so many of them are to one prompt, or all, and that counts once."""
+    prompts = [end.figures.prompt_tokens for end in ends]
+    step = answers_each or len(prompts) or 1
+    prompt = sum(max(prompts[at : at + step]) for at in range(0, len(prompts), step))
     generated = sum(end.figures.total_tokens for end in ends)
     return {
         "prompt_tokens": prompt,

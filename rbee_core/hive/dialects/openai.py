@@ -4,12 +4,16 @@ from typing import Any
 
 from aiohttp import web
 
+from rbee_core.dialects.openai import embeddings
 from rbee_core.dialects.openai.chat import ChatBody, ChatTalk
+from rbee_core.dialects.openai.completions import CompletionBody, CompletionTalk
 from rbee_core.dialects.openai.errors import error_body
 from rbee_core.errors import CatalogUnusable, ModelNotFound, NotSupported
 from rbee_core.hive.api.refusals import COMPUTING
 from rbee_core.hive.dialects.models import ServedModel, ServedModels
 from rbee_core.hive.dialects.talking import TIMEOUT, Talking
+from rbee_core.http import front
+from rbee_core.http.body import read_bytes
 from rbee_core.http.front import REQUEST_ID
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import Route, Scope
@@ -36,6 +40,16 @@ class OpenAiRoutes:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer a conversation."""
         return await self._talking.answer(request, ChatTalk.read)
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Go on with texts."""
+        return await self._talking.answer(request, CompletionTalk.read)
+
+    async def make_embeddings(self, request: web.Request) -> web.Response:
+        """Make vectors of texts."""
+        body, wanted = embeddings.read(await read_bytes(request), front.name_of(request))
+        vectors, end = await self._talking.vectors(request, wanted)
+        return json_response(embeddings.answer(body, vectors, end.prompt_tokens))
 
 
 def _model(model: ServedModel) -> dict[str, Any]:
@@ -83,6 +97,30 @@ OPENAI = (
         summary="OpenAI's chat: one object, or a stream of chunks, see openai.md",
         headers=(REQUEST_ID, TIMEOUT),
         body=ChatBody,
+        answers={200: dict[str, Any]},
+        errors=(NotSupported, *COMPUTING),
+        error_body=error_body,
+    ),
+    Route(
+        method="POST",
+        path="/v1/completions",
+        handler=OpenAiRoutes.complete,
+        scope=Scope.INFER,
+        summary="OpenAI's completions: texts that are gone on with, in the same ways",
+        headers=(REQUEST_ID, TIMEOUT),
+        body=CompletionBody,
+        answers={200: dict[str, Any]},
+        errors=(NotSupported, *COMPUTING),
+        error_body=error_body,
+    ),
+    Route(
+        method="POST",
+        path="/v1/embeddings",
+        handler=OpenAiRoutes.make_embeddings,
+        scope=Scope.INFER,
+        summary="OpenAI's vectors of texts",
+        headers=(REQUEST_ID, TIMEOUT),
+        body=embeddings.EmbeddingBody,
         answers={200: dict[str, Any]},
         errors=(NotSupported, *COMPUTING),
         error_body=error_body,

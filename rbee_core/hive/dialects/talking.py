@@ -56,7 +56,21 @@ class Talking:
             return await self._stream(request, demand, talk)
         return await self._whole(request, demand, talk)
 
-    async def _demand(self, request: web.Request, wanted: wire.PoolInference) -> Demand:
+    async def vectors(self, request: web.Request, wanted: wire.PoolEmbed) -> tuple[list[list[float]], wire.StreamEvent]:
+        """Return a vector for each text, in their order, and how the answer ended."""
+        wanted.timeout_s = _timeout_of(request)
+        demand = await self._demand(request, wanted)
+        task = msgspec.convert(wanted, wire.EmbedTask, from_attributes=True)
+        made: dict[int, list[float]] = {}
+        end = wire.StreamEvent()
+        async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
+            async for event in answer.events():
+                if event.vector is not None:
+                    made[event.index] = event.vector
+                end = event
+        return [made[number] for number in range(len(wanted.texts))], end
+
+    async def _demand(self, request: web.Request, wanted: wire.PoolInference | wire.PoolEmbed) -> Demand:
         """Return what is asked for, if it is here. Raises `ModelNotFound` with the command that fetches it."""
         try:
             await self._models.here(wanted.model_ref)
