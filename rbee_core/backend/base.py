@@ -39,6 +39,7 @@ CAPABILITIES = frozenset(
         "cache_types",
         "flash_attention",
         "chat_template",
+        "speculation",
     }
 )
 

@@ -110,12 +110,16 @@ class TokenLogprob(Struct, frozen=True):
 class Token(Struct, frozen=True):
     """One generated token. `text` holds whole characters only: keep back the bytes of a split one and yield "".
 
-    Where logprobs were asked for, `chosen` is the token itself, and `top` has the likeliest ones, likeliest first.
+    Where logprobs were asked for, `chosen` is the token itself, and `top` has the likeliest ones, likeliest first. An
+    engine that guesses ahead says with the first token of each step how many `guesses` were computed in it, and with
+    every token whether it had been `guessed`.
     """
 
     text: str
     chosen: TokenLogprob | None = None
     top: tuple[TokenLogprob, ...] = ()
+    guesses: int = 0
+    guessed: bool = False
 
 
 class Finished(Struct, frozen=True):

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Speculation = Literal["auto", "off"]
 Pooling = Literal["mean", "cls", "last"]
 
 
@@ -21,9 +22,9 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is None or empty is left to the backend.
 
     `cache_type_k` and `cache_type_v` are how keys and values of the context are kept; `pooling` is how the tokens of a
-    text become its one vector, where a request does not say; `embeddings` reserves the memory that they take.
-    `prompt_cache_bytes` bounds what is kept of texts that had to leave the context, 0 for nothing; a backend that keeps
-    no such thing has nothing to bound.
+    text become its one vector, where a request does not say; `speculation` is whether a text may be guessed ahead,
+    where that pays; `embeddings` reserves the memory that they take. `prompt_cache_bytes` bounds what is kept of texts
+    that had to leave the context, 0 for nothing; a backend that keeps no such thing has nothing to bound.
     `chat_template` stands in for the model's own, as Jinja.
     """
 
@@ -33,6 +34,7 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lora: Annotated[tuple[Adapter, ...], Meta(max_length=16)] = ()
     pooling: Pooling | None = None
     chat_template: Annotated[str, Meta(min_length=1, max_length=1 << 18)] | None = None
+    speculation: Speculation | None = None
     embeddings: bool = False
     prompt_cache_bytes: Annotated[int, Meta(ge=0)] | None = None
 
@@ -61,4 +63,5 @@ WORDS = {
     "lora": "lora",
     "pooling": "embeddings",
     "chat_template": "chat_template",
+    "speculation": "speculation",
 }

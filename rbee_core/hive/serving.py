@@ -107,9 +107,10 @@ class Answer:
             return end.error.code
         known = [f"{end.cached_tokens} cached"] * bool(end.cached_tokens) + [end.not_cached] * bool(end.not_cached)
         cached = f" ({', '.join(known)})" if known else ""
+        guessed = f" ({end.accepted_tokens} of {end.drafted_tokens} guesses right)" if end.drafted_tokens else ""
         return (
-            f"{end.finish_reason}, {end.prompt_tokens} prompt{cached} and {end.total_tokens} generated tokens, "
-            f"first token after {end.first_token_ms} ms, {end.duration_ms} ms in all, "
+            f"{end.finish_reason}, {end.prompt_tokens} prompt{cached} and {end.total_tokens} generated tokens{guessed}"
+            f", first token after {end.first_token_ms} ms, {end.duration_ms} ms in all, "
             f"prompt {end.prompt_tokens_per_s:.1f} and generation {end.generation_tokens_per_s:.1f} tokens/s"
         )
 

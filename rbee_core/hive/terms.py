@@ -81,7 +81,11 @@ class LoadDefaults:
 
         from rbee_core.domain.tuning import Tuning
 
-        tuning = {"cache_type_k": settings.cache_type_k, "cache_type_v": settings.cache_type_v}
+        tuning = {
+            "cache_type_k": settings.cache_type_k,
+            "cache_type_v": settings.cache_type_v,
+            "speculation": settings.speculation,
+        }
         said: dict[str, object] = {name: value for name, value in tuning.items() if value}
         if settings.prompt_cache_bytes is not None:
             said["prompt_cache_bytes"] = settings.prompt_cache_bytes

@@ -71,6 +71,8 @@ class Outcome:
             "tokens": self.tokens,
             "prompt_tokens": done.prompt_tokens,
             "cached_tokens": done.cached_tokens,
+            "drafted_tokens": done.drafted_tokens,
+            "accepted_tokens": done.accepted_tokens,
             "speed_tokens_per_s": self.speed_tokens_per_s,
             "duration_ms": done.duration_ms,
             "first_token_ms": done.first_token_ms,
@@ -298,7 +300,8 @@ class Flow:
             cached = f", {done.cached_tokens} of them cached" if done.cached_tokens else ""
             screen.line(f"Prompt: {done.prompt_tokens} tokens{cached}{through}{_told(done.prompt_tokens_per_s)}")
         if done.generation_tokens_per_s:
-            screen.line(f"Generation: {done.total_tokens} tokens{_told(done.generation_tokens_per_s)}")
+            guessed = f", {done.accepted_tokens} of them guessed" if done.accepted_tokens else ""
+            screen.line(f"Generation: {done.total_tokens} tokens{guessed}{_told(done.generation_tokens_per_s)}")
         if self.outcome.context_tokens:
             screen.line(f"Context: {self.outcome.context_tokens} tokens")
 

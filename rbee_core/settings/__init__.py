@@ -38,6 +38,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "cache_type_k": CACHE_TYPES,
     "cache_type_v": CACHE_TYPES,
     "flash_attention": ("on", "off"),
+    "speculation": ("auto", "off"),
 }
 CORRECT = "correct the value, or leave it out for the default"
 ALIASES: Mapping[str, str] = {
@@ -86,6 +87,7 @@ class Settings:
     cache_type_v: str = ""
     flash_attention: str = ""
     prompt_cache_bytes: int | None = None
+    speculation: str = ""
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """What `[model.NAME]` says of a model, by NAME and as it stands there: what it means is for the domain to say."""

@@ -162,7 +162,8 @@ class DoneEvent(Lenient):
     """The terminal event of a stream that went well. `duration_ms` is wall time in the worker.
 
     `chat_template` says that the request went through the model's chat template. `cached_tokens` of the prompt were
-    computed for an earlier request; `not_cached` says in half a sentence why it was not more.
+    computed for an earlier request; `not_cached` says in half a sentence why it was not more. `drafted_tokens` were
+    guessed and computed ahead, and `accepted_tokens` of them proved right.
     """
 
     done: bool
@@ -174,6 +175,8 @@ class DoneEvent(Lenient):
     chat_template: bool = False
     cached_tokens: int = 0
     not_cached: str = ""
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class StreamEvent(Lenient):
@@ -191,6 +194,8 @@ class StreamEvent(Lenient):
     chat_template: bool = False
     cached_tokens: int = 0
     not_cached: str = ""
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     error: ErrorObject | None = None
     waiting: Waiting | None = None
     worker_id: str = ""

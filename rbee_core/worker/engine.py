@@ -64,7 +64,7 @@ class Generation(Job):
 
     def _produce(self, engine: Engine) -> wire.DoneEvent:
         stops, stopped, reason = StopFinder(self._wanted.stop), False, ""
-        tokens = first_ms = 0
+        tokens = first_ms = drafted = accepted = 0
         prompt = PromptDone(0)
         wanted = generate_request(self._wanted, self._template)
         events = engine.generate(wanted, self.cancel)
@@ -75,7 +75,7 @@ class Generation(Job):
                     first_ms = first_ms or self._elapsed_ms()
                     if text or event.chosen:
                         self._send(wire.TokenEvent(token=text, index=tokens, logprobs=likelihoods(event)))
-                    tokens += 1
+                    tokens, drafted, accepted = tokens + 1, drafted + event.guesses, accepted + event.guessed
                     reason = "stop" if stopped else "length" if tokens == self._wanted.max_tokens else ""
                 elif isinstance(event, Finished):
                     reason = event.reason
@@ -98,6 +98,7 @@ class Generation(Job):
             prompt_tokens=prompt.prompt_tokens, first_token_ms=first_ms,
             cached_tokens=prompt.cached_tokens, not_cached=prompt.not_cached,
             chat_template=bool(wanted.messages and self._template),
+            drafted_tokens=drafted, accepted_tokens=accepted,
         )  # fmt: skip
 
     def _tell_prompt(self, progress: PromptProgress) -> None:
@@ -275,7 +276,7 @@ class EngineHost:
 def _checked(event: object) -> EngineEvent:
     """Return what an engine yielded if it can be sent; raises what is wrong with it."""
     match event:
-        case Token(text=str(text)):
+        case Token(text=str(text), guesses=int(), guessed=bool()):
             if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                 raise TypeError(f"generate yielded {event!r}: half a character")
         case PromptProgress(done_tokens=int(), total_tokens=int()):

@@ -39,6 +39,7 @@ class LlamaCpp(Backend):
         {
             *("stream", "cancel", "seed", "chat", "batching", "samplers", "logprobs", "grammar", "json_schema"),
             *("embeddings", "rerank", "infill", "lora", "cache_types", "flash_attention", "tools", "chat_template"),
+            "speculation",
         }
     )
     gpu_layers: ClassVar[int] = -1  # all of them

@@ -4,6 +4,7 @@ Belongs to the loop's thread, and is the only place that changes what a request 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rbee_core.errors import PromptTooLong
 from rbee_plugins.llamacpp import native
@@ -32,60 +33,85 @@ class Calls:
         """Compute what each has its share of, choose what follows, and say so."""
         # llama.cpp computes sequences together only where their numbers follow each other in the call.
         shares = sorted(shares, key=lambda share: share.lane.sequence)
-        parts, row = [self._part(share) for share in shares], 0
+        parts, end = [self._part(share) for share in shares], 0
         status = self._context.decode(parts)
-        if status == native.NO_ROOM and len(shares) > 1:
+        if status == native.NO_ROOM and (len(shares) > 1 or shares[0].draft):
             for share in shares:
-                self.compute([share])
+                self.compute([replace(share, draft=())])
             return
         if status != native.DECODED:
             self._stopped(status, shares)
             return
-        rows: list[tuple[Job, int]] = []
+        rows: list[tuple[Share[Job], int]] = []
         for share, part in zip(shares, parts, strict=True):
-            job, row = share.lane, row + share.tokens
+            job, end = share.lane, end + len(part.tokens)
             self._places.held[job.sequence].tokens += part.tokens
             if job.unread:
                 job.read += share.tokens
                 job.events.put(Read(job.read, len(job.prompt)) if job.unread else self._ready(job))
             if part.rows:
-                rows.append((job, row - 1))
-        made = [(job, self._chosen(job, row)) for job, row in rows]
-        for job, token in made:
-            if token is not None:
-                self._made(job, token)
+                rows.append((share, end - part.rows))
+        chosen = [(share, self._chosen(share, row)) for share, row in rows]
+        for share, made in chosen:
+            self._made(share, made)
 
     def _ready(self, job: Job) -> Ready:
         return Ready(len(job.prompt), job.cached, job.why)
 
-    def _chosen(self, job: Job, row: int) -> Made | None:
-        """Return what follows that row; None if nothing can, and then only this job ends."""
-        chooser = job.chooser
+    def _chosen(self, share: Share[Job], row: int) -> list[Made | Ended]:
+        """Return what follows that row, and the next ones as long as their guesses prove right.
+
+        Guesses change nothing: each token is chosen as it would be without them, from numbers that are those of the
+        real text, and who chooses never hears of one that was wrong.
+        """
+        job, made = share.lane, list[Made | Ended]()
         try:
-            token = chooser.choose(self._context, row)
-            wanted = job.logprobs is not None and not self._is_end(token)
-            likely = chooser.logprobs(self._context, row, token, job.logprobs or 0) if wanted else None
-            return Made(token, chooser.ended or job.made + 1 >= job.limit, likely)
+            for guess in (*share.draft, None):
+                token = job.chooser.choose(self._context, row + len(made))
+                if self._is_end(token):
+                    return [*made, Ended("stop")]
+                likely = self._likely(job, row + len(made), token)
+                ended = job.chooser.ended
+                last = ended or job.made + len(made) + 1 >= job.limit
+                guesses = 0 if made else len(share.draft)
+                made.append(Made(token, last, likely, guesses, guessed=token == guess))
+                if last:
+                    return [*made, Ended("stop" if ended else "length")]
+                if token != guess:
+                    break
         except BaseException as error:  # noqa: BLE001  # a grammar that nothing fits, above all; the others go on
-            self._end(job, Ended("cancelled", error))
-            return None
+            made.append(Ended("cancelled", error))
+        return made
+
+    def _likely(self, job: Job, row: int, token: int) -> native.Likely | None:
+        return None if job.logprobs is None else job.chooser.logprobs(self._context, row, token, job.logprobs)
 
     def _part(self, share: Share[Job]) -> native.Part:
         job = share.lane
         if job.unread:
             tokens = job.prompt[job.read : job.read + share.tokens]
             return native.Part(job.sequence, job.read, tokens, int(share.tokens == job.unread))
-        return native.Part(job.sequence, len(job.prompt) + job.made - 1, (job.next,), 1)
+        tokens = (job.next, *share.draft)
+        return native.Part(job.sequence, len(job.prompt) + job.made - 1, tokens, len(tokens))
 
-    def _made(self, job: Job, made: Made) -> None:
-        """`job` has one more token; that may have been its last."""
-        if self._is_end(made.token):
-            self._end(job, Ended("stop"))
-            return
-        job.next, job.made = made.token, job.made + 1
-        job.events.put(made)
-        if made.last:
-            self._end(job, Ended("stop" if job.chooser.ended else "length"))
+    def _made(self, share: Share[Job], made: Sequence[Made | Ended]) -> None:
+        """Hand over what came next, and forget the guesses that were wrong."""
+        job = share.lane
+        if wrong := len(share.draft) - sum(isinstance(event, Made) and event.guessed for event in made):
+            self._cut(job, wrong)
+        for event in made:
+            if isinstance(event, Ended):
+                self._end(job, event)
+                return
+            job.next, job.made = event.token, job.made + 1
+            if job.lookup is not None:
+                job.lookup.follow(event.token)
+            job.events.put(event)
+
+    def _cut(self, job: Job, count: int) -> None:
+        known = self._places.held[job.sequence].tokens
+        del known[-count:]
+        self._context.cut(job.sequence, len(known))
 
     def _is_end(self, token: int) -> bool:
         if (known := self._ends.get(token)) is None:

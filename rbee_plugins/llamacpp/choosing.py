@@ -8,6 +8,7 @@ from rbee_core.backend import CancelToken, GenerateRequest, Token, TokenLogprob
 from rbee_core.errors import InvalidRequest
 from rbee_plugins.llamacpp import gbnf, native, sampling
 from rbee_plugins.llamacpp.aside import Aside
+from rbee_plugins.llamacpp.jobs import Made
 
 DRY_BREAKERS = GenerateRequest().dry_breakers
 
@@ -70,12 +71,13 @@ class Samplers:
                 self._known = self._known or Grammars(self._model)
         return self._known
 
-    def token(self, text: str, token: int, likely: native.Likely | None = None) -> Token:
-        """Return what the engine yields for a token; `likely` is there if logprobs are wanted."""
+    def token(self, text: str, made: Made) -> Token:
+        """Return what the engine yields for a token; how likely it was is there if logprobs are wanted."""
+        token, _last, likely, guesses, guessed = made
         if likely is None:
-            return Token(text)
+            return Token(text, guesses=guesses, guessed=guessed)
         top = tuple(TokenLogprob(one, self._piece(one), logprob) for one, logprob in likely.top)
-        return Token(text, TokenLogprob(token, self._piece(token), likely.logprob), top)
+        return Token(text, TokenLogprob(token, self._piece(token), likely.logprob), top, guesses, guessed)
 
     def _piece(self, token: int) -> bytes:
         return self._model.piece(token, special=True)

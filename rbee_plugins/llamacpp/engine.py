@@ -30,12 +30,13 @@ from rbee_core.backend import (
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.backend.templates import ChatTemplate
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, shorten
-from rbee_plugins.llamacpp import fill_in, native
+from rbee_plugins.llamacpp import fill_in, memory, native
 from rbee_plugins.llamacpp.choosing import Samplers
 from rbee_plugins.llamacpp.embedding import Embedder
 from rbee_plugins.llamacpp.jobs import Event, Job, Made, Read, Ready
 from rbee_plugins.llamacpp.loop import Loop
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS, UNTUNED
+from rbee_plugins.llamacpp.speculation import Speculation
 from rbee_plugins.llamacpp.tokens import Tokens
 
 _WEIGHTS_SHARE = 0.95  # of the reported progress; the rest is for the context
@@ -77,10 +78,12 @@ class LlamaCppEngine(Engine):
         embedder: Embedder,
         *,
         writes: bool = True,
+        speculation: Speculation | None = None,
     ) -> None:
         self._model = model
         self._embedder = embedder
         self._writes = writes
+        self._speculation = speculation
         self._chat = chat
         self._info = info
         self._samplers = Samplers(model)
@@ -115,6 +118,7 @@ class LlamaCppEngine(Engine):
             alone=alone,
             reuse=request.reuse_prompt and not alone,
             logprobs=request.logprobs,
+            lookup=None if alone or self._speculation is None else self._speculation.lookup(prompt),
             request_id=request.request_id,
         )
         events = self._loop.submit(job)
@@ -136,7 +140,7 @@ class LlamaCppEngine(Engine):
                 return
             if isinstance(event, Made):
                 text = decode(self._model.piece(event.token, special=marked), event.last)
-                yield self._samplers.token(text, event.token, event.likely)
+                yield self._samplers.token(text, event)
             elif isinstance(event, Read):
                 yield PromptProgress(event.done, event.total)
             elif isinstance(event, Ready):
@@ -217,7 +221,8 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
     )
     progress(1.0, "ready")
     alone_tokens = min(ALONE_TOKENS_ON_DEVICE if settings.gpu_layers else ALONE_TOKENS, settings.chunk_tokens)
-    loop = Loop(loaded, context, settings.chunk_tokens, alone_tokens, settings.saved_bytes)
+    speculation = Speculation() if context.cuttable and settings.tuning.speculation != "off" else None
+    loop = Loop(loaded, context, settings.chunk_tokens, alone_tokens, settings.saved_bytes, speculation)
     embedder = Embedder(
         loaded,
         header,
@@ -226,7 +231,7 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
         limit_tokens=info.context_tokens,
         threads=settings.threads,
     )
-    return LlamaCppEngine(loaded, loop, chat, info, embedder, writes=context.writes)
+    return LlamaCppEngine(loaded, loop, chat, info, embedder, writes=context.writes, speculation=speculation)
 
 
 def _open(
@@ -243,6 +248,7 @@ def _open(
             batch_tokens=BATCH_TOKENS,
             threads=settings.threads,
             sequences=settings.slots,
+            drafted=memory.drafted_tokens(settings.tuning),
             tuning=settings.tuning,
         )
         adapters.apply(context.handle)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from rbee_core.backend import CancelToken
 from rbee_plugins.llamacpp import native
+from rbee_plugins.llamacpp.drafts import Lookup
 
 
 class Chooser(Protocol):
@@ -46,11 +47,16 @@ class Ready(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A token, and whether it is the last one; how likely it was, where that is wanted."""
+    """A token, and whether it is the last one; how likely it was, where that is wanted.
+
+    The first one of a call says how many guesses were computed in it; whether this one is among them says `guessed`.
+    """
 
     token: int
     last: bool = False
     likely: native.Likely | None = None
+    guesses: int = 0
+    guessed: bool = False
 
 
 class Ended(NamedTuple):
@@ -68,7 +74,7 @@ class Job:
     """One request in the loop. Its maker fills it and reads `events`; all else is the loop's.
 
     `limit` is the most tokens to generate. Without `reuse` all of the prompt is computed; one that is `alone` shares no
-    call with others. `chooser` is closed by the loop.
+    call with others. `chooser` is closed by the loop. With a `lookup` the text may be guessed ahead.
     """
 
     prompt: list[int]
@@ -78,6 +84,7 @@ class Job:
     alone: bool = False
     reuse: bool = True
     logprobs: int | None = None
+    lookup: Lookup | None = None
     request_id: str = ""
     events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue["Event"])
     sequence: int = -1
@@ -98,6 +105,11 @@ class Job:
     def up_to_mark(self, tokens: int) -> int:
         """Return how many of these tokens may be computed at once: none beyond the mark that is still to come."""
         return min(tokens, self.mark - self.read) if self.read < self.mark else tokens
+
+    @property
+    def room(self) -> int:
+        """How many tokens may follow the next one: more cannot be used, and might not fit the context."""
+        return self.limit - self.made - 1
 
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""

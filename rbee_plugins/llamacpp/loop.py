@@ -19,6 +19,7 @@ from rbee_plugins.llamacpp.calls import Calls
 from rbee_plugins.llamacpp.jobs import Ended, Event, Job
 from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace, Planner, Share
+from rbee_plugins.llamacpp.speculation import Speculation
 
 SLOW_CALL_S = 0.1
 """A call that is expected to take longer is asked within whether anybody still waits for it."""
@@ -36,6 +37,7 @@ class Loop:
         chunk_tokens: int,
         alone_tokens: int,
         saved_bytes: int = 0,
+        speculation: Speculation | None = None,
     ) -> None:
         """Own `context` from now on. So many tokens of prompts are computed at once, and of one that is alone.
 
@@ -45,6 +47,7 @@ class Loop:
         self._pace = Pace(chunk_tokens)
         self._places = Places(context, self._pace, saved_bytes)
         self._calls = Calls(model, context, self._places, self._end)
+        self._speculation = speculation or Speculation()
         self._planner: Planner[Job] = Planner(context.batch_tokens, alone_tokens)
         self._arrived: SimpleQueue[Job | None] = SimpleQueue()
         self._waiting: deque[Job] = deque()
@@ -108,13 +111,25 @@ class Loop:
         if not (shares := self._planner.plan(self._running, self._pace)):
             return
         shares = [replace(share, tokens=share.lane.up_to_mark(share.tokens)) for share in shares]
+        if len(shares) == len(self._running):  # whoever is not in the call would wait for guesses of others
+            shares = self._speculation.added(shares, self._pace)
         self._pace.begin()
+        drafted = any(share.draft for share in shares)
         generating = sum(not share.lane.unread for share in shares)
         prompt_tokens = sum(share.tokens for share in shares if share.lane.unread)
-        self._ask_within(self._pace.expected_s(generating, prompt_tokens) > SLOW_CALL_S, shares)
+        expected_s = (
+            self._speculation.expected_s(shares, self._pace)
+            if drafted
+            else self._pace.expected_s(generating, prompt_tokens)
+        )
+        self._ask_within(expected_s > SLOW_CALL_S, shares)
         started = time.monotonic()
         self._calls.compute(shares)
-        self._pace.took(time.monotonic() - started, generating, prompt_tokens)
+        took_s = time.monotonic() - started
+        if drafted:
+            self._speculation.took(took_s, shares, self._pace)
+        else:
+            self._pace.took(took_s, generating, prompt_tokens)
         for share in shares:
             if share.lane.read == share.lane.mark:
                 self._save_point(share.lane)

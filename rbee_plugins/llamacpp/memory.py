@@ -3,6 +3,7 @@
 from rbee_core.backend import Estimate, Tuning
 from rbee_core.backend.gguf import GgufHeader
 from rbee_core.errors import InsufficientRam, InvalidRequest
+from rbee_plugins.llamacpp.speculation import MOST_DRAFTED
 
 DEFAULT_CONTEXT_TOKENS = 4096
 BATCH_TOKENS = 512  # prompt tokens computed at once; the compute buffers are sized for them
@@ -80,6 +81,11 @@ def chunk_tokens(header: GgufHeader, *, on_cpu: bool) -> int:
     return 1 << (tokens.bit_length() - 1)
 
 
+def drafted_tokens(tuning: Tuning) -> int:
+    """Return how many guessed tokens are computed in a call, beside one of each text."""
+    return 0 if tuning.speculation == "off" else MOST_DRAFTED
+
+
 def check_tuning(header: GgufHeader, tuning: Tuning) -> None:
     """Raise `InvalidRequest` for a way to keep keys and values that llama.cpp would refuse for this model."""
     kinds = (tuning.cache_type_k or _CACHE_DEFAULT, tuning.cache_type_v or _CACHE_DEFAULT)
@@ -150,14 +156,14 @@ def _head_widths(header: GgufHeader) -> tuple[int, int]:
 
 
 def _compute_bytes(header: GgufHeader, padded_context: int, slots: int, tuning: Tuning) -> int:
-    """Activations of one batch as f32, its attention mask as f16, a row of logits a slot, and what is always there.
+    """Activations of one batch as f32, its attention mask as f16, rows of logits, and what is always there.
 
     Without flash attention, also each head's scores of a batch as f32.
     """
     mask = BATCH_TOKENS * 2 * padded_context
     if tuning.flash_attention is False:
         mask += BATCH_TOKENS * 4 * padded_context * max(header.head_counts, default=0)
-    vocabulary = header.vocabulary_size * (_TOKEN_BYTES + 4 * slots)
+    vocabulary = header.vocabulary_size * (_TOKEN_BYTES + 4 * (slots + drafted_tokens(tuning)))
     return _RUNTIME_BYTES + _activation_bytes(header, BATCH_TOKENS) + mask + vocabulary
 
 

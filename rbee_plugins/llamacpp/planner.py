@@ -45,10 +45,11 @@ L = TypeVar("L", bound=Lane)
 
 @dataclass(frozen=True, slots=True)
 class Share(Generic[L]):
-    """So many tokens of this request are in the call."""
+    """So many tokens of this request are in the call, and behind them a `draft` of what may come next."""
 
     lane: L
     tokens: int
+    draft: Sequence[int] = ()
 
 
 class Pace:
@@ -57,7 +58,8 @@ class Pace:
     def __init__(self, most_tokens: int) -> None:
         self._most = most_tokens
         self._step_s: dict[int, float] = {}  # by how many generate: a call without prompt tokens
-        self._token_s = 0.0  # what each prompt token adds
+        self.token_s = 0.0
+        """What each prompt token adds; 0.0 if unknown."""
         self._bytes_s = FIRST_BYTES_S  # of states that are moved in a second
         self._moved_s = 0.0  # spent on that since the last call
 
@@ -66,9 +68,9 @@ class Pace:
         if not generating:
             return self._most
         step_s = self.step_s(generating)
-        if not step_s or not self._token_s:
+        if not step_s or not self.token_s:
             return min(FIRST_TOKENS, self._most)
-        fit = min(((GAP - 1) * step_s - self._moved_s) / self._token_s, self._most)
+        fit = min(((GAP - 1) * step_s - self._moved_s) / self.token_s, self._most)
         return max(min(FEWEST_TOKENS, self._most), int(fit))
 
     def step_s(self, generating: int) -> float:
@@ -76,12 +78,16 @@ class Pace:
         known = self._step_s
         return known[min(known, key=lambda count: abs(count - generating))] if known else 0.0
 
+    def plain_s(self, generating: int) -> float:
+        """Return the seconds of a call without prompt tokens for exactly so many; 0.0 if unknown."""
+        return self._step_s.get(generating, 0.0)
+
     def expected_s(self, generating: int, prompt_tokens: int) -> float:
         """Return how long a call will take, infinite while that is not known."""
         step_s = self.step_s(generating) if generating else 0.0
-        if (generating and not step_s) or (prompt_tokens and not self._token_s):
+        if (generating and not step_s) or (prompt_tokens and not self.token_s):
             return math.inf
-        return step_s + prompt_tokens * self._token_s
+        return step_s + prompt_tokens * self.token_s
 
     def move_bytes(self, generating: int) -> float:
         """Return how many bytes of states may be moved before the next call, beside so many who wait for it."""
@@ -105,7 +111,7 @@ class Pace:
             self._step_s[generating] = _mixed(self._step_s.get(generating, 0.0), seconds)
         elif prompt_tokens >= FEWEST_TOKENS:
             extra_s = seconds - (self.step_s(generating) if generating else 0.0)
-            self._token_s = _mixed(self._token_s, max(extra_s, 0.0) / prompt_tokens)
+            self.token_s = _mixed(self.token_s, max(extra_s, 0.0) / prompt_tokens)
 
 
 class Planner(Generic[L]):

@@ -28,6 +28,14 @@ PREFIX_TOKENS = 1000
 ROOMY_SLOTS = 2
 SUBJECTS = ("bees", "the sea", "a lighthouse", "old maps", "winter", "a train", "bread", "the moon", "a river", "chess")
 NUMBERS = itertools.count(1)
+FABLE = (
+    "A crow was thirsty and found a jug with a little water at the bottom. She could not reach it with her "
+    "beak, so she dropped stones into the jug, one by one, until the water rose and she could drink. A fox who"
+    " had watched from behind a bush asked her who had taught her that. Nobody, said the crow, I was thirsty. "
+    "The fox went home and filled his own jug with stones, and wondered why no water came. His wife looked "
+    "into it and laughed. You have to begin with water, she said, and emptied it out over the flowers in front"
+    " of their door."
+)
 
 Found = tuple[dict[str, float], list[Goal]]
 
@@ -58,13 +66,18 @@ class Sides:
 
     @cached_property
     def hive(self) -> Server:
+        """A hive that guesses nothing: it does the work that the others do."""
+        return self._stack.enter_context(peers.through_hive(self._terms, speculation="off"))
+
+    @cached_property
+    def guessing_hive(self) -> Server:
         return self._stack.enter_context(peers.through_hive(self._terms))
 
     @cached_property
     def roomy_hive(self) -> Server:
         """A hive whose requests may be long."""
         terms = Terms(self._options.threads, slots=ROOMY_SLOTS, context_tokens=LONG_TOKENS + 1000)
-        return self._stack.enter_context(peers.through_hive(terms))
+        return self._stack.enter_context(peers.through_hive(terms, speculation="off"))
 
     @cached_property
     def bare(self) -> BareLoop:
@@ -185,6 +198,26 @@ def long_prompt(sides: Sides, rounds: int) -> Found:
     return numbers, [Goal("worst gap beside a long prompt / usual", ratio(worsts, usuals), 5)]
 
 
+def guesses(sides: Sides, rounds: int) -> Found:
+    """Decoding of one stream with guesses and without: of a text that quotes its prompt, and of free prose."""
+    on, off = sides.guessing_hive, sides.hive
+
+    def quoted() -> str:
+        return f"Text {next(NUMBERS)}:\n{FABLE}\n\nThe same text again:\n{FABLE[:60]}"
+
+    def written(server: Server, made: Callable[[], str], chain: str) -> float:
+        return decode_rate(server.ask([made()], TOKENS, chain)[0])
+
+    sides_of = [(quoted, "greedy"), (prompt, "default")]
+    measures = [lambda s=s, m=m, c=c: written(s, m, c) for m, c in sides_of for s in (on, off)]
+    quoting, quoting_off, prose, prose_off = interleaved(rounds, *measures)
+    numbers = {"quotation, guessed, tokens/s": median(quoting), "quotation, tokens/s": median(quoting_off)}
+    return numbers, [
+        Goal("a text that quotes its prompt, guessed / not", ratio(quoting, quoting_off), 1.5, at_least=True),
+        Goal("free prose, guessed / not", ratio(prose, prose_off), 0.98, at_least=True),
+    ]
+
+
 ROWS: dict[str, Callable[[Sides, int], Found]] = {
     "one_stream": one_stream,
     "eight_streams": eight_streams,
@@ -192,6 +225,7 @@ ROWS: dict[str, Callable[[Sides, int], Found]] = {
     "first_token": first_token,
     "shared_prefix": shared_prefix,
     "long_prompt": long_prompt,
+    "guesses": guesses,
 }
 
 

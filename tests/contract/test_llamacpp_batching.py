@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rbee_core.backend import Finished, GenerateRequest, LoadOptions, PromptDone, Token
+from rbee_core.backend import Finished, GenerateRequest, LoadOptions, PromptDone, Token, Tuning
 from rbee_core.errors import PromptTooLong
 from tests.contract.conftest import get
 
@@ -29,7 +29,8 @@ class Watched:
 @pytest.fixture(scope="module")
 def engine(loaded):
     subject = get(loaded, "llamacpp-cpu")
-    options = LoadOptions(context_tokens=ROOM, slots=SLOTS)
+    plainly = Tuning(speculation="off")  # what is in a call, and how many there are, is looked at here
+    options = LoadOptions(context_tokens=ROOM, slots=SLOTS, tuning=plainly)
     engine = subject.backend.load(subject.model, subject.backend.devices()[0], options, lambda _f, _d="": True)
     yield engine
     engine.close()

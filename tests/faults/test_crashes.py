@@ -259,6 +259,18 @@ def test_n8_logs_tell_what_was_loaded_and_how_each_request_went(home: Home) -> N
     assert "request mine of " in home.log("hive")
 
 
+def test_what_was_guessed_ahead_is_told_up_to_a_stop_string_among_it(home: Home) -> None:
+    client = home.start_hive().client
+    worker_id = spawn(client, "guesses=3;text=one two three four five six seven eight nine ten")
+    in_state(client, worker_id, "idle")
+    events = list(client.infer(worker_id, wire.InferenceRequest(prompt="x", stop=["seven"])))
+    text, done = "".join(event.token or "" for event in events), events[-1]
+    assert text == "one two three four five six "
+    assert (done.total_tokens, done.drafted_tokens, done.accepted_tokens) == (7, 8, 5)
+    told = "7 generated tokens (5 of 8 guesses right), first token after"
+    eventually(lambda: told in home.log("hive"), what="the request's line")
+
+
 def test_n8_a_request_that_is_refused_has_its_line_too(home: Home) -> None:
     client = home.start_hive().client
     worker_id = spawn(client, "tokens=inf;token_ms=20")

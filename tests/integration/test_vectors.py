@@ -48,6 +48,7 @@ def test_what_a_backend_does_not_declare_is_refused_by_name(home: Home) -> None:
         (Tuning(lora=(Adapter("/a.gguf"),)), "tuning.lora"),
         (Tuning(cache_type_k="q8_0"), "tuning.cache_type_k"),
         (Tuning(flash_attention=False), "tuning.flash_attention"),
+        (Tuning(speculation="off"), "tuning.speculation"),
     ):
         with pytest.raises(RemoteError, match=field):
             hive.client.spawn(wire.SpawnRequest(model_ref="scripted:", tuning=tuning))

@@ -173,6 +173,20 @@ def test_the_worker_is_one_that_knows_what_the_request_says() -> None:
     assert hive.spawns[0].needs == ["grammar"]
 
 
+def test_how_much_was_guessed_is_told() -> None:
+    hive = PlayedHive()
+    end = wire.StreamEvent(
+        done=True, total_tokens=20, duration_ms=300, finish_reason="stop", prompt_tokens=5, first_token_ms=100,
+        drafted_tokens=16, accepted_tokens=12,
+    )  # fmt: skip
+    hive.streams = [[*tokens("Hel", "lo"), end]]
+    run = Run(hive, "ephemeral", backend="llamacpp-cpu")
+
+    assert run.go()[-1] == "Generation: 20 tokens, 12 of them guessed, 95.00 tokens/sec"
+    data = run.flow.outcome.as_data()
+    assert (data["drafted_tokens"], data["accepted_tokens"]) == (16, 12)
+
+
 def test_likelihoods_are_part_of_the_object() -> None:
     hive = PlayedHive()
     likely = wire.Logprobs(id=5, token="lo", bytes=[108, 111], logprob=-0.5)

@@ -6,10 +6,12 @@ right only if the memory was.
 
 import contextlib
 import itertools
+import random
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +22,12 @@ pytest.importorskip("llama_cpp")
 
 from rbee_plugins.llamacpp import loop as module
 from rbee_plugins.llamacpp import native, places
+from rbee_plugins.llamacpp.drafts import Lookup, Record
 from rbee_plugins.llamacpp.jobs import Ended, Job, Made, Ready
 from rbee_plugins.llamacpp.loop import Loop
 from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace
+from rbee_plugins.llamacpp.speculation import Speculation
 
 END, ROOM, BATCH = 0, 200, 32
 
@@ -57,8 +61,8 @@ class Memory:
             held.extend(part.tokens)
             assert len(held) <= ROOM
             end += len(part.tokens)
-            if part.rows:
-                self.rows[end - 1] = follows(held)
+            for row in range(end - part.rows, end):
+                self.rows[row] = follows(held[: len(held) - (end - 1 - row)])
         return native.DECODED
 
     def keep(self, sequence: int, count: int) -> bool:
@@ -71,6 +75,10 @@ class Memory:
 
     def size(self, sequence: int) -> int:
         return len(self.held[sequence])
+
+    def cut(self, sequence: int, count: int) -> None:
+        assert self.cuttable
+        del self.held[sequence][count:]
 
     def save(self, sequence: int, most_bytes: int = 10**6) -> Any:
         return list(self.held[sequence]) if len(self.held[sequence]) <= most_bytes else None
@@ -102,6 +110,47 @@ def never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "follows", lambda _tokens: 7)
 
 
+class Drawn:
+    """Chooses by chance, always with the same luck."""
+
+    ended = False
+
+    def __init__(self, luck: int) -> None:
+        self._chances = random.Random(luck)
+
+    def choose(self, context: Any, row: int) -> int:
+        return (context.rows[row] + self._chances.randrange(2)) % 50
+
+    def logprobs(self, context: Any, row: int, token: int, top: int) -> native.Likely:
+        return native.Likely(context.rows[row] / 100, [(token, 0.0)] * top)
+
+    def close(self) -> None:
+        pass
+
+
+class Guesses(Speculation):
+    """Guesses wildly: some right ones, then others, of any length. Whether it pays is nothing to it."""
+
+    def __init__(self, luck: int, memory: Memory) -> None:
+        super().__init__()
+        self._chances, self._memory = random.Random(luck), memory
+        self.drafted = 0
+
+    def added(self, shares: Sequence[Any], pace: Any) -> Sequence[Any]:
+        return [replace(share, draft=self._draft(share.lane)) for share in shares]
+
+    def _draft(self, job: Job) -> list[int]:
+        if job.unread or job.lookup is None:
+            return []
+        text, right = [*self._memory.held[job.sequence], job.next], self._chances.randrange(6)
+        for _ in range(min(job.room, self._chances.randrange(8))):
+            text.append((follows(text) + self._chances.randrange(2)) % 50 if right > 0 else END)
+            right -= 1
+        draft = text[len(self._memory.held[job.sequence]) + 1 :]
+        self.drafted += len(draft)
+        return draft
+
+
 class Best:
     ended = False
 
@@ -123,14 +172,27 @@ class Asked:
     limit: int = 5
     alone: bool = False
     stop_after: int | None = None
+    luck: int | None = None
+    likely: list[native.Likely] = field(default_factory=list)
+    guesses: list[tuple[int, bool]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     reads: list[Ready] = field(default_factory=list)
     ended: Ended | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def job(self) -> Job:
-        name, alone = f"{self.prompt[0]}", self.alone
-        return Job(self.prompt, self.limit, Best(), self.cancel, alone=alone, reuse=not alone, request_id=name)
+        chooser = Best() if self.luck is None else Drawn(self.luck)
+        return Job(
+            self.prompt,
+            self.limit,
+            chooser,
+            self.cancel,
+            alone=self.alone,
+            reuse=not self.alone,
+            lookup=None if self.alone else Lookup(self.prompt, Record()),
+            logprobs=None if self.luck is None else 2,
+            request_id=f"{self.prompt[0]}",
+        )
 
     def follow(self, events: Iterator[Any]) -> None:
         for event in events:
@@ -140,6 +202,8 @@ class Asked:
                 self.ended = event
             elif isinstance(event, Made):
                 self.tokens.append(event.token)
+                self.guesses.append((event.guesses, event.guessed))
+                self.likely += [] if event.likely is None else [event.likely]
             if len(self.tokens) == self.stop_after:
                 self.cancel.set()
 
@@ -157,10 +221,16 @@ def short_texts_are_saved() -> Iterator[None]:
         yield
 
 
-def serve(asked: Sequence[Asked], sequences: int, memory: Memory | None = None, saved_bytes: int = 0) -> Memory:
+def serve(
+    asked: Sequence[Asked],
+    sequences: int,
+    memory: Memory | None = None,
+    saved_bytes: int = 0,
+    speculation: Speculation | None = None,
+) -> Memory:
     """Ask for all at once, and wait for all of them."""
     memory = memory or Memory(sequences)
-    loop = Loop(memory, memory, BATCH, 8, saved_bytes)  # type: ignore[arg-type]
+    loop = Loop(memory, memory, BATCH, 8, saved_bytes, speculation)  # type: ignore[arg-type]
     try:
         memory.gate.clear()  # the first call takes until all have asked
         streams = [loop.submit(one.job()) for one in asked]
@@ -205,6 +275,75 @@ def test_every_text_is_what_it_would_be_alone(
         assert one.ended is not None
     seen = [len(call) for call in memory.calls]
     assert max(seen) <= sequences
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Asked,
+            prompt=prompts,
+            limit=st.integers(1, 40),
+            alone=st.booleans(),
+            luck=st.none() | st.integers(0, 9),
+            stop_after=st.none() | st.integers(1, 9),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(1, 3),
+    st.integers(0, 10**6),
+)
+def test_a_text_is_the_same_whatever_was_guessed(asked: list[Asked], sequences: int, luck: int) -> None:
+    plainly = [replace(one, cancel=threading.Event(), likely=[], tokens=[], guesses=[], reads=[]) for one in asked]
+    for one in asked:
+        one.tokens, one.likely, one.guesses, one.cancel = [], [], [], threading.Event()
+    serve(plainly, sequences)
+    memory = Memory(sequences)
+    serve(asked, sequences, memory, speculation=Guesses(luck, memory))
+    for one, plain in zip(asked, plainly, strict=True):
+        if one.stop_after is None:
+            assert (one.tokens, one.likely, one.ended) == (plain.tokens, plain.likely, plain.ended)
+        both = min(len(one.tokens), len(plain.tokens))
+        assert one.tokens[:both] == plain.tokens[:both]
+        assert not one.alone or not any(guesses or guessed for guesses, guessed in one.guesses)
+
+
+def test_guesses_that_prove_right_need_no_calls_and_are_counted() -> None:
+    memory, asked = Memory(1), Asked([1, 2, 3], limit=12)
+
+    class Right(Speculation):
+        def added(self, shares: Sequence[Any], pace: Any) -> Sequence[Any]:
+            job = shares[0].lane
+            if job.unread or job.made != 2:
+                return shares
+            following = asked.expected()[2:6]
+            return [replace(shares[0], draft=[*following[:3], following[3] + 1])]
+
+    serve([asked], 1, memory, speculation=Right())
+    assert asked.tokens == asked.expected()
+    assert len(asked.tokens) == 12, "the stand-in's text ended early: take another prompt"
+    assert len(memory.calls) == 1 + 11 - 3
+    assert asked.guesses[2:6] == [(4, True), (0, True), (0, True), (0, False)]
+    assert memory.held[0] == [1, 2, 3, *asked.tokens[:-1]], "guesses that were wrong are still in the memory"
+
+
+def test_a_memory_that_has_no_room_for_guesses_is_asked_again_without() -> None:
+    memory, asked = Memory(1), Asked([1] * 10, limit=9)
+    memory.before = lambda parts: native.NO_ROOM if parts[0].rows > 1 else native.DECODED
+    serve([asked], 1, memory, speculation=(guesses := Guesses(1, memory)))
+    assert guesses.drafted
+    assert asked.tokens == asked.expected()
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_a_text_that_says_the_same_again_takes_fewer_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))  # every call takes as long
+    memory, asked = Memory(1), Asked([7] * 20, limit=150)
+    serve([asked], 1, memory)
+    assert asked.tokens == [7] * 150
+    assert len(memory.calls) < 30
 
 
 def test_those_who_generate_share_a_call() -> None:
@@ -433,7 +572,7 @@ def test_a_text_without_room_ends_with_length_and_others_go_on() -> None:
 def test_close_tells_those_who_wait() -> None:
     memory = Memory(1)
     loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
-    asked, begun = Asked([1], limit=10**9), threading.Event()
+    asked, begun = Asked([1], limit=10**9, alone=True), threading.Event()
     memory.before = lambda _parts: memory.clear() or begun.set() or native.DECODED
     memory.decode = lambda parts: memory.before(parts) or memory.rows.__setitem__(len(parts[0].tokens) - 1, 7) or 0  # type: ignore[method-assign]
     reader = threading.Thread(target=asked.follow, args=[loop.submit(asked.job())])

@@ -48,9 +48,10 @@ class Context:
         batch_tokens: int,
         threads: int,
         sequences: int = 1,
+        drafted: int = 0,
         tuning: Tuning = UNTUNED,
     ) -> None:
-        """Reserve the memory."""
+        """Reserve the memory. In a call, logits are wanted of one token a sequence and of `drafted` others."""
         self._abort: Any = None
         params = lib.llama_context_default_params()
         params.n_ctx = -(-tokens // _STEP) * _STEP * sequences
@@ -58,7 +59,7 @@ class Context:
         params.kv_unified = False
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_threads = params.n_threads_batch = threads
-        params.n_outputs_max = sequences  # rows of logits, instead of one for each prompt token
+        params.n_outputs_max = sequences + drafted  # rows of logits, instead of one for each prompt token
         params.swa_full = False  # saves memory; what a sliding window has left behind cannot be kept, see `keep`
         params.offload_kqv = params.op_offload = model.accelerator != "cpu"
         params.no_perf = True
@@ -82,6 +83,11 @@ class Context:
     def writes(self) -> bool:
         """Whether text can be generated: a model that reads texts only as a whole keeps nothing to go on from."""
         return bool(lib.llama_get_memory(self.handle))
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether the last tokens can be forgotten again: what has only one state for all that was cannot."""
+        return self.writes and not self._recurrent
 
     @property
     def cuttable_tokens(self) -> float:
@@ -109,6 +115,14 @@ class Context:
     def size(self, sequence: int) -> int:
         """Return how many bytes what `sequence` holds takes when it is saved."""
         return int(lib.llama_state_seq_get_size(self.handle, sequence))
+
+    def cut(self, sequence: int, count: int) -> None:
+        """Forget what the last call computed behind the first `count` tokens. Only where the context is `cuttable`.
+
+        A window has lost nothing by it: only what lies before the window of the token before is ever written over.
+        """
+        if not lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
+            raise NativeError("llama.cpp cannot forget the last tokens")
 
     def save(self, sequence: int, most_bytes: int = MOST_SAVED_BYTES) -> State | None:
         """Return what `sequence` holds, for `restore`; None if it cannot be had, or is more than `most_bytes`."""

@@ -55,6 +55,7 @@ class Knobs:
 
     `crash_at_token` is N:SIGNAL. `fork` is child or setsid. `tokens` may be inf. `text` replaces the random words.
     `estimate_until` is a file: the memory is not known before it exists, and `<file>.asked` says that it is awaited.
+    Of each `guesses` + 2 tokens so many are said to have been guessed, and one more guess to have been wrong.
     `hold_gil` is how many seconds the interpreter lock is held, before the first token. At
     `half_event_at_token` the worker dies within an event that its reader has received the beginning of.
     """
@@ -80,6 +81,7 @@ class Knobs:
     spam_stderr: int = 0
     huge_line: int = 0
     fork: str = ""
+    guesses: int = 0
     hold_gil: int = 0
     rss_mb: int = 0
     slots: int = 0
@@ -230,7 +232,8 @@ class ScriptedEngine(Engine):
             if not word or not self._pause(knobs.token_ms / 1000, cancel):
                 break
             self._fault(index)
-            yield Token(word)
+            place = index % (knobs.guesses + 2) if knobs.guesses else -1
+            yield Token(word, guesses=knobs.guesses + 1 if not place else 0, guessed=0 <= place < knobs.guesses)
             index += 1
         if knobs.ignore_cancel or not cancel.is_set():
             yield Finished("stop")
