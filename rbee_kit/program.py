@@ -194,7 +194,9 @@ class Home:
     def start_hive(self, *options: str) -> Hive:
         """Start a hive on a free port and wait until it listens."""
         hive = Hive(self, self.start("rbee-hive", "daemon", "--port", "0", *options))
-        eventually(lambda: hive.note.get("pid") == hive.pid or not hive.program.running(), 20, what="the hive's note")
+        eventually(
+            lambda: hive.note.get("pid") == hive.pid or not hive.program.running(), PATIENCE_S, what="the hive's note"
+        )
         assert hive.program.running(), hive.program.stderr
         return hive
 
