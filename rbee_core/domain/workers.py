@@ -3,7 +3,7 @@
 Says `Changed` for every change of a state, and knows nothing of who waits for a worker: see `requests`.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import assert_never
 
@@ -15,6 +15,10 @@ from rbee_core.errors import LoadingTimeout, RbeeError, WorkerCrashed, WorkerNot
 
 REMEMBERED = 64
 PROBES_BEFORE_KILL = 3
+
+
+DEMANDS_KEPT = 64
+"""Of one worker: a client may say in any number of ways what comes to the same."""
 
 
 class Workers:
@@ -34,6 +38,8 @@ class Workers:
         for other in self.live():
             other.demands.discard(demand)
             if other is worker:
+                if len(worker.demands) >= DEMANDS_KEPT:
+                    worker.demands.discard(_spare(worker.demands))
                 worker.demands.add(demand)
             self.keep(other)
 
@@ -219,3 +225,9 @@ class Workers:
 def _change(worker: Worker, after: WorkerState, reason: Reason, for_whom: str = "") -> do.Changed:
     before, worker.state = worker.state, after
     return do.Changed(worker.id, before, after, reason, for_whom)
+
+
+def _spare(demands: set[Demand]) -> Demand:
+    """Return one of which nothing else is lost than that it will be resolved again: others name its model likewise."""
+    named = Counter((demand.reference, demand.section) for demand in demands)
+    return max(demands, key=lambda demand: named[demand.reference, demand.section])

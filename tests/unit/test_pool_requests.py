@@ -5,7 +5,8 @@ import pytest
 from rbee_core.domain import events as ev
 from rbee_core.domain import instructions as do
 from rbee_core.domain.pool import Limits, Pool
-from rbee_core.domain.worker import Need, Reading, Reason, Ticket, WorkerId
+from rbee_core.domain.worker import Demand, Need, Reading, Reason, Ticket, WorkerId
+from rbee_core.domain.workers import DEMANDS_KEPT
 from rbee_core.errors import (
     AllSlotsBusy,
     InsufficientRam,
@@ -478,3 +479,17 @@ def test_no_removal_begins_while_the_hive_stops() -> None:
     pool = pool_after(ev.DrainWanted(0))
     said = pool.handle(ev.ModelRemovalWanted(0, Ticket(9), "file:/a"))
     assert plain(said) == [Refused(9, ShuttingDown)]
+
+
+def test_what_comes_to_one_worker_in_any_number_of_ways_is_remembered_to_a_limit() -> None:
+    pool = pool_after(*idle())
+    for n in range(200):
+        wanted = Demand("file:/a", needs=frozenset({f"field {n}"}))
+        spots = tuple(resolved().spots)
+        pool.handle(ev.RequestWanted(at=n, ticket=Ticket(n + 9), client="c", demand=wanted, queue=True))
+        secret = resolved().secret
+        pool.handle(ev.Resolved(at=n, demand=wanted, spots=spots, worker_id=WorkerId("w9"), secret=secret))
+        pool.handle(ev.TicketDropped(n, Ticket(n + 9)))
+    worker = pool.find("w1")
+    assert len(worker.demands) == DEMANDS_KEPT
+    assert worker.names == {"file:/a"}
