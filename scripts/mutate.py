@@ -36,7 +36,7 @@ MUTATIONS = (
     Mutation(
         "an ephemeral hive is not stopped",
         "rbee_core/keeper/hives/ephemeral.py",
-        "    finally:\n        hive.stop()\n",
+        "    finally:\n        hive.stop(within_s)\n",
         "    finally:\n        pass\n",
         ("-m", "B11"),
     ),
@@ -77,7 +77,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a shutdown asks no worker",
-        "rbee_core/hive/supervisor.py",
+        "rbee_core/hive/processes/following.py",
         "            await self._link.ask_to_stop(worker, within_s)",
         "            pass",
         ("-m", "B8.2"),
