@@ -23,6 +23,7 @@ ASKED: Mapping[str, Any] = {
     "suffix": "the end",
 }
 """For fields that are one of a kind: what asks for something."""
+NUMBERS_OF_TEXTS = ("embeddings", "rerank")
 KEPT_WORDS, FEW = 48, 8
 
 
@@ -30,18 +31,20 @@ KEPT_WORDS, FEW = 48, 8
 def ask_for_undeclared(loaded: Loaded, pytestconfig: pytest.Config) -> Mapping[str, RbeeError | None]:
     subject = pytestconfig.stash[SUBJECT]
     words = [word for word in needs.WORDS if word not in subject.capabilities]
-    return {word: refusal(loaded, word, subject.obeys) for word in words}
+    fields = {word: {name for name in needs.WORDS[word] if name in ASKED} - subject.obeys for word in words}
+    asked = [word for word in words if fields[word] or word in NUMBERS_OF_TEXTS]
+    return {word: refusal(loaded, word, fields[word]) for word in asked}
 
 
-def refusal(loaded: Loaded, word: str, obeyed: frozenset[str]) -> RbeeError | None:
-    """Ask for something that needs `word` and return what it ended with."""
+def refusal(loaded: Loaded, word: str, fields: set[str]) -> RbeeError | None:
+    """Ask for something that needs `word`, by one of `fields`, and return what it ended with."""
     try:
         if word == "embeddings":
             numbers.vectors(loaded, ["a bee"])
         elif word == "rerank":
             numbers.scores(loaded, ["a bee"], query="a hive")
         else:
-            field = next(name for name in needs.WORDS[word] if name in ASKED and name not in obeyed)
+            field = min(fields)
             asked: dict[str, Any] = {"prompt": PROMPT, "temperature": 1.0, field: ASKED[field]}
             return loaded.ask(max_tokens=1, **asked).error
     except RbeeError as error:
