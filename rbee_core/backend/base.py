@@ -15,7 +15,7 @@ from rbee_core.backend.generation import CancelToken, EngineEvent, GenerateReque
 from rbee_core.backend.vectors import Embedded, EmbedRequest, Ranked, RerankRequest
 from rbee_core.domain.model_ref import ModelRef
 from rbee_core.domain.tuning import Tuning
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import InvalidRequest, NotSupported
 
 Accelerator = Literal["cpu", "cuda", "metal"]
 
@@ -229,6 +229,18 @@ class Engine(ABC):
         whose numbers depend on who else is in it must leave requests with a seed out of it. Raises `PromptTooLong`
         before the first event.
         """
+
+    def count(self, request: GenerateRequest, cancel: CancelToken) -> int:
+        """Return how many tokens the prompt of `request` has, whether or not the context has room for them.
+
+        Called as `generate` is, in one of its slots, and nothing is computed. Once `cancel.is_set()` it must end within
+        a second, with any number. It raises what `generate` would for a prompt that cannot be read. One that is not
+        written answers with NOT_SUPPORTED.
+        """
+        del request, cancel
+        error = InvalidRequest("This worker's backend cannot count tokens without answering", hint="choose another one")
+        error.code, error.http_status = NotSupported.code, NotSupported.http_status
+        raise error
 
     def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
         """Yield a vector for each text, in any order, as they come; only if ``embeddings`` is declared.

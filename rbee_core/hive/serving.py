@@ -40,9 +40,10 @@ CRASH_SETTLE_S = 2.0
 
 log = logging.getLogger(__name__)
 
-Task = wire.WorkerTask | wire.EmbedTask | wire.RerankTask
+Task = wire.WorkerTask | wire.CountTask | wire.EmbedTask | wire.RerankTask
 PATHS: dict[type[Task], str] = {
     wire.WorkerTask: "/v1/inference",
+    wire.CountTask: "/v1/count",
     wire.EmbedTask: "/v1/embed",
     wire.RerankTask: "/v1/rerank",
 }
@@ -246,7 +247,7 @@ class Serving:
                 yield answer
                 if answer.over:
                     caller.afterwards, caller.answered = None, True
-                    caller.read = answer.reading() if isinstance(request, wire.WorkerTask) else None
+                    caller.read = answer.reading() if type(request) is wire.WorkerTask else None
 
     @asynccontextmanager
     async def _ask(self, worker: Worker, request: Task) -> AsyncGenerator[Answer]:

@@ -21,6 +21,7 @@ from rbee_core.wire.base import (
     to_builtins,
 )
 from rbee_core.wire.inference import (
+    CountTask,
     DoneEvent,
     FoundWorker,
     InferenceRequest,

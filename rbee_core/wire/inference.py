@@ -64,6 +64,10 @@ class WorkerTask(TextWanted, kw_only=True):
     system_prompt: str | None = None
 
 
+class CountTask(WorkerTask, kw_only=True):
+    """A worker's `POST /v1/count`: a request whose prompt is read as if it were to be answered, and counted."""
+
+
 class WorkerInference(InferenceRequest):
     """`POST /v1/workers/{id}/inference`: with `queue` false, a refusal comes at once when all slots are busy."""
 
@@ -163,7 +167,8 @@ class DoneEvent(Lenient):
 
     `chat_template` says that the request went through the model's chat template. `cached_tokens` of the prompt were
     computed for an earlier request; `not_cached` says in half a sentence why it was not more. `drafted_tokens` were
-    guessed and computed ahead, and `accepted_tokens` of them proved right.
+    guessed and computed ahead, and `accepted_tokens` of them proved right. `stopped_by` is the stop string that ended
+    the text, "" if none did.
     """
 
     done: bool
@@ -177,6 +182,7 @@ class DoneEvent(Lenient):
     not_cached: str = ""
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    stopped_by: str = ""
 
 
 class StreamEvent(Lenient):
@@ -196,6 +202,7 @@ class StreamEvent(Lenient):
     not_cached: str = ""
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    stopped_by: str = ""
     error: ErrorObject | None = None
     waiting: Waiting | None = None
     worker_id: str = ""

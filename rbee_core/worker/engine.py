@@ -34,6 +34,7 @@ from rbee_core.errors import (
     ShuttingDown,
     WorkerNotReady,
 )
+from rbee_core.worker.counting import Counting
 from rbee_core.worker.jobs import Job, Task, close
 from rbee_core.worker.numbers import Numbers
 from rbee_core.worker.stops import StopFinder
@@ -98,7 +99,7 @@ class Generation(Job):
             prompt_tokens=prompt.prompt_tokens, first_token_ms=first_ms,
             cached_tokens=prompt.cached_tokens, not_cached=prompt.not_cached,
             chat_template=bool(wanted.messages and self._template),
-            drafted_tokens=drafted, accepted_tokens=accepted,
+            drafted_tokens=drafted, accepted_tokens=accepted, stopped_by=stops.found,
         )  # fmt: skip
 
     def _tell_prompt(self, progress: PromptProgress) -> None:
@@ -220,6 +221,8 @@ class EngineHost:
         return generation
 
     def _job(self, request: Task, loop: asyncio.AbstractEventLoop) -> Job:
+        if isinstance(request, wire.CountTask):
+            return Counting(request, loop, self._info.chat_template)
         if isinstance(request, wire.WorkerTask):
             return Generation(request, loop, self._info.chat_template, lambda: self.busy)
         return Numbers(request, loop)

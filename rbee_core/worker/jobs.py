@@ -22,7 +22,7 @@ MANY_STREAMS = 4
 
 log = logging.getLogger(__name__)
 
-Task = wire.WorkerTask | wire.EmbedTask | wire.RerankTask
+Task = wire.WorkerTask | wire.CountTask | wire.EmbedTask | wire.RerankTask
 
 
 def next_beat(now_s: float, streams: int) -> float:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from aiohttp import web
 
 from rbee_core import API_VERSION, __version__, wire
-from rbee_core.errors import AllSlotsBusy, PromptTooLong, RequestCanceled, ShuttingDown, WorkerNotReady
+from rbee_core.errors import AllSlotsBusy, NotSupported, PromptTooLong, RequestCanceled, ShuttingDown, WorkerNotReady
 from rbee_core.http.body import read_body
 from rbee_core.http.middleware import access, envelope, json_response
 from rbee_core.http.routes import Route, Scope, application
@@ -51,6 +51,10 @@ class WorkerServer:
     async def inference(self, request: web.Request) -> web.StreamResponse:
         """Generate: token events, one terminal event, the end mark."""
         return await self._answer(request, await read_body(request, wire.WorkerTask))
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """Count the tokens of a prompt, in the same way."""
+        return await self._answer(request, await read_body(request, wire.CountTask))
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
         """Make vectors of texts, in the same way."""
@@ -126,6 +130,16 @@ TABLE = (
         body=wire.WorkerTask,
         events=(wire.PromptEvent, wire.TokenEvent, wire.DoneEvent, wire.ErrorBody),
         errors=(WorkerNotReady, AllSlotsBusy, PromptTooLong, ShuttingDown),
+    ),
+    Route(
+        method="POST",
+        path="/v1/count",
+        handler=WorkerServer.count,
+        scope=Scope.INFER,
+        summary="counts the tokens that the prompt of such a request has, and generates nothing",
+        body=wire.CountTask,
+        events=(wire.DoneEvent, wire.ErrorBody),
+        errors=(WorkerNotReady, AllSlotsBusy, NotSupported, ShuttingDown),
     ),
     Route(
         method="POST",

@@ -9,6 +9,8 @@ class StopFinder:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
+        self.found = ""
+        """The stop string that ended the text."""
 
     def feed(self, text: str) -> tuple[str, bool]:
         """Return the text to send, and whether a stop string ended it. The stop string itself is not sent.
@@ -18,9 +20,9 @@ class StopFinder:
         if not self._stops:
             return text, False
         self._held += text
-        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            _, start = min(found)
+            _, start, self.found = min(found)
             return self._held[:start], True
         keep = max(self._overlap(stop) for stop in self._stops)
         send, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

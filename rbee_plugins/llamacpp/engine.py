@@ -5,6 +5,7 @@ of them is the loop's. Device choice arrives in `EngineSettings`, so that every 
 """
 
 import codecs
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -87,7 +88,7 @@ class LlamaCppEngine(Engine):
         self._chat = chat
         self._info = info
         self._samplers = Samplers(model)
-        self._tokens = Tokens(model, info.context_tokens)
+        self._tokens, self._counted = Tokens(model, info.context_tokens), Tokens(model, sys.maxsize)
         self._loop = loop
 
     def info(self) -> EngineInfo:
@@ -152,6 +153,10 @@ class LlamaCppEngine(Engine):
                     yield Token(rest)
                 yield Finished(event.reason)
 
+    def count(self, request: GenerateRequest, cancel: CancelToken) -> int:
+        """Return how many tokens the prompt of `request` has."""
+        return len(self._read(request, cancel, self._counted)[0])
+
     def embed(self, request: EmbedRequest, cancel: CancelToken) -> Iterator[Embedded]:
         """Yield a vector for each text."""
         return self._embedder.embed(request, cancel)
@@ -162,23 +167,26 @@ class LlamaCppEngine(Engine):
 
     def _prompt(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
         """Return the prompt's tokens, only some of them once cancelled, and how it will be answered."""
+        tokens, style = self._read(request, cancel, self._tokens)
+        context = self._info.context_tokens
+        if len(tokens) >= context and not cancel.is_set():
+            raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
+        return tokens, style
+
+    def _read(self, request: GenerateRequest, cancel: CancelToken, reading: Tokens) -> tuple[list[int], Style]:
+        """Return the same by what turns text into tokens, which may refuse what is too long."""
         style = PLAIN
         if not self._writes:
             raise InvalidRequest("This model reads texts and cannot write any", hint="ask it for vectors or scores")
         if request.suffix is not None:
-            tokens = fill_in.tokens(self._model, self._tokens, request.prompt or "", request.suffix)
+            tokens = fill_in.tokens(self._model, reading, request.prompt or "", request.suffix)
         else:
             text, add_special = self._text(request, cancel)
             if request.messages:
                 style = self._chat.style(text, request.tools)
-            tokens = self._tokens.of(text.encode(errors="replace"), cancel, add_special=add_special)
-        if cancel.is_set():
-            return tokens, style
-        if not tokens:
+            tokens = reading.of(text.encode(errors="replace"), cancel, add_special=add_special)
+        if not tokens and not cancel.is_set():
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
-        context = self._info.context_tokens
-        if len(tokens) >= context:
-            raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
         return tokens, style
 
     def _text(self, request: GenerateRequest, cancel: CancelToken) -> tuple[str, bool]:

@@ -66,6 +66,10 @@ class MlxEngine(Engine):
         finally:
             job.left = True
 
+    def count(self, request: GenerateRequest, cancel: CancelToken) -> int:
+        """Return how many tokens the prompt of `request` has."""
+        return len(self._read(request, cancel)[0])
+
     def _answer(self, job: Job, limit: int) -> Iterator[EngineEvent]:
         """Turn what the loop says into text; a character is whole before it is yielded."""
         text, made = self._model.new_text(), 0
@@ -88,17 +92,20 @@ class MlxEngine(Engine):
 
     def _prompt(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
         """Return the prompt's tokens, some others once cancelled, and how it will be answered."""
+        tokens, style = self._read(request, cancel)
+        context = self._info.context_tokens
+        if len(tokens) >= context and not cancel.is_set():
+            raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
+        return tokens, style
+
+    def _read(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
+        """Return the same, however long it is."""
         if request.prompt is None:
             tokens, style = self._chat_tokens(request, cancel)
         else:
             tokens, style = self._model.tokenize(request.prompt), PLAIN
-        if cancel.is_set():
-            return tokens, style
-        if not tokens:
+        if not tokens and not cancel.is_set():
             raise InvalidRequest("The prompt is empty", hint="write at least one character")
-        context = self._info.context_tokens
-        if len(tokens) >= context:
-            raise PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
         return tokens, style
 
     def _chat_tokens(self, request: GenerateRequest, cancel: CancelToken) -> tuple[list[int], Style]:
