@@ -16,7 +16,7 @@ from rbee_kit.gherkin import FeatureFile, part_of
 from rbee_kit.program import Home
 from rbee_report.behaviours import BEHAVIOURS, GROUPS
 
-NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine")
+NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine", "anthropic")
 pytest_plugins = ["rbee_kit.plugin", "rbee_report.plugin", *(f"step_defs.{noun}" for noun in NOUNS)]
 
 BACKEND, MODEL = "llamacpp-cpu", "smollm2"

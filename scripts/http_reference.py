@@ -20,10 +20,12 @@ def main():
 
 def dialects():
     """Return by the name of a dialect's page the tables of its codecs, each with the heading that it stands under."""
+    from rbee_core.dialects.anthropic import requests
     from rbee_core.dialects.openai import chat, completions, embeddings
 
     openai = {"Chat": chat.FIELDS, "Completions": completions.FIELDS, "Embeddings": embeddings.FIELDS}
-    return {"openai.md": openai}
+    anthropic = {"Messages": requests.FIELDS, "Counting": requests.PROMPT_FIELDS}
+    return {"openai.md": openai, "anthropic.md": anthropic}
 
 
 def dialect_written(name, text):

@@ -23,6 +23,7 @@ from rbee_core.hive.api.workers import WorkerRoutes, describe
 from rbee_core.hive.config.models import Models
 from rbee_core.hive.config.reload import Reload, stays
 from rbee_core.hive.config.sections import read_sections
+from rbee_core.hive.dialects.anthropic import AnthropicRoutes
 from rbee_core.hive.dialects.models import ServedModels
 from rbee_core.hive.dialects.openai import OpenAiRoutes
 from rbee_core.hive.dialects.talking import Talking
@@ -229,8 +230,9 @@ async def _build(
     )  # fmt: skip
     door = Door.of(settings)
     served = ServedModels(supervisor.pool, catalog, known, resolver, provisioner)
-    openai = OpenAiRoutes(Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served), served)
-    owners = [routes, workers, inference, models, openai, MetricsRoutes(numbers, supervisor.pool)]
+    talking = Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served)
+    openai, anthropic = OpenAiRoutes(talking, served), AnthropicRoutes(talking)
+    owners = [routes, workers, inference, models, openai, anthropic, MetricsRoutes(numbers, supervisor.pool)]
     app = application(door, owners, journal.story, numbers)
     await stack.enter_async_context(_running(hive, supervisor, guard, reload))
     await stack.enter_async_context(serving(app, sock, door.limits))

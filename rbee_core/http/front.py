@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 REQUEST_ID = "X-Request-Id"
+ANTHROPIC_VERSION = "anthropic-version"
 NAME: web.RequestKey[str] = web.RequestKey("request_id", str)
 ORIGIN: web.RequestKey[str] = web.RequestKey("origin", str)
 ANY = "*"
@@ -19,7 +20,7 @@ _HEADERS = frozenset(
     {"authorization", "content-type", "accept", "user-agent", "x-api-key", "x-request-id", "x-request-timeout"}
 )
 _FAMILIES = ("x-stainless-", "x-rbee-", "anthropic-", "openai-")
-_READABLE = "X-Request-Id, X-Rbee-Worker, X-Rbee-Keep-Alive, Retry-After, x-should-retry"
+_READABLE = "X-Request-Id, request-id, X-Rbee-Worker, X-Rbee-Keep-Alive, Retry-After, x-should-retry"
 
 
 def name_of(request: web.Request) -> str:
@@ -58,6 +59,8 @@ async def sign(request: web.Request, response: web.StreamResponse) -> None:
     """Write into an answer's headers what is known of its request. A signal: just before they are sent."""
     if NAME in request:
         response.headers[REQUEST_ID] = request[NAME]
+        if ANTHROPIC_VERSION in request.headers:
+            response.headers["request-id"] = request[NAME]  # where clients of that dialect look for it
     if ORIGIN in request:
         response.headers["Access-Control-Allow-Origin"] = request[ORIGIN]
         response.headers["Access-Control-Expose-Headers"] = _READABLE

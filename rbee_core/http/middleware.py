@@ -39,14 +39,20 @@ STORY_LINES = 20
 log = logging.getLogger(__name__)
 
 
-def error_response(error: RbeeError, row: Route | None = None) -> web.Response:
-    """Return `error` with its status: in the envelope, or as the dialect of `row` says errors."""
+def error_response(error: RbeeError, row: Route | None = None, name: str = "") -> web.Response:
+    """Return `error` with its status: in the envelope, or as the dialect of `row` says errors.
+
+    A dialect whose errors name the request leaves ``request_id`` open, for `name`.
+    """
     headers = {"Retry-After": str(error.details.get("retry_after_s", 1))} if error.http_status == 503 else {}
     if row is None or row.error_body is None:
         return json_response(error.body(), status=error.http_status, headers=headers)
     if not error.mends:
         headers["x-should-retry"] = "false"  # else clients' libraries ask again after every 408 and 5xx
-    return json_response(row.error_body(error), status=error.http_status, headers=headers)
+    body = row.error_body(error)
+    if "request_id" in body:
+        body["request_id"] = name
+    return json_response(body, status=error.http_status, headers=headers)
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -67,16 +73,17 @@ def envelope(body_limit_bytes: int, story: Callable[[], Sequence[str]] = tuple) 
         try:
             return await handler(request)
         except RbeeError as error:
-            return error_response(error, row)
+            return error_response(error, row, front.name_of(request))
         except ReaderGoneError:
             return web.Response(status=RequestCanceled.http_status)  # for the record: nobody is there to read it
         except web.HTTPRequestEntityTooLarge:
-            return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes), row)
+            return error_response(PayloadTooLarge(limit_bytes=body_limit_bytes), row, front.name_of(request))
         except web.HTTPException as error:
             return http_error(request, error)
         except Exception as error:  # noqa: BLE001  # the edge: whatever is left is told and logged
             told = bool(request.get(ADMITTED))
-            return error_response(unforeseen(f"{request.method} {request.path}", error, story(), told=told), row)
+            bug = unforeseen(f"{request.method} {request.path}", error, story(), told=told)
+            return error_response(bug, row, front.name_of(request))
 
     return middleware
 

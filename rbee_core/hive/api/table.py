@@ -24,6 +24,7 @@ from rbee_core.hive.api.metrics import TEXT, MetricsQuery, MetricsRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.refusals import COMPUTING, INFERRING, RESOLVING, STARTING
 from rbee_core.hive.api.workers import WorkerRoutes
+from rbee_core.hive.dialects.anthropic import ANTHROPIC
 from rbee_core.hive.dialects.openai import OPENAI
 from rbee_core.hive.metrics.numbers import OTHER, Numbers
 from rbee_core.hive.terms import Door
@@ -350,7 +351,7 @@ METRICS = (
     ),
 )
 
-TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI)
+TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI, *ANTHROPIC)
 
 
 def application(

@@ -10,11 +10,12 @@ from rbee_core.dialects.openai.completions import CompletionBody, CompletionTalk
 from rbee_core.dialects.openai.errors import error_body
 from rbee_core.errors import CatalogUnusable, ModelNotFound, NotSupported
 from rbee_core.hive.api.refusals import COMPUTING
+from rbee_core.hive.dialects import anthropic
 from rbee_core.hive.dialects.models import ServedModel, ServedModels
 from rbee_core.hive.dialects.talking import TIMEOUT, Talking
 from rbee_core.http import front
 from rbee_core.http.body import read_bytes
-from rbee_core.http.front import REQUEST_ID
+from rbee_core.http.front import ANTHROPIC_VERSION, REQUEST_ID
 from rbee_core.http.middleware import json_response
 from rbee_core.http.routes import Route, Scope
 
@@ -29,13 +30,16 @@ class OpenAiRoutes:
         self._models = models
 
     async def models(self, request: web.Request) -> web.Response:
-        """List what may be asked for."""
-        del request
-        return json_response({"object": "list", "data": [_model(model) for model in await self._models.all()]})
+        """List what may be asked for; Anthropic's clients, which say so, have the same list in their own shape."""
+        models = await self._models.all()
+        if ANTHROPIC_VERSION in request.headers:
+            return json_response(anthropic.listed(models))
+        return json_response({"object": "list", "data": [_model(model) for model in models]})
 
     async def model(self, request: web.Request) -> web.Response:
         """Show one model, by any of its names."""
-        return json_response(_model(await self._models.one(request.match_info["reference"])))
+        model = await self._models.one(request.match_info["reference"])
+        return json_response(anthropic.one(model) if ANTHROPIC_VERSION in request.headers else _model(model))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer a conversation."""

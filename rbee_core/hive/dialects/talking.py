@@ -70,6 +70,18 @@ class Talking:
                 end = event
         return [made[number] for number in range(len(wanted.texts))], end
 
+    async def count(self, request: web.Request, wanted: wire.PoolInference) -> int:
+        """Return how many tokens the prompt of `wanted` has, by a worker that holds its model, in one of its slots."""
+        wanted.timeout_s = _timeout_of(request)
+        demand = await self._demand(request, wanted)
+        complete(wanted, self._models.known.own(wanted.model_ref))
+        task = msgspec.convert(wanted, wire.CountTask, from_attributes=True)
+        tokens = 0
+        async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
+            async for event in answer.events():
+                tokens = event.prompt_tokens
+        return tokens
+
     async def _demand(self, request: web.Request, wanted: wire.PoolInference | wire.PoolEmbed) -> Demand:
         """Return what is asked for, if it is here. Raises `ModelNotFound` with the command that fetches it."""
         try:
