@@ -284,7 +284,7 @@ class WordsEngine(Engine):
         raise KeyError("the key of this plugin")
 
     def seed(self, request: GenerateRequest) -> int | None:
-        if "ignores-seed" in self.faults:
+        if "ignores-seed" in self.faults or not request.temperature:
             return None
         if "hashes-seeds" in self.faults:
             return hash(str(request.seed))
