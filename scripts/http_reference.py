@@ -21,11 +21,20 @@ def main():
 def dialects():
     """Return by the name of a dialect's page the tables of its codecs, each with the heading that it stands under."""
     from rbee_core.dialects.anthropic import requests
+    from rbee_core.dialects.ollama import embed, work
+    from rbee_core.dialects.ollama.models import SHOW
     from rbee_core.dialects.openai import chat, completions, embeddings
 
     openai = {"Chat": chat.FIELDS, "Completions": completions.FIELDS, "Embeddings": embeddings.FIELDS}
     anthropic = {"Messages": requests.FIELDS, "Counting": requests.PROMPT_FIELDS}
-    return {"openai.md": openai, "anthropic.md": anthropic}
+    ollama = {
+        "One model": SHOW,
+        "Chat": work.CHAT,
+        "Completion": work.GENERATE,
+        "Vectors": embed.EMBED,
+        "One vector": embed.EMBEDDINGS,
+    }
+    return {"openai.md": openai, "anthropic.md": anthropic, "ollama.md": ollama}
 
 
 def dialect_written(name, text):

@@ -46,7 +46,7 @@ def read(body: bytes, shape: type[T], table: Sequence[Field]) -> T:
     """Return a body as `shape`. Raises `InvalidRequest` with the field's name, for a field that is refused too."""
     said = wire.decode(body, dict[str, Any])
     for row in table:
-        if row.fate == "refused" and said.get(row.name) not in (None, False, [], {}):
+        if row.fate == "refused" and said.get(row.name) not in (None, False, "", [], {}):
             raise refusal(row.name, row.note)
     try:
         return msgspec.convert(said, shape)

@@ -73,6 +73,14 @@ class SettingsChanged(Struct, frozen=True):
     others: frozenset[str] = frozenset()
 
 
+class KeepWanted(Struct, frozen=True):
+    """Somebody asks to keep this worker for so many idle seconds, whatever the settings say."""
+
+    at: float
+    worker_id: WorkerId
+    idle_s: float
+
+
 class ModelRemovalWanted(Struct, frozen=True):
     """Somebody wants to remove a model's files. Answered at once; no worker for it starts until `ModelRemoved`."""
 
@@ -260,6 +268,7 @@ Event = (
     | RetryWanted
     | WorkerEvent
     | PinWanted
+    | KeepWanted
     | SettingsChanged
     | DrainWanted
     | ShutdownWanted

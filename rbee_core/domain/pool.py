@@ -114,6 +114,8 @@ class Pool:
                 return self._shutdown()
             case ev.PinWanted():
                 return self._pin(event)
+            case ev.KeepWanted():
+                return self._keep(event)
             case ev.SettingsChanged():
                 return self._take(event)
             case _:
@@ -128,6 +130,11 @@ class Pool:
         if worker := next((w for w in self.live() if w.id == event.worker_id), None):
             worker.pinned = event.pinned
             yield from self._requests.memory_changed(worker.recipe.memory)
+
+    def _keep(self, event: ev.KeepWanted) -> Iterator[do.Instruction]:
+        if worker := next((w for w in self.live() if w.id == event.worker_id), None):
+            worker.kept_s = event.idle_s
+        return iter(())
 
     def _take(self, event: ev.SettingsChanged) -> Iterator[do.Instruction]:
         """Heed other limits from now on. Who waits or is served goes on with what was meant when it came."""

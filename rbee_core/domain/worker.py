@@ -174,9 +174,10 @@ class Worker:
     Times are monotonic seconds: `moved_at` is the last sign that its load goes on, `used_at` the last time that a
     request began or ended, or that its model was loaded. `requests` are those that hold one of its slots, `demands`
     what was resolved to its recipe, and `stay` how long it is kept for those. `pinned` says that somebody asked to
-    keep it. A `retired` one goes when it has nobody. `reason` says in words why it stops or ended, `error` where that
-    is an error. If it failed, it is the last of so many `failures` of its recipe in a row, and no other one is launched
-    for that before `held_until`. `killed` says how, if it did not stop when asked.
+    keep it, and `kept_s` for how many idle seconds, whatever `stay` says. A `retired` one goes when it has nobody.
+    `reason` says in words why it stops or ended, `error` where that is an error. If it failed, it is the last of so
+    many `failures` of its recipe in a row, and no other one is launched for that before `held_until`. `killed` says
+    how, if it did not stop when asked.
     `last_prompt` is that of the last request for text that it ended itself.
     """
 
@@ -198,6 +199,7 @@ class Worker:
     failed_probes: int = 0
     pinned: bool = False
     stay: Stay = Stay()
+    kept_s: float | None = None
     retired: bool = False
     requests: dict[Ticket, RequestId] = field(default_factory=dict[Ticket, RequestId])
     demands: set[Demand] = field(default_factory=set[Demand])

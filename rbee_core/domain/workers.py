@@ -219,7 +219,8 @@ class Workers:
                 pass
 
     def _idle_s(self, worker: Worker) -> float:
-        return self._limits.idle_s if worker.stay.idle_s is None else worker.stay.idle_s
+        limits = (worker.kept_s, worker.stay.idle_s, self._limits.idle_s)
+        return next(limit for limit in limits if limit is not None)
 
 
 def _change(worker: Worker, after: WorkerState, reason: Reason, for_whom: str = "") -> do.Changed:

@@ -25,6 +25,9 @@ from rbee_core.hive.config.reload import Reload, stays
 from rbee_core.hive.config.sections import read_sections
 from rbee_core.hive.dialects.anthropic import AnthropicRoutes
 from rbee_core.hive.dialects.models import ServedModels
+from rbee_core.hive.dialects.ollama.lines import Pace
+from rbee_core.hive.dialects.ollama.looking import LookingRoutes
+from rbee_core.hive.dialects.ollama.working import WorkingRoutes
 from rbee_core.hive.dialects.openai import OpenAiRoutes
 from rbee_core.hive.dialects.talking import Talking
 from rbee_core.hive.journal import Journal, log_change, telling_plugins
@@ -230,15 +233,26 @@ async def _build(
     )  # fmt: skip
     door = Door.of(settings)
     served = ServedModels(supervisor.pool, catalog, known, resolver, provisioner)
-    talking = Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served)
-    openai, anthropic = OpenAiRoutes(talking, served), AnthropicRoutes(talking)
-    owners = [routes, workers, inference, models, openai, anthropic, MetricsRoutes(numbers, supervisor.pool)]
+    foreign = _dialects(settings, served, answers, supervisor)
+    owners = [routes, workers, inference, models, *foreign, MetricsRoutes(numbers, supervisor.pool)]
     app = application(door, owners, journal.story, numbers)
     await stack.enter_async_context(_running(hive, supervisor, guard, reload))
     await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))
+
+
+def _dialects(settings: Settings, served: ServedModels, answers: Serving, supervisor: Supervisor) -> list[object]:
+    """Build what answers clients that were written for somebody else's HTTP."""
+    talking = Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served)
+    pace = Pace(settings.write_timeout_s, settings.keep_alive_s)
+    return [
+        OpenAiRoutes(talking, served),
+        AnthropicRoutes(talking),
+        LookingRoutes(served, settings.idle_timeout_s),
+        WorkingRoutes(pace, served, talking, supervisor),
+    ]
 
 
 @asynccontextmanager

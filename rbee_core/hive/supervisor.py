@@ -195,6 +195,10 @@ class Supervisor:
         self.feed(ev.PinWanted(self._now(), worker.id, pinned))
         return worker
 
+    def keep(self, worker_id: WorkerId, idle_s: float) -> None:
+        """Keep a worker for so many idle seconds, whatever the settings say; one that has ended is forgotten."""
+        self.feed(ev.KeepWanted(self._now(), worker_id, idle_s))
+
     def held_back(self) -> list[Worker]:
         """Return the last worker of each model that is not started now because its workers fail."""
         return self.pool.held_back(self._now())

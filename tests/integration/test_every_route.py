@@ -36,12 +36,15 @@ def ask(hive: Hive, row: Route, key: str = KEY, query: str = "", body: bytes | N
 
 
 def code(answer: tuple[int, str, bytes]) -> tuple[int, str]:
-    """Return status and code of an error in our envelope."""
+    """Return status and code of an error, in our envelope or as Ollama's clients want it: a sentence, and our code."""
     status, media, body = answer
     assert "application/json" in media, answer
-    error: dict[str, Any] = json.loads(body)["error"]
-    assert error["message"]
-    return status, error["code"]
+    said: dict[str, Any] = json.loads(body)
+    if isinstance(said["error"], str):
+        assert said["error"]
+        return status, said["code"]
+    assert said["error"]["message"]
+    return status, said["error"]["code"]
 
 
 def name(row: Route) -> str:

@@ -25,6 +25,8 @@ from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.refusals import COMPUTING, INFERRING, RESOLVING, STARTING
 from rbee_core.hive.api.workers import WorkerRoutes
 from rbee_core.hive.dialects.anthropic import ANTHROPIC
+from rbee_core.hive.dialects.ollama.looking import LOOKING
+from rbee_core.hive.dialects.ollama.working import WORKING
 from rbee_core.hive.dialects.openai import OPENAI
 from rbee_core.hive.metrics.numbers import OTHER, Numbers
 from rbee_core.hive.terms import Door
@@ -351,7 +353,7 @@ METRICS = (
     ),
 )
 
-TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI, *ANTHROPIC)
+TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI, *ANTHROPIC, *LOOKING, *WORKING)
 
 
 def application(

@@ -6,8 +6,10 @@ A request from a client that asks for whatever its list says must never begin a 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
-from rbee_core import aio
+from rbee_core import aio, wire
 from rbee_core.backend import LocalModel
 from rbee_core.domain.model_ref import parse
 from rbee_core.domain.model_settings import demanded
@@ -26,6 +28,9 @@ ASKS_NOBODY = frozenset({"pkg", "file"})
 """Schemes whose models are looked for on this node alone."""
 
 
+Wants = TypeVar("Wants", bound=wire.PoolInference | wire.PoolEmbed | wire.SpawnRequest)
+
+
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model as foreign lists show it. `window` is what a request may use in tokens, None while nobody knows."""
@@ -38,6 +43,8 @@ class ServedModel:
     format: str
     window: int | None
     loaded: bool
+    path: Path = Path()
+    sha256: str = ""
 
 
 @dataclass(slots=True)
@@ -69,6 +76,19 @@ class ServedModels:
             hint = f"`rbee models pull {shorten(text)}` fetches it; {LISTED}"
             raise ModelNotFound(reference=name, why="it is not on this node", hint=hint)
         return name
+
+    async def spared(self, wanted: Wants) -> Wants:
+        """Return `wanted` as a worker was asked for that serves its model with as much context, or more, if one does.
+
+        Clients that say how much context they need would otherwise have the model loaded anew for each other number.
+        """
+        if wanted.context_tokens is None:
+            return wanted
+        name = await self.known.name(wanted.model_ref)
+        able = (w for w in self.pool.live() if w.serving and w.context_tokens >= (wanted.context_tokens or 0))
+        if same := next((d for worker in able for d in worker.demands if d.reference == name), None):
+            wanted.context_tokens = same.context_tokens
+        return wanted
 
     def _entered(self, name: str) -> bool:
         row = self.catalog.find(name)
@@ -139,6 +159,8 @@ class ServedModels:
             format=row.format,
             window=worker.context_tokens if worker else windows.get(row.reference),
             loaded=worker is not None,
+            path=Path(row.local_path),
+            sha256=row.sha256,
         )
 
     def _worker(self, names: list[str]) -> Worker | None:

@@ -44,8 +44,10 @@ class Talking:
 
     async def answer(self, request: web.Request, read: Read) -> web.StreamResponse:
         """Answer `request`, whose body `read` makes a `Talk` of."""
-        moment = moment_of(request)
-        talk = read(await read_bytes(request), moment)
+        return await self.give(request, read(await read_bytes(request), moment_of(request)))
+
+    async def give(self, request: web.Request, talk: Talk) -> web.StreamResponse:
+        """Answer `request`, which was read as `talk`."""
         limit_s = _timeout_of(request)
         for wanted in talk.wanted:
             wanted.timeout_s = limit_s
@@ -86,7 +88,7 @@ class Talking:
         """Return what is asked for, if it is here. Raises `ModelNotFound` with the command that fetches it."""
         try:
             await self._models.here(wanted.model_ref)
-            return await self._models.known.demand(wanted)
+            return await self._models.known.demand(await self._models.spared(wanted))
         except RbeeError as error:
             log_request(wanted.request_id or "", client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise

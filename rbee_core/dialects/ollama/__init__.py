@@ -1,0 +1,1 @@
+"""Ollama's dialect, as its package, Home Assistant, Zed and the pickers of editors speak it."""

@@ -1,0 +1,120 @@
+"""The routes of Ollama's clients that compute, and what they say of how long a model is to be kept."""
+
+import contextlib
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from rbee_core import wire
+from rbee_core.dialects.ollama.embed import EmbedBody, EmbeddingsBody, EmbedTalk
+from rbee_core.dialects.ollama.errors import error_body
+from rbee_core.dialects.ollama.work import ChatBody, ChatTalk, GenerateBody, GenerateTalk, Lines
+from rbee_core.errors import NotSupported, RbeeError
+from rbee_core.hive.api.inference import client_of
+from rbee_core.hive.api.refusals import COMPUTING
+from rbee_core.hive.dialects.models import ServedModels
+from rbee_core.hive.dialects.ollama.lines import Pace, Write, answer_in_lines
+from rbee_core.hive.dialects.talking import TIMEOUT, Read, Talking, moment_of
+from rbee_core.hive.supervisor import Supervisor
+from rbee_core.http.body import read_bytes
+from rbee_core.http.front import REQUEST_ID
+from rbee_core.http.routes import Route, Scope
+
+
+class WorkingRoutes:
+    """One hive's routes in this dialect that generate and embed."""
+
+    def __init__(self, pace: Pace, served: ServedModels, talking: Talking, supervisor: Supervisor) -> None:
+        self._pace = pace
+        self._served = served
+        self._talking = talking
+        self._supervisor = supervisor
+
+    async def converse(self, request: web.Request) -> web.StreamResponse:
+        """Answer a conversation, or load its model."""
+        return await self._work(request, ChatTalk.read)
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        """Answer or continue a prompt, or load its model."""
+        return await self._work(request, GenerateTalk.read)
+
+    async def vectors(self, request: web.Request) -> web.Response:
+        """Make a vector of each text."""
+        return await self._embed(request, EmbedTalk.read(await read_bytes(request), moment_of(request)))
+
+    async def vector(self, request: web.Request) -> web.Response:
+        """Make a vector of one text, as older clients ask."""
+        return await self._embed(request, EmbedTalk.read_older(await read_bytes(request), moment_of(request)))
+
+    async def _work(self, request: web.Request, read: Read) -> web.StreamResponse:
+        talk = read(await read_bytes(request), moment_of(request))
+        assert isinstance(talk, Lines)
+        try:
+            if talk.wanted:
+                return await self._talking.give(request, talk)
+            if talk.body.kept_s == 0:
+                await self._served.here(talk.body.reference)
+                return web.Response(body=talk.only("unload"), content_type=Lines.media)
+            return await self._load(request, talk)
+        finally:
+            await self._keep(talk.body.reference, talk.body.kept_s)
+
+    async def _load(self, request: web.Request, talk: Lines) -> web.StreamResponse:
+        async def loaded() -> bytes:
+            await self._served.here(talk.body.reference)
+            context = talk.body.options.num_ctx if talk.body.options else None
+            wanted = wire.build(wire.SpawnRequest, model_ref=talk.body.reference, context_tokens=context or None)
+            demand = await self._served.known.demand(await self._served.spared(wanted))
+            async with self._supervisor.enter(client_of(request), demand, until="ready") as caller:
+                await caller.worker()
+            return talk.only("load")
+
+        async def tell(write: Write) -> None:
+            await write(await loaded())
+
+        if talk.streams:
+            return await answer_in_lines(request, self._pace, tell)
+        return web.Response(body=await loaded(), content_type="application/json")
+
+    async def _embed(self, request: web.Request, talk: EmbedTalk) -> web.Response:
+        try:
+            await self._served.here(talk.reference)
+            if talk.wanted is not None:
+                talk.take(*await self._talking.vectors(request, talk.wanted))
+            return web.Response(body=talk.whole(), content_type="application/json")
+        finally:
+            await self._keep(talk.reference, talk.kept_s)
+
+    async def _keep(self, reference: str, kept_s: float | None) -> None:
+        """Have the workers that hold a model stay for so many idle seconds, if the client said how many."""
+        if kept_s is None:
+            return
+        with contextlib.suppress(RbeeError):  # whoever asked for what is not here was told
+            name = await self._served.known.name(reference)
+            for worker in self._served.pool.live():
+                if name in worker.names:
+                    self._supervisor.keep(worker.id, kept_s)
+
+
+def _row(path: str, handler: Any, body: type[msgspec.Struct], summary: str) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        handler=handler,
+        scope=Scope.INFER,
+        summary=summary,
+        headers=(REQUEST_ID, TIMEOUT),
+        body=body,
+        answers={200: dict[str, Any]},
+        errors=(NotSupported, *COMPUTING),
+        error_body=error_body,
+    )
+
+
+WORKING = (
+    _row("/api/chat", WorkingRoutes.converse, ChatBody, "Ollama's chat: lines, or one object, see ollama.md"),
+    _row("/api/generate", WorkingRoutes.generate, GenerateBody, "the same for one prompt, or a text to continue"),
+    _row("/api/embed", WorkingRoutes.vectors, EmbedBody, "vectors of texts, of length 1"),
+    _row("/api/embeddings", WorkingRoutes.vector, EmbeddingsBody, "the vector of one text, as it comes"),
+)
