@@ -24,7 +24,7 @@ def built(**given: Any) -> wire.InferenceRequest:
 
 def test_every_way_to_choose_can_be_said() -> None:
     said = {*COMMON, *RARE, "grammar", "json_schema"}
-    of_other_commands = {name for word in ("infill", "embeddings", "rerank") for name in needs.WORDS[word]}
+    of_other_commands = {name for word in ("infill", "embeddings", "rerank", "tools") for name in needs.WORDS[word]}
     assert needs.FIELDS - of_other_commands <= said
     assert said <= set(wire.InferenceRequest.__struct_fields__)
 

@@ -173,6 +173,7 @@ class Asked:
     alone: bool = False
     stop_after: int | None = None
     luck: int | None = None
+    guessed: bool = True
     likely: list[native.Likely] = field(default_factory=list)
     guesses: list[tuple[int, bool]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -189,7 +190,7 @@ class Asked:
             self.cancel,
             alone=self.alone,
             reuse=not self.alone,
-            lookup=None if self.alone else Lookup(self.prompt, Record()),
+            lookup=None if self.alone or not self.guessed else Lookup(self.prompt, Record()),
             logprobs=None if self.luck is None else 2,
             request_id=f"{self.prompt[0]}",
         )
@@ -263,6 +264,7 @@ def test_every_text_is_what_it_would_be_alone(
 ) -> None:
     for one in asked:
         one.tokens, one.reads, one.ended, one.cancel = [], [], None, threading.Event()
+        one.guessed = cuttable  # what was wrongly guessed has to be cut off
     memory = Memory(sequences)
     memory.cuttable, memory.cuttable_tokens = cuttable, 1000 if cuttable else 0
     serve(asked, sequences, memory, saved_bytes)

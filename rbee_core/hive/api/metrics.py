@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 import psutil
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from rbee_core import aio
+from rbee_core import aio, wire
 from rbee_core.domain.pool import Pool
 from rbee_core.hive.metrics import exposition
 from rbee_core.hive.metrics.now import look
@@ -16,7 +16,7 @@ from rbee_core.http.routes import read_query
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class MetricsQuery(Struct, forbid_unknown_fields=True):
+class MetricsQuery(wire.Strict):
     """The query of `GET /metrics`. With `aliases`, what vLLM has too is there under its names as well."""
 
     aliases: Annotated[Literal["vllm"] | None, Meta(description="more names")] = None
