@@ -307,7 +307,7 @@ BODIES = ("/v1/workers/spawn", "/v1/workers/find", "/v1/inference", "/v1/models/
 DEEP = b"[" * 100_000
 
 REFUSED: list[Case] = [
-    ("GET", "/", None, {}, 404),
+    ("GET", "/nowhere", None, {}, 404),
     ("GET", "/v1/none", None, {}, 404),
     ("GET", "/v1/workers/worker-none", None, {}, 404),
     ("GET", "/v1/workers/%2e%2e%2fhive/logs", None, {}, 404),
