@@ -123,7 +123,7 @@ Feature: Bad input
     Examples:
       | says                      | reason           |
       | is no TOML                | is not valid TOML |
-      | sets an unknown name      | which is no setting |
+      | sets an unknown name      | is no setting  |
       | sets words for a number   | must be a number |
 
   Scenario: a node that does not answer

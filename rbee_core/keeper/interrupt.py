@@ -49,6 +49,11 @@ def deadline_passed(timeout_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(f"The deadline of {timeout_s:g} s has passed", hint="give a larger --timeout")
 
 
+def disarm() -> None:
+    """See to it that no deadline raises any more: it has passed, and what has to be ended is being ended."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 @contextmanager
 def deadline(timeout_s: float | None, started: float | None = None) -> Generator[None]:
     """Raise `DeadlineExceeded` in the block, wherever it waits, once `timeout_s` has passed since `started`.
@@ -70,5 +75,5 @@ def deadline(timeout_s: float | None, started: float | None = None) -> Generator
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        disarm()
         signal.signal(signal.SIGALRM, before)

@@ -8,6 +8,7 @@ from rbee_core.edge import Interrupted
 from rbee_core.errors import DeadlineExceeded
 from rbee_core.home import HiveNote
 from rbee_core.keeper.hives import launch
+from rbee_core.keeper.interrupt import disarm
 from rbee_core.settings import Settings
 
 HURRY_S = 0.5
@@ -37,11 +38,18 @@ class EphemeralHive:
         return "" if code is None else launch.exit_words(code)
 
     def stop(self, within_s: float | None = None) -> None:
-        """Let go of the hive and wait until it is gone; after `within_s`, it and its workers are ended at once."""
+        """Let go of the hive and wait until it is gone; after `within_s`, it and its workers are ended at once.
+
+        They are as well if the wait is broken off, by Ctrl+C or a deadline.
+        """
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is not None:
             stdin.close()
-        launch.end(self._process, self._settings.shutdown_grace_s if within_s is None else within_s)
+        try:
+            launch.end(self._process, self._settings.shutdown_grace_s if within_s is None else within_s)
+        except BaseException:
+            self.kill()
+            raise
         if stdout is not None:
             stdout.close()
 
@@ -62,6 +70,7 @@ def ephemeral_hive(settings: Settings, *, worker: bool) -> Generator[EphemeralHi
         yield hive
     except (Interrupted, DeadlineExceeded):
         within_s = HURRY_S
+        disarm()  # the worker may have noticed first, and the end is not to be broken off
         raise
     finally:
         hive.stop(within_s)
