@@ -244,10 +244,12 @@ class Serving:
             async with self._ask(worker, request) as answer:
                 if caller.canceled:  # perhaps said before the worker knew the request
                     await self._link.cancel(worker, name)
-                yield answer
-                if answer.over:
-                    caller.afterwards, caller.answered = None, True
-                    caller.read = answer.reading() if type(request) is wire.WorkerTask else None
+                try:
+                    yield answer
+                finally:  # a client that has read the last word may leave at once
+                    if answer.over:
+                        caller.afterwards, caller.answered = None, True
+                        caller.read = answer.reading() if type(request) is wire.WorkerTask else None
 
     @asynccontextmanager
     async def _ask(self, worker: Worker, request: Task) -> AsyncGenerator[Answer]:

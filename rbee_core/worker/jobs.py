@@ -52,6 +52,11 @@ class Job(ABC):
         self._ended = False
         self._started = self._prompt_told_at = time.monotonic()
 
+    @property
+    def over(self) -> bool:
+        """Whether all of its events were taken, the terminal one too."""
+        return self._ended and not self._events
+
     def stop(self, why: RbeeError) -> None:
         """End the request; its stream ends with `why` as its terminal event."""
         if not self.cancel.is_set():

@@ -90,10 +90,13 @@ class WorkerServer:
 
 
 async def _send(generation: Job, stream: EventStream) -> None:
+    last = b""
     async with aclosing(generation.batches()) as batches:
         async for batch in batches:
-            await stream.write(b"".join(map(event_bytes, batch)))
-    await stream.write(END)
+            last = END if generation.over else b""  # with the last word: who has read that may leave at once
+            await stream.write(b"".join(map(event_bytes, batch)) + last)
+    if not last:
+        await stream.write(END)
 
 
 TABLE = (
