@@ -46,6 +46,10 @@ class ErrorBody(Lenient):
 
 
 T = TypeVar("T")
+DEPTH = 128
+"""So deep may a body be nested: all that walk through it afterwards, here and in a worker, have room for that."""
+_AS_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 def decode(data: bytes, shape: type[T]) -> T:
@@ -53,9 +57,22 @@ def decode(data: bytes, shape: type[T]) -> T:
     try:
         decoded = msgspec.json.decode(data, type=shape)
         json.loads(data, object_pairs_hook=_once_each)
+        _check_depth(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"Invalid request: {error}") from None
     return decoded
+
+
+def _check_depth(data: bytes) -> None:
+    """Refuse JSON, which is sound, that is nested too deep; what has few brackets is not looked at."""
+    if data.count(b"[") + data.count(b"{") <= DEPTH:
+        return
+    outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside.translate(_AS_ONE_KIND, _NO_BRACKETS)
+    for _ in range(DEPTH):  # each time without the innermost ones
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise ValueError(f"it is nested more than {DEPTH} deep")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> None:

@@ -277,6 +277,14 @@ def test_an_answer_in_one_piece_has_all_that_its_schema_wants() -> None:
     assert "timings" in answer
 
 
+def test_a_tool_that_is_nested_as_deep_as_json_may_be_is_refused_and_not_a_bug_of_ours() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(900):
+        schema = {"not": schema}
+    tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name in "ab"]
+    assert "128 deep" in refusal(tools=tools, tool_choice="required")["message"]
+
+
 def test_several_answers_have_names_and_seeds_of_their_own() -> None:
     told = talk(n=3, seed=(1 << 32) - 1, stream=True)
     assert [w.seed for w in told.wanted] == [(1 << 32) - 1, 0, 1]

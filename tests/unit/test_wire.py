@@ -179,8 +179,17 @@ def test_what_does_not_go_together_or_is_too_large(fields: dict[str, object], wh
         decode(**fields)
 
 
+def test_what_is_nested_deeper_than_anybody_who_walks_through_it_has_room_for_is_refused() -> None:
+    talk = {"prompt": None, "messages": [{"role": "user", "content": "x"}], "template_arguments": nested(128)}
+    with pytest.raises(InvalidRequest, match="more than 128 deep"):
+        decode(**talk)
+
+
 def test_what_is_just_small_enough_is_taken() -> None:
     assert decode(json_schema=nested(47)).json_schema
+    assert wire.decode(json.dumps({"a": nested(126)}).encode(), dict[str, object])
+    beside = {'[{"\\': '[{"\\' * 200, "list": [[]] * 200}
+    assert wire.decode(json.dumps(beside).encode(), dict[str, object]) == beside
     assert decode(logit_bias={"5": -100}).logit_bias == {5: -100}
     assert decode(dry_breakers=["\n"]).dry_breakers == ("\n",)
 
