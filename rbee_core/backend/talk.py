@@ -165,6 +165,6 @@ def _arguments(text: str) -> Any:
     """Return a call's arguments as templates want them, an object; as they came, if they are none."""
     try:
         arguments = msgspec.json.decode(text or "{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     return arguments if isinstance(arguments, dict) else text  # pyright: ignore[reportUnknownVariableType]

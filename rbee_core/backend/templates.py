@@ -84,7 +84,7 @@ class ChatTemplate:
         told, refusal = turns(messages, tools, self._source), ""
         for way in chain([told], gentler(told)):
             with self._has_turn(cancel) as has_it:
-                answer = self._asked(json.dumps({**given, "messages": way}).encode(), cancel) if has_it else b""
+                answer = self._asked(_request({**given, "messages": way}), cancel) if has_it else b""
             text = answer[1:].decode(errors="replace")
             if answer[:1] in (TEXT, b""):
                 return text
@@ -182,6 +182,13 @@ class _Program:
             return
         except BrokenPipeError:  # it ended, which is seen when its answer is read
             self._unsent = b""
+
+
+def _request(given: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(given).encode()
+    except RecursionError:
+        raise InvalidRequest("The messages are nested too deep for a chat template") from None
 
 
 def _is_whole(answer: bytearray) -> bool:

@@ -139,6 +139,35 @@ CASES: dict[str, Case] = {
 }
 
 
+BROKEN: dict[str, Case] = {
+    "gpt-oss, a call of nothing": (
+        "gpt-oss",
+        "<|channel|>commentary to=functions. <|constrain|>json<|message|>{}<|call|>",
+        "{}",
+        [],
+    ),
+    "qwen3-xml, a call of nothing": ("qwen3-xml", "<function=>hm", "<function=>hm", []),
+    "qwen3-xml, what is too deep to be JSON": (
+        "qwen3-xml",
+        f"<tool_call><function=get_weather><parameter=days>{'[' * 5000}</parameter></function></tool_call>",
+        "",
+        [("get_weather", {"days": "[" * 5000})],
+    ),
+    "hermes, a name of half a character": (
+        "hermes",
+        '<tool_call>{"name": "\\ud800"}</tool_call>',
+        '<tool_call>{"name": "\\ud800"}</tool_call>',
+        [],
+    ),
+    "hermes, arguments of half a character": (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "arguments": {}, "parameters": "\\ud800"}</tool_call>',
+        "}</tool_call>",
+        [("get_weather", {})],
+    ),
+}
+
+
 def event(**fields: Any) -> wire.StreamEvent:
     return wire.StreamEvent(**fields)
 
@@ -176,6 +205,15 @@ def test_every_notation_is_read_the_same_cut_at_every_place(name: str) -> None:
         assert got.end.reason == ("tool_calls" if wanted else "stop")
     one_by_one = styled(case, list(written))
     assert (one_by_one.text, [n for n, _ in one_by_one.calls]) == (text, [n for n, _ in wanted])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_written_wrong_is_text_and_breaks_nothing(name: str) -> None:
+    case = BROKEN[name]
+    for pieces in ([case[1]], list(case[1])):
+        got = styled(case, pieces)
+        assert (got.text, calls(got)) == case[2:]
+        wire.encode([got.text, got.calls])
 
 
 @given(
@@ -326,6 +364,12 @@ def test_turns_about_calls_have_the_shape_that_templates_want() -> None:
     assert told[0]["reasoning_content"] == "hm"
     assert [c["function"]["arguments"] for c in told[0]["tool_calls"]] == [{"a": 1}, '{"a": ']
     assert told[1] == {"role": "tool", "content": "21", "tool_call_id": "c1", "name": "look"}
+
+
+def test_arguments_that_are_too_deep_for_an_object_are_told_as_the_text_they_came_as() -> None:
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    (told,) = turns([Message("assistant", "", "", (ToolCall("look", deep),))], (), "")
+    assert told["tool_calls"][0]["function"]["arguments"] == deep
 
 
 def test_rule_9_turns_of_one_role_in_a_row_are_told_as_one_to_a_template_that_refuses_them() -> None:

@@ -178,5 +178,5 @@ def _input(arguments: str) -> dict[str, Any]:
     """Return a call's arguments; nothing of those that were cut short, as `stop_reason` then says."""
     try:
         return msgspec.json.decode(arguments, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return {}

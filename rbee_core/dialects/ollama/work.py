@@ -233,7 +233,7 @@ def _asked(body: GenerateBody) -> dict[str, Any]:
 def _object(text: str) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(text or "{}", type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 

@@ -27,8 +27,8 @@ class Harmony(Notation):
         if not mark:
             return False
         self._text = rest
-        if TO in head:
-            self._call(head.partition(TO)[2].split("<")[0].split()[0])
+        if name := "".join(head.partition(TO)[2].partition("<")[0].split()[:1]):
+            self._call(name)
             self._state = self._in_arguments
         else:
             self._state = self._in_thought if "analysis" in head else self._in_answer

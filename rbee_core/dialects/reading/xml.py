@@ -50,10 +50,16 @@ class QwenXml(Notation):
 
     def _in_name(self) -> bool:
         name, mark, rest = self._text.partition(">")
-        if mark:
-            self._name, self._arguments, self._text, self._state = name.strip(), 0, rest, self._in_function
+        if not mark:
+            return False
+        self._name, self._arguments, self._text = name.strip(), 0, rest
+        if self._name:
             self._call(self._name)
-        return bool(mark)
+            self._state = self._in_function
+        else:
+            self._say(FUNCTION + name + mark)
+            self._state = self._begin
+        return True
 
     def _in_function(self) -> bool:
         _, mark, self._text = split_at(self._text, (PARAMETER, END_FUNCTION, END))
@@ -85,7 +91,7 @@ class QwenXml(Notation):
         if self._kind() != "string":
             try:
                 msgspec.json.decode(text)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 pass
             else:
                 return text
