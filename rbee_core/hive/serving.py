@@ -151,15 +151,16 @@ class Answer:
 
 @dataclass(slots=True)
 class _Line:
+    request: Task
     what: str
     queue_s: float | None = None
     answer: Answer | None = None
 
 
 @asynccontextmanager
-async def _logged(name: str, client: str, what: str, record: Record) -> AsyncGenerator[_Line]:
+async def _logged(request: Task, client: str, what: str, record: Record) -> AsyncGenerator[_Line]:
     """Write one line about a request to the hive's log and count it, however it ends: also if no worker hears of it."""
-    line, since = _Line(what), time.monotonic()
+    line, since = _Line(request, what), time.monotonic()
     outcome, refused = "its client left before it began", ""
     try:
         yield line
@@ -167,7 +168,7 @@ async def _logged(name: str, client: str, what: str, record: Record) -> AsyncGen
         outcome, refused = f"refused, {error.code}", error.code
         raise
     finally:
-        log_request(name, client, line.what, line.answer.outcome() if line.answer else outcome)
+        log_request(request.request_id, client, line.what, line.answer.outcome() if line.answer else outcome)
         record(_ended(line, refused, time.monotonic() - since))
 
 
@@ -178,7 +179,8 @@ def _ended(line: _Line, refused: str, whole_s: float) -> Ended:
     end = line.answer.end()
     outcome = (end.error.code if end.error else end.finish_reason) if end else refused or LEFT
     model = line.answer.worker.recipe.reference
-    return Ended(outcome=outcome, whole_s=whole_s, model=model, queue_s=line.queue_s, figures=end)
+    figures = None if isinstance(line.request, wire.CountTask) else end  # what was only counted, nobody computed
+    return Ended(outcome=outcome, whole_s=whole_s, model=model, queue_s=line.queue_s, figures=figures)
 
 
 def log_request(name: str, client: str, what: str, outcome: str) -> None:
@@ -213,7 +215,7 @@ class Serving:
         """
         since = time.monotonic()
         async with (
-            _logged(request.request_id, client, _named(target), self._record) as line,
+            _logged(request, client, _named(target), self._record) as line,
             self._opened(client, target, request, queue, tell) as answer,
         ):
             line.what, line.answer = f"{answer.worker.recipe.reference} on {answer.worker.id}", answer

@@ -2,17 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Self, cast
 
 import aiohttp
 import pytest
 
 from rbee_core import wire
-from rbee_core.domain.worker import Worker
+from rbee_core.domain.worker import Demand, Worker
 from rbee_core.errors import PromptTooLong, RbeeError, RemoteError, StreamBroken, WorkerCrashed
-from rbee_core.hive.serving import Answer
+from rbee_core.hive.callers import Caller
+from rbee_core.hive.metrics.numbers import Ended
+from rbee_core.hive.serving import Answer, Serving, Task
+from rbee_core.hive.terms import Waits
 from rbee_core.http.stream import END, event_bytes
+from rbee_core.settings import Settings
+from tests.support.pools import recipe
 
 TOKENS = [event_bytes(wire.TokenEvent(token=text, index=n)) for n, text in enumerate(("one", " two"))]
 DONE = event_bytes(wire.DoneEvent(done=True, total_tokens=2, duration_ms=3, finish_reason="stop")) + END
@@ -106,3 +113,54 @@ def test_a_break_behind_the_last_word_is_none() -> None:
     chunks: list[Chunk] = [*TOKENS, DONE, aiohttp.ClientPayloadError("gone")]
     assert raw(chunks) == b"".join(TOKENS) + DONE
     assert events(chunks)[1] is None
+
+
+def served(task: Task) -> Ended:
+    """Return what is recorded of a request that a worker answers."""
+
+    class Response(SimpleNamespace):
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    async def arriving() -> AsyncGenerator[bytes]:
+        yield event_bytes(
+            wire.DoneEvent(done=True, total_tokens=0, duration_ms=3, finish_reason="stop", prompt_tokens=9)
+        )
+        yield END
+
+    async def post(*_: object, **__: object) -> Response:
+        return Response(status=200, content=SimpleNamespace(iter_any=arriving))
+
+    @asynccontextmanager
+    async def enter(*_: object, **__: object) -> AsyncGenerator[Caller]:
+        caller = Caller()
+        caller.answer(cast("Worker", SimpleNamespace(id="w1", url="", recipe=recipe())), slot=True)
+        yield caller
+
+    async def serve() -> None:
+        supervisor, link = (
+            SimpleNamespace(enter=enter),
+            SimpleNamespace(session=SimpleNamespace(post=post), headers=lambda _: {}),
+        )
+        serving = Serving(Waits.of(Settings(home=Path())), supervisor, link, lambda *_: None, recorded.append)  # pyright: ignore[reportArgumentType]
+        async with serving.open("c", Demand("m"), task, tell=untold) as answer:
+            assert [event.prompt_tokens async for event in answer.events()] == [9]
+
+    async def untold(_: object) -> None:
+        pass
+
+    recorded: list[Ended] = []
+    asyncio.run(serve())
+    (one,) = recorded
+    return one
+
+
+def test_a_prompt_that_was_only_counted_is_none_that_was_computed() -> None:
+    counted = served(wire.CountTask(prompt="hi", request_id="r"))
+    assert (counted.outcome, counted.figures) == ("stop", None)
+    computed = served(wire.WorkerTask(prompt="hi", request_id="r"))
+    assert computed.figures is not None
+    assert computed.figures.prompt_tokens == 9
