@@ -24,6 +24,7 @@ from rbee_core.hive.dialects.models import ServedModels
 from rbee_core.hive.serving import Serving, log_request
 from rbee_core.http import front
 from rbee_core.http.body import read_bytes
+from rbee_core.http.middleware import unforeseen
 from rbee_core.http.stream import EventStream, ReaderGoneError
 
 TIMEOUT = "X-Request-Timeout"
@@ -113,10 +114,12 @@ class Talking:
             try:
                 await self._answers(request, demand, talk, delivery.take)
                 await stream.write(talk.ends())
-            except RbeeError as error:
+            except ReaderGoneError:
+                raise
+            except Exception as error:
                 if not await stream.opened():
                     raise
-                await stream.write(talk.fails(error))
+                await stream.write(talk.fails(_told(request, error)))
         return stream.response
 
     async def _answers(self, request: web.Request, demand: Demand, talk: Talk, take: Take) -> None:
@@ -167,6 +170,11 @@ class _Delivery:
             await self._stream.start()
         if opening := self._talk.begins():
             await self._stream.write(opening)
+
+
+def _told(request: web.Request, error: Exception) -> RbeeError:
+    """Return what a stream that has begun is told: of a bug of ours too, as nobody behind could say it any more."""
+    return error if isinstance(error, RbeeError) else unforeseen(f"{request.method} {request.path}", error)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
