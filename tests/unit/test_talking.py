@@ -38,9 +38,6 @@ def streamed(answers: int, raised: Exception) -> list[str]:
     async def opened(*_: object, **__: object) -> AsyncGenerator[SimpleNamespace]:
         yield SimpleNamespace(worker=SimpleNamespace(id="w1"), groups=groups)
 
-    async def same(wanted: object) -> object:
-        return wanted
-
     async def demand(_: object) -> Demand:
         return Demand("m")
 
@@ -53,8 +50,7 @@ def streamed(answers: int, raised: Exception) -> list[str]:
         response = await talking.give(request, talk)
         assert isinstance(response, web.StreamResponse)
 
-    known = SimpleNamespace(own=lambda _: NOTHING, demand=demand)
-    models = SimpleNamespace(known=known, here=same, spared=same)
+    models = SimpleNamespace(known=SimpleNamespace(own=lambda _: NOTHING), here=demand, demand=demand)
     talking = Talking(1.0, 0.0, SimpleNamespace(open=opened), models)  # pyright: ignore[reportArgumentType]
     asyncio.run(answered())
     *events, rest = b"".join(written).decode().split("\n\n")

@@ -5,9 +5,8 @@ A request from a client that asks for whatever its list says must never begin a 
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from rbee_core import aio, wire
 from rbee_core.backend import LocalModel
@@ -16,7 +15,7 @@ from rbee_core.domain.model_settings import demanded
 from rbee_core.domain.pool import Pool
 from rbee_core.domain.worker import Demand, Worker
 from rbee_core.errors import InvalidRequest, ModelNotFound, RbeeError, shorten
-from rbee_core.hive.config.models import Models
+from rbee_core.hive.config.models import ForModel, Models
 from rbee_core.hive.resolver import Resolver
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.provision import Provisioner
@@ -26,9 +25,6 @@ WINDOWS_S = 0.5
 LISTED = "`GET /v1/models` lists what is here"
 ASKS_NOBODY = frozenset({"pkg", "file"})
 """Schemes whose models are looked for on this node alone."""
-
-
-Wants = TypeVar("Wants", bound=wire.PoolInference | wire.PoolEmbed | wire.SpawnRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +73,17 @@ class ServedModels:
             raise ModelNotFound(reference=name, why="it is not on this node", hint=hint)
         return name
 
-    async def spared(self, wanted: Wants) -> Wants:
-        """Return `wanted` as a worker was asked for that serves its model with as much context, or more, if one does.
+    async def demand(self, wanted: wire.SpawnRequest | ForModel) -> Demand:
+        """Return what `wanted` asks of a worker: with the context of one that has as much, or more, and is else alike.
 
         Clients that say how much context they need would otherwise have the model loaded anew for each other number.
         """
-        if wanted.context_tokens is None:
-            return wanted
-        name = await self.known.name(wanted.model_ref)
-        able = (w for w in self.pool.live() if w.serving and w.context_tokens >= (wanted.context_tokens or 0))
-        if same := next((d for worker in able for d in worker.demands if d.reference == name), None):
-            wanted.context_tokens = same.context_tokens
-        return wanted
+        demand, tokens = await self.known.demand(wanted), wanted.context_tokens
+        if tokens is None:
+            return demand
+        able = (worker for worker in self.pool.live() if worker.serving and worker.context_tokens >= tokens)
+        same = next((d for worker in able for d in worker.demands if _but_context(d) == _but_context(demand)), demand)
+        return replace(demand, context_tokens=same.context_tokens)
 
     def _entered(self, name: str) -> bool:
         row = self.catalog.find(name)
@@ -188,6 +183,11 @@ class ServedModels:
         except RbeeError:  # what cannot be loaded has no window
             return
         self._windows[row, demand] = shown.estimate.context_tokens
+
+
+def _but_context(demand: Demand) -> Demand:
+    """Return what makes a worker another one, beside its context; what a request needs only chooses the backend."""
+    return replace(demand, context_tokens=None, needs=frozenset())
 
 
 def _row(model: LocalModel, scheme: str) -> CatalogRow:

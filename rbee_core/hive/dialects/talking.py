@@ -89,7 +89,7 @@ class Talking:
         """Return what is asked for, if it is here. Raises `ModelNotFound` with the command that fetches it."""
         try:
             await self._models.here(wanted.model_ref)
-            return await self._models.known.demand(await self._models.spared(wanted))
+            return await self._models.demand(wanted)
         except RbeeError as error:
             log_request(wanted.request_id or "", client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise

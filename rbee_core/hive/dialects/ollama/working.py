@@ -65,7 +65,7 @@ class WorkingRoutes:
             await self._served.here(talk.body.reference)
             context = talk.body.options.num_ctx if talk.body.options else None
             wanted = wire.build(wire.SpawnRequest, model_ref=talk.body.reference, context_tokens=context or None)
-            demand = await self._served.known.demand(await self._served.spared(wanted))
+            demand = await self._served.demand(wanted)
             async with self._supervisor.enter(client_of(request), demand, until="ready") as caller:
                 await caller.worker()
             return talk.only("load")
