@@ -17,6 +17,7 @@ from rbee_core.domain.worker import Demand, Worker
 from rbee_core.errors import InvalidRequest, ModelNotFound, RbeeError, shorten
 from rbee_core.hive.config.models import ForModel, Models
 from rbee_core.hive.resolver import Resolver
+from rbee_core.hive.terms import LoadDefaults
 from rbee_core.models.catalog import Catalog, CatalogRow
 from rbee_core.models.provision import Provisioner
 
@@ -25,6 +26,10 @@ WINDOWS_S = 0.5
 LISTED = "`GET /v1/models` lists what is here"
 ASKS_NOBODY = frozenset({"pkg", "file"})
 """Schemes whose models are looked for on this node alone."""
+
+
+_Asked = tuple[CatalogRow, Demand, LoadDefaults]
+"""What a window follows from; settings may change while the hive runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,7 @@ class ServedModels:
     known: Models
     resolver: Resolver
     provisioner: Provisioner
-    _windows: dict[tuple[CatalogRow, Demand], int] = field(
-        default_factory=dict[tuple[CatalogRow, Demand], int], init=False
-    )
+    _windows: dict[_Asked, int] = field(default_factory=dict[_Asked, int], init=False)
 
     async def here(self, text: str) -> str:
         """Return the canonical reference of a model that somebody names. Asks no network.
@@ -166,23 +169,25 @@ class ServedModels:
 
         Each is asked for by a name, whose settings count.
         """
-        demands = [(row, demanded(Demand(row.reference), name, self.known.sections)) for row, name in asked]
+        sections, defaults = self.known.sections, self.resolver.defaults
+        wanted = [(row, demanded(Demand(row.reference), name, sections), defaults) for row, name in asked]
         try:
             async with asyncio.timeout(WINDOWS_S):
-                for row, demand in demands:
-                    await self._learn_window(row, demand)
+                for one in wanted:
+                    await self._learn_window(one)
         except TimeoutError:
             pass
-        return {key[0].reference: self._windows[key] for key in demands if key in self._windows}
+        self._windows = {one: self._windows[one] for one in wanted if one in self._windows}
+        return {row.reference: tokens for (row, _, _), tokens in self._windows.items()}
 
-    async def _learn_window(self, row: CatalogRow, demand: Demand) -> None:
-        if (row, demand) in self._windows:
+    async def _learn_window(self, asked: _Asked) -> None:
+        if asked in self._windows:
             return
         try:
-            shown = await self.resolver.show(demand)
+            shown = await self.resolver.show(asked[1])
         except RbeeError:  # what cannot be loaded has no window
             return
-        self._windows[row, demand] = shown.estimate.context_tokens
+        self._windows[asked] = shown.estimate.context_tokens
 
 
 def _but_context(demand: Demand) -> Demand:
