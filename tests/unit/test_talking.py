@@ -2,25 +2,57 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from rbee_core import wire
 from rbee_core.dialects.openai.chat import ChatTalk
 from rbee_core.dialects.talk import Moment
-from rbee_core.domain.model_settings import NOTHING
+from rbee_core.domain.model_settings import NOTHING, ModelSettings
 from rbee_core.domain.worker import Demand
 from rbee_core.errors import WorkerCrashed
 from rbee_core.hive.dialects.talking import Talking
+from rbee_core.hive.serving import Task
 
 TOKEN = wire.StreamEvent(token="a")
 CRASH = WorkerCrashed(worker_id="w1", exit="SIGKILL")
+
+
+HI = [{"role": "user", "content": "hi"}]
+
+
+def talking(
+    events: Sequence[wire.StreamEvent], told: list[Task], raised: Exception | None = None, own: ModelSettings = NOTHING
+) -> Talking:
+    """Return what answers every request with `events`, and breaks behind them if anything is `raised`.
+
+    What the worker is told is added to `told`.
+    """
+
+    async def groups() -> AsyncGenerator[list[wire.StreamEvent]]:
+        yield [*events]
+        if raised:
+            raise raised
+
+    async def each() -> AsyncGenerator[wire.StreamEvent]:
+        for event in events:
+            yield event
+
+    @asynccontextmanager
+    async def opened(_: str, __: Demand, task: Task, **___: object) -> AsyncGenerator[SimpleNamespace]:
+        told.append(task)
+        yield SimpleNamespace(worker=SimpleNamespace(id="w1"), groups=groups, events=each)
+
+    async def demand(_: object) -> Demand:
+        return Demand("m")
+
+    models = SimpleNamespace(known=SimpleNamespace(own=lambda _: own), here=demand, demand=demand)
+    return Talking(1.0, 0.0, SimpleNamespace(open=opened), models)  # pyright: ignore[reportArgumentType]
 
 
 def streamed(answers: int, raised: Exception) -> list[str]:
@@ -30,28 +62,13 @@ def streamed(answers: int, raised: Exception) -> list[str]:
     async def write(data: bytes, **_: object) -> None:
         written.append(data)
 
-    async def groups() -> AsyncGenerator[list[wire.StreamEvent]]:
-        yield [TOKEN]
-        raise raised
-
-    @asynccontextmanager
-    async def opened(*_: object, **__: object) -> AsyncGenerator[SimpleNamespace]:
-        yield SimpleNamespace(worker=SimpleNamespace(id="w1"), groups=groups)
-
-    async def demand(_: object) -> Demand:
-        return Demand("m")
-
     async def answered() -> None:
         writer = mock.Mock(write=write, write_eof=mock.AsyncMock(), write_headers=mock.AsyncMock())
         request = make_mocked_request("POST", "/v1/chat/completions", writer=writer)
         request.transport.get_write_buffer_size.return_value = 0  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-        body = {"model": "m", "n": answers, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
-        talk = ChatTalk.read(json.dumps(body).encode(), Moment("r", 0, "f"))
-        response = await talking.give(request, talk)
-        assert isinstance(response, web.StreamResponse)
+        body = {"model": "m", "n": answers, "stream": True, "messages": HI}
+        await talking([TOKEN], [], raised).give(request, ChatTalk.read(json.dumps(body).encode(), Moment("r", 0, "f")))
 
-    models = SimpleNamespace(known=SimpleNamespace(own=lambda _: NOTHING), here=demand, demand=demand)
-    talking = Talking(1.0, 0.0, SimpleNamespace(open=opened), models)  # pyright: ignore[reportArgumentType]
     asyncio.run(answered())
     *events, rest = b"".join(written).decode().split("\n\n")
     assert rest == ""
@@ -66,3 +83,14 @@ def test_a_stream_that_breaks_ends_with_an_error_of_its_dialect_and_its_end_mark
     *_, error, end = streamed(answers, raised)
     assert json.loads(error.removeprefix("data: "))["error"]["code"] == code
     assert end == "data: [DONE]"
+
+
+def test_what_is_counted_is_what_would_be_answered() -> None:
+    own = ModelSettings(system_prompt="Be brief.")
+    wanted = wire.build(wire.PoolInference, model_ref="m", messages=HI, request_id="r")
+    told: list[Task] = []
+    counting = talking([wire.StreamEvent(done=True, prompt_tokens=7)], told, own=own)
+    assert asyncio.run(counting.count(make_mocked_request("POST", "/v1/messages/count_tokens"), wanted)) == 7
+    (task,) = told
+    assert isinstance(task, wire.CountTask)
+    assert task.system_prompt == "Be brief."

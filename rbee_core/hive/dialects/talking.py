@@ -8,6 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -29,6 +30,7 @@ from rbee_core.http.stream import EventStream, ReaderGoneError
 
 TIMEOUT = "X-Request-Timeout"
 LONGEST_S = 86_400.0
+T = TypeVar("T", bound=wire.WorkerTask)
 Read = Callable[[bytes, Moment], Talk]
 Take = Callable[[int, Sequence[Part], str], Awaitable[None]]
 """Takes parts of an answer: of which one, what, and by which worker."""
@@ -78,8 +80,7 @@ class Talking:
         wanted.timeout_s = _timeout_of(request)
         demand = await self._demand(request, wanted)
         complete(wanted, self._models.known.own(wanted.model_ref))
-        task = msgspec.convert(wanted, wire.CountTask, from_attributes=True)
-        tokens = 0
+        task, tokens = self._task(wanted, wire.CountTask), 0
         async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
             async for event in answer.events():
                 tokens = event.prompt_tokens
@@ -135,15 +136,18 @@ class Talking:
             raise _first(failures) from None
 
     async def _answer(self, request: web.Request, demand: Demand, talk: Talk, index: int, take: Take) -> None:
-        wanted = talk.wanted[index]
-        task = msgspec.convert(wanted, wire.WorkerTask, from_attributes=True)
-        task.system_prompt = self._models.known.own(wanted.model_ref).system_prompt
-        reader = talk.reader(index)
+        task, reader = self._task(talk.wanted[index], wire.WorkerTask), talk.reader(index)
         async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
             worker = answer.worker.id
             async for events in answer.groups():
                 if parts := [part for event in events for part in reader.feed(event)]:
                     await take(index, parts, worker)
+
+    def _task(self, wanted: wire.PoolInference, shape: type[T]) -> T:
+        """Return what a worker is told, with what the model's own settings say beside the request."""
+        task = msgspec.convert(wanted, shape, from_attributes=True)
+        task.system_prompt = self._models.known.own(wanted.model_ref).system_prompt
+        return task
 
 
 class _Delivery:
