@@ -128,7 +128,7 @@ class LlamaCppEngine(Engine):
                 yield style
             yield from self._answer(events, cancel, marked=style.marked)
         finally:
-            events.close()
+            job.left = True  # also of one from which no event was ever taken
 
     def _answer(self, events: Iterator[Event], cancel: CancelToken, *, marked: bool) -> Iterator[EngineEvent]:
         """Turn what the loop says into text, with that of control tokens if they mark what is what.

@@ -1,6 +1,6 @@
 """One request as the loop meets it, what comes of it, and what chooses its tokens."""
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Literal, NamedTuple, Protocol
@@ -121,13 +121,10 @@ class Job:
             self.over = True
             self.events.put(ended)
 
-    def follow(self) -> Generator[Event]:
-        """Yield what comes of it, up to its `Ended`. Closing the iterator ends the job."""
-        try:
-            while True:
-                event = self.events.get()
-                yield event
-                if isinstance(event, Ended):
-                    return
-        finally:
-            self.left = True
+    def follow(self) -> Iterator[Event]:
+        """Yield what comes of it, up to its `Ended`. Who stops before that says that it has `left`."""
+        while True:
+            event = self.events.get()
+            yield event
+            if isinstance(event, Ended):
+                return

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 
@@ -58,8 +58,8 @@ class Loop:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, job: Job) -> Generator[Event]:
-        """Hand `job` over and return what comes of it, up to its `Ended`. Closing the iterator ends the job."""
+    def submit(self, job: Job) -> Iterator[Event]:
+        """Hand `job` over and return what comes of it, up to its `Ended`."""
         with self._door:
             if self._closed:
                 job.chooser.close()
