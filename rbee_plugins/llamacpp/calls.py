@@ -29,8 +29,8 @@ class Calls:
         self._end = end
         self._ends: dict[int, bool] = {}
 
-    def compute(self, shares: Sequence[Share[Job]]) -> None:
-        """Compute what each has its share of, choose what follows, and say so."""
+    def compute(self, shares: Sequence[Share[Job]]) -> bool:
+        """Compute what each has its share of, choose what follows, and say so; whether that was done in one call."""
         # llama.cpp computes sequences together only where their numbers follow each other in the call.
         shares = sorted(shares, key=lambda share: share.lane.sequence)
         parts, end = [self._part(share) for share in shares], 0
@@ -38,10 +38,10 @@ class Calls:
         if status == native.NO_ROOM and (len(shares) > 1 or shares[0].draft):
             for share in shares:
                 self.compute([replace(share, draft=())])
-            return
+            return False
         if status != native.DECODED:
             self._stopped(status, shares)
-            return
+            return False
         rows: list[tuple[Share[Job], int]] = []
         for share, part in zip(shares, parts, strict=True):
             job, end = share.lane, end + len(part.tokens)
@@ -54,6 +54,7 @@ class Calls:
         chosen = [(share, self._chosen(share, row)) for share, row in rows]
         for share, made in chosen:
             self._made(share, made)
+        return True
 
     def _ready(self, job: Job) -> Ready:
         return Ready(len(job.prompt), job.cached, job.why)

@@ -108,15 +108,28 @@ class Loop:
             if job.gone():
                 self._end(job, Ended("cancelled"))
         self._admit()
-        if not (shares := self._planner.plan(self._running, self._pace)):
+        if not (shares := self._planned()):
             return
-        shares = [replace(share, tokens=share.lane.up_to_mark(share.tokens)) for share in shares]
-        if len(shares) == len(self._running):  # whoever is not in the call would wait for guesses of others
-            shares = self._speculation.added(shares, self._pace)
+        self._call(shares)
+        for share in shares:
+            if share.lane.read == share.lane.mark:
+                self._save_point(share.lane)
+
+    def _planned(self) -> Sequence[Share[Job]]:
+        """Return what the next call computes: no prompt beyond its mark, and guesses only where nobody reads one."""
+        shares = self._planner.plan(self._running, self._pace)
+        if any(share.lane.unread for share in shares):
+            return [replace(share, tokens=share.lane.up_to_mark(share.tokens)) for share in shares]
+        if 0 < len(shares) == len(self._running):  # whoever is not in the call would wait for guesses of others
+            return self._speculation.added(shares, self._pace)
+        return shares
+
+    def _call(self, shares: Sequence[Share[Job]]) -> None:
+        """Compute `shares`, and learn from how long that takes."""
         self._pace.begin()
         drafted = any(share.draft for share in shares)
-        generating = sum(not share.lane.unread for share in shares)
-        prompt_tokens = sum(share.tokens for share in shares if share.lane.unread)
+        prompts = [share.tokens for share in shares if share.lane.unread]
+        generating, prompt_tokens = len(shares) - len(prompts), sum(prompts)
         expected_s = (
             self._speculation.expected_s(shares, self._pace)
             if drafted
@@ -124,15 +137,13 @@ class Loop:
         )
         self._ask_within(expected_s > SLOW_CALL_S, shares)
         started = time.monotonic()
-        self._calls.compute(shares)
+        if not self._calls.compute(shares):
+            return  # what was given up, or took several calls, says nothing of how long one takes
         took_s = time.monotonic() - started
         if drafted:
             self._speculation.took(took_s, shares, self._pace)
         else:
             self._pace.took(took_s, generating, prompt_tokens)
-        for share in shares:
-            if share.lane.read == share.lane.mark:
-                self._save_point(share.lane)
 
     # Who runs.
 

@@ -557,6 +557,25 @@ def test_a_slow_call_lets_the_cancelled_go_and_stops_only_if_nobody_else_is_in_i
     assert one.ended == other.ended == Ended("cancelled")
 
 
+def test_a_call_that_was_given_up_says_nothing_of_how_long_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[int] = []
+    monkeypatch.setattr(Pace, "took", lambda _pace, _seconds, _generating, prompt_tokens: learned.append(prompt_tokens))
+    memory, asked = Memory(1), Asked([1] * 40)
+
+    def given_up(_parts: Sequence[native.Part]) -> int:
+        if len(memory.calls) == 1:
+            return native.DECODED
+        asked.cancel.set()
+        return native.ABORTED
+
+    memory.before = given_up
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    asked.follow(loop.submit(asked.job()))
+    loop.close()
+    assert asked.ended == Ended("cancelled")
+    assert learned == [BATCH]
+
+
 @pytest.mark.usefixtures("never_ends")
 def test_a_text_without_room_ends_with_length_and_others_go_on() -> None:
     memory, asked = Memory(2), [Asked([1] * 10, limit=50), Asked([2] * 3, limit=50)]
