@@ -1,6 +1,7 @@
 """What `rbee embed` refuses before anything is started, and what it asks for."""
 
 import io
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,6 +61,13 @@ def test_many_texts_are_asked_for_in_parts() -> None:
 def test_what_is_wrong_is_refused_by_the_name_of_its_option(given: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidRequest, match=why):
         requests(**given)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, math.nan, math.inf, 1e300])
+def test_an_impossible_time_is_refused_before_it_begins(timeout: float) -> None:
+    assert embed.embed.callback
+    with pytest.raises(InvalidRequest, match="Invalid --timeout"):
+        embed.embed.callback(**{**NOTHING_GIVEN, "texts": ("a",), "timeout": timeout, "as_json": False})
 
 
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:

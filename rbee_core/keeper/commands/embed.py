@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import click
 
-from rbee_core import wire
+from rbee_core import start, wire
 from rbee_core.domain.tuning import Pooling
 from rbee_core.errors import InvalidRequest, shorten
 from rbee_core.keeper.fetching import provision
 from rbee_core.keeper.hives.open import Mode, open_hive
-from rbee_core.keeper.infer_options import FLAGS, model_for, proper_text
+from rbee_core.keeper.infer_options import FLAGS, check_timeout, model_for, proper_text
 from rbee_core.keeper.interrupt import deadline, interrupts
 from rbee_core.keeper.options import in_sections, json_option, node_option
 from rbee_core.keeper.screen.render import screen_for
@@ -57,8 +57,8 @@ def embed(**options: Any) -> None:
     unless --pooling says how.
     """
     settings = load(os.environ)
-    timeout_s: float | None = options["timeout"]
-    with interrupts() as signals, deadline(timeout_s):
+    timeout_s = check_timeout(options)
+    with interrupts() as signals, deadline(timeout_s, start.begun_at):
         requests = list(requests_for(options, settings))
         reference, vectors = requests[0].model_ref, list[list[float]]()
         with open_hive(options["node"], settings, signals, worker=not options["backend"]) as hive:
