@@ -114,11 +114,7 @@ class Places:
         for saved in lost:
             self._gone.note(saved.tokens, 0, request_id)
         started = time.monotonic()
-        try:
-            state = self._context.save(held.sequence, self.states.limit_bytes)
-        except MemoryError:
-            state = None
-        if state is None:
+        if (state := self._context.save(held.sequence, self.states.limit_bytes)) is None:
             return False
         self._pace.moved(size_bytes, time.monotonic() - started)
         self.states.add(held.tokens, state, size_bytes, floor)

@@ -68,6 +68,14 @@ def test_a_large_state_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not made.restore(3, state)
 
 
+def test_a_state_that_there_is_no_memory_for_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_size: int) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(module.ctypes, "create_string_buffer", full)
+    assert context(monkeypatch, Library(7)).save(5) is None
+
+
 def test_a_state_that_does_not_fit_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(7, fits=False)
     made = context(monkeypatch, library)

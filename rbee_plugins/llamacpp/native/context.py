@@ -125,11 +125,17 @@ class Context:
             raise NativeError("llama.cpp cannot forget the last tokens")
 
     def save(self, sequence: int, most_bytes: int = MOST_SAVED_BYTES) -> State | None:
-        """Return what `sequence` holds, for `restore`; None if it cannot be had, or is more than `most_bytes`."""
+        """Return what `sequence` holds, for `restore`.
+
+        None if it cannot be had, is more than `most_bytes`, or there is no memory for it.
+        """
         size = self.size(sequence)
         if size > most_bytes:
             return None
-        state = ctypes.create_string_buffer(size)
+        try:
+            state = ctypes.create_string_buffer(size)
+        except MemoryError:
+            return None
         place = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint8))
         return state if lib.llama_state_seq_get_data(self.handle, place, size, sequence) else None
 
