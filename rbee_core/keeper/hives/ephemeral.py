@@ -14,6 +14,8 @@ from rbee_core.settings import Settings
 HURRY_S = 0.5
 """How long the end of a hive may take that nobody waits for any more: Ctrl+C was pressed, or the time is over."""
 
+_HURRIES = (Interrupted, DeadlineExceeded)
+
 
 class EphemeralHive:
     """A private hive that hangs on this process by its stdin: whatever ends the keeper ends the hive and its workers.
@@ -68,9 +70,13 @@ def ephemeral_hive(settings: Settings, *, worker: bool) -> Generator[EphemeralHi
     within_s = None
     try:
         yield hive
-    except (Interrupted, DeadlineExceeded):
+    except _HURRIES:
         within_s = HURRY_S
         disarm()  # the worker may have noticed first, and the end is not to be broken off
         raise
     finally:
-        hive.stop(within_s)
+        try:
+            hive.stop(within_s)
+        except _HURRIES:  # while it was waited for; it must not be left behind
+            hive.stop(HURRY_S)
+            raise
