@@ -25,6 +25,9 @@ WORTH = 1.05
 _FORGOTTEN_CALLS = 2000
 """So many later, what a length cost is measured again: what else the machine did may be over."""
 
+_MOST_IN_A_ROW = 32
+"""After so many calls with drafts there is one without: the measure of all costs may be an old one."""
+
 _NEW = 0.25  # the weight of the newest measurement
 _MOST_AT_ONCE = 4  # times what is known
 _GUESSED = 0.25  # of a call, for each token more: until something is known
@@ -88,6 +91,7 @@ class Speculation:
     def __init__(self) -> None:
         self._record = Record()
         self._costs = Costs()
+        self._in_a_row = 0
 
     def lookup(self, prompt: Sequence[int]) -> Lookup:
         """Return what guesses for one text."""
@@ -99,9 +103,12 @@ class Speculation:
         if len(lookups) < len(shares) or not pace.plain_s(len(shares)):
             return shares
         rooms = [share.lane.room for share in shares]
-        if not (length := self._length(lookups, rooms, pace)):
-            return shares
+        length = self._length(lookups, rooms, pace) if self._in_a_row < _MOST_IN_A_ROW else 0
         drafts = [lookup.draft(min(length, room)) for lookup, room in zip(lookups, rooms, strict=True)]
+        if not any(drafts):
+            self._in_a_row = 0
+            return shares
+        self._in_a_row += 1
         return [replace(share, draft=draft) for share, draft in zip(shares, drafts, strict=True)]
 
     def _length(self, lookups: Sequence[Lookup], rooms: Sequence[int], pace: Pace) -> int:
@@ -125,10 +132,12 @@ class Speculation:
         return pace.plain_s(texts) * self._costs.ratio(texts, _longest(shares), _each(pace, texts))
 
     def took(self, seconds: float, shares: Sequence[Share[W]], pace: Pace) -> None:
-        """Learn from a call that read no prompts."""
+        """Learn from a call that read no prompts. One without drafts takes no longer: so it tells of that too."""
         texts = len(shares)
+        if seconds < pace.plain_s(texts):
+            pace.took(seconds, texts, 0)
         if plain_s := pace.plain_s(texts):
-            self._costs.took(texts, _longest(shares), seconds / plain_s, _each(pace, texts))
+            self._costs.took(texts, _longest(shares), max(1.0, seconds / plain_s), _each(pace, texts))
 
 
 def _each(pace: Pace, texts: int) -> float:

@@ -187,6 +187,20 @@ def test_a_price_that_was_measured_long_ago_is_measured_again() -> None:
     assert any(speculation.added([Share(text, 1)], clock)[0].draft for _ in range(5000))
 
 
+def test_a_measure_from_a_busy_machine_does_not_make_drafts_cheap_for_long() -> None:
+    """Each token more costs two calls, but one call was measured when it took twenty times as long."""
+    speculation, clock, drafted = Speculation(), pace(step_s=0.200, token_s=0.020), 0
+    for _ in range(500):
+        [share] = speculation.added([Share(sure(), 1)], clock)
+        drafted = len(share.draft)
+        if drafted:
+            speculation.took(0.010 * (1 + 2 * drafted), [share], clock)
+        else:
+            clock.took(0.010, 1, 0)
+    assert not drafted
+    assert clock.plain_s(1) < 0.012
+
+
 def test_the_time_of_a_call_is_foreseen() -> None:
     speculation, clock = Speculation(), pace()
     shares = speculation.added([Share(sure(), 1)], clock)
