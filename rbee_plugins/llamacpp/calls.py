@@ -98,8 +98,9 @@ class Calls:
     def _made(self, share: Share[Job], made: Sequence[Made | Ended]) -> None:
         """Hand over what came next, and forget the guesses that were wrong."""
         job = share.lane
-        if wrong := len(share.draft) - sum(isinstance(event, Made) and event.guessed for event in made):
-            self._cut(job, wrong)
+        if share.draft:
+            right = sum(isinstance(event, Made) and event.guessed for event in made)
+            self._cut(job, len(share.draft) - right)
         for event in made:
             if isinstance(event, Ended):
                 self._end(job, event)
@@ -110,9 +111,10 @@ class Calls:
             job.events.put(event)
 
     def _cut(self, job: Job, count: int) -> None:
-        known = self._places.held[job.sequence].tokens
-        del known[-count:]
-        self._context.cut(job.sequence, len(known))
+        if count:
+            known = self._places.held[job.sequence].tokens
+            del known[-count:]
+            self._context.cut(job.sequence, len(known))
 
     def _is_end(self, token: int) -> bool:
         if (known := self._ends.get(token)) is None:

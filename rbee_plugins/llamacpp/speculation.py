@@ -104,19 +104,22 @@ class Speculation:
             return shares
         rooms = [share.lane.room for share in shares]
         length = self._length(lookups, rooms, pace) if self._in_a_row < _MOST_IN_A_ROW else 0
-        drafts = [lookup.draft(min(length, room)) for lookup, room in zip(lookups, rooms, strict=True)]
-        if not any(drafts):
+        if not length:
             self._in_a_row = 0
             return shares
         self._in_a_row += 1
+        drafts = [lookup.draft(min(length, room)) for lookup, room in zip(lookups, rooms, strict=True)]
         return [replace(share, draft=draft) for share, draft in zip(shares, drafts, strict=True)]
 
     def _length(self, lookups: Sequence[Lookup], rooms: Sequence[int], pace: Pace) -> int:
         """Return how long the drafts are to be, 0 for none."""
-        texts, most = len(lookups), MOST_DRAFTED // len(lookups)
-        hopes = [lookup.hopes(min(most, room)) for lookup, room in zip(lookups, rooms, strict=True)]
-        best, best_speed, each = 0, 0.0, _each(pace, texts)
         self._costs.passed()
+        texts, most, hopes = len(lookups), MOST_DRAFTED // len(lookups), list[list[float]]()
+        for lookup, room in zip(lookups, rooms, strict=True):
+            hopes.append(lookup.hopes(min(most, room)))
+            if hopes[-1][-1] < WORTH:  # whatever guesses cost, this one would wait for the others'
+                return 0
+        best, best_speed, each = 0, 0.0, _each(pace, texts)
         for length in LENGTHS:
             if length > most:
                 break

@@ -207,7 +207,10 @@ class _Batch:
         end = 0
         for part in parts:
             start, end = end, end + len(part.tokens)
-            count = end - start
+            if (count := end - start) == 1:  # most are one token of a text: slices would cost four times as much
+                self._tokens[start], self._positions[start] = part.tokens[0], part.position
+                self._sequences[start], self._wanted[start] = part.sequence, part.rows
+                continue
             self._tokens[start:end] = part.tokens
             self._positions[start:end] = range(part.position, part.position + count)
             self._sequences[start:end] = [part.sequence] * count
