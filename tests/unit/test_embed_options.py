@@ -37,6 +37,14 @@ def test_texts_and_the_lines_of_a_file_come_in_their_order(tmp_path: Path) -> No
     assert (request.pooling, request.normalize, request.model_ref) == ("last", False, "smollm2")
 
 
+def test_only_the_end_of_a_line_ends_a_text(tmp_path: Path) -> None:
+    lines = ["form\ffeed", "a\u2028b\u2029c\x85d\x1ce", "last"]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "texts").write_bytes("".join(line + end for line in lines).encode())
+        [request] = requests(file=str(tmp_path / "texts"))
+        assert request.texts == lines
+
+
 def test_texts_may_come_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a bee\nwax")))
     [request] = requests(file="-")

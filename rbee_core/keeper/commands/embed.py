@@ -112,7 +112,8 @@ def texts_of(options: Mapping[str, Any]) -> Sequence[str]:
 def _lines(path: str) -> Sequence[str]:
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return data.decode("utf-8").splitlines()
+        # Not str.splitlines: it would also cut a text at a form feed, or at Unicode's own ends of lines and paragraphs.
+        return data.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"Invalid --file: {shorten(path)} is not UTF-8 at byte {error.start}") from None
     except (OSError, ValueError) as error:
