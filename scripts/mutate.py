@@ -36,8 +36,8 @@ MUTATIONS = (
     Mutation(
         "an ephemeral hive is not stopped",
         "rbee_core/keeper/hives/ephemeral.py",
-        "    finally:\n        hive.stop(within_s)\n",
-        "    finally:\n        pass\n",
+        "            hive.stop(within_s)\n",
+        "            pass\n",
         ("-m", "B11"),
     ),
     Mutation(

@@ -40,18 +40,11 @@ class EphemeralHive:
         return "" if code is None else launch.exit_words(code)
 
     def stop(self, within_s: float | None = None) -> None:
-        """Let go of the hive and wait until it is gone; after `within_s`, it and its workers are ended at once.
-
-        They are as well if the wait is broken off, by Ctrl+C or a deadline.
-        """
+        """Let go of the hive and wait until it is gone; after `within_s`, it and its workers are ended at once."""
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is not None:
             stdin.close()
-        try:
-            launch.end(self._process, self._settings.shutdown_grace_s if within_s is None else within_s)
-        except BaseException:
-            self.kill()
-            raise
+        launch.end(self._process, self._settings.shutdown_grace_s if within_s is None else within_s)
         if stdout is not None:
             stdout.close()
 
