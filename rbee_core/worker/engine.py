@@ -28,6 +28,7 @@ from rbee_core.backend import (
 )
 from rbee_core.errors import (
     AllSlotsBusy,
+    Overloaded,
     PluginFailed,
     RbeeError,
     RequestCanceled,
@@ -206,7 +207,7 @@ class EngineHost:
         return len(self._running)
 
     def start(self, request: Task, worker_id: str) -> Job:
-        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown` or `AllSlotsBusy`."""
+        """Put `request` into a free slot. Raises `WorkerNotReady`, `ShuttingDown`, `AllSlotsBusy` or `Overloaded`."""
         if self._closing:
             raise ShuttingDown(who="worker")
         if self._engine is None:
@@ -216,7 +217,13 @@ class EngineHost:
         loop = asyncio.get_running_loop()
         generation = self._job(request, loop)
         self._running.add(generation)
-        future = loop.run_in_executor(self._threads, generation.run, self._engine)
+        try:
+            future = loop.run_in_executor(self._threads, generation.run, self._engine)
+        except RuntimeError as error:  # the system gives no more threads
+            self._running.discard(generation)
+            refused = Overloaded.by_system(error)
+            generation.stop(refused)  # it stands in the line of the other threads
+            raise refused from error
         future.add_done_callback(lambda done: self._end(generation, done))
         return generation
 

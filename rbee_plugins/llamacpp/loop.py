@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 
+from rbee_core.errors import Overloaded
 from rbee_plugins.llamacpp import native
 from rbee_plugins.llamacpp.calls import Calls
 from rbee_plugins.llamacpp.jobs import Ended, Event, Job
@@ -62,17 +63,24 @@ class Loop:
         """Hand `job` over and return what comes of it, up to its `Ended`."""
         with self._door:
             if self._closed:
-                job.chooser.close()
-                job.end(Ended("cancelled"))
-            else:
-                self._arrived.put(job)
+                self._turn_away(job)
+                return job.follow()
+            try:
                 self._start()
+                self._arrived.put(job)
+            except RuntimeError as error:  # the system gives no more threads
+                self._turn_away(job, Overloaded.by_system(error))
         return job.follow()
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
+            thread.start()
+            self._thread = thread  # only now: the next one tries again
+
+    def _turn_away(self, job: Job, error: BaseException | None = None) -> None:
+        job.chooser.close()
+        job.end(Ended("cancelled", error))
 
     def close(self) -> None:
         """End the thread and free the context; whoever still waits is told so. Harmless when done twice."""

@@ -21,6 +21,7 @@ from rbee_core.backend import (
     PromptProgress,
     Token,
 )
+from rbee_core.errors import Overloaded
 from rbee_core.worker import engine, jobs
 
 
@@ -197,6 +198,22 @@ def test_slots_are_the_engines_and_never_more_than_asked(asked: int, offered: in
     host = engine.EngineHost(lambda _progress: Slots(offered), asked)
     asyncio.run(host.load())
     assert (host.slots, host.progress.slots) == (used, used)
+
+
+def test_a_slot_for_which_there_is_no_thread_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        host, task = engine.EngineHost(lambda _progress: Slots(2), 2), wire.WorkerTask(request_id="r", prompt="x")
+        await host.load()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(Overloaded, match="can't start new thread"):
+                host.start(task, "worker-1")
+        assert host.busy == 0
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(("asked", "offered"), [(1, 0), (1, -1), (0, -1)])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp")
 
+from rbee_core.errors import Overloaded
 from rbee_plugins.llamacpp import loop as module
 from rbee_plugins.llamacpp import native, places
 from rbee_plugins.llamacpp.drafts import Lookup, Record
@@ -622,6 +623,26 @@ def test_two_who_come_first_at_the_same_moment_meet_one_thread(monkeypatch: pyte
     loop.close()
     assert len(made) == 1
     assert all(one.tokens == one.expected() for one in asked)
+
+
+def test_who_comes_while_there_are_no_threads_is_told_and_the_next_one_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    memory, early, later = Memory(1), Asked([1]), Asked([2])
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    with monkeypatch.context() as patched:
+        patched.setattr(module.threading, "Thread", Refused)
+        with contextlib.suppress(RuntimeError):
+            early.follow(loop.submit(early.job()))
+    later.follow(loop.submit(later.job()))
+    loop.close()
+    assert early.ended is not None
+    assert isinstance(early.ended.error, Overloaded)
+    assert later.tokens == later.expected()
 
 
 def test_who_comes_after_the_end_is_told() -> None:
