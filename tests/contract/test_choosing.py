@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import threading
 import re
 
 import pytest
@@ -121,7 +122,7 @@ def test_all_likelihoods_add_up_to_one(llamacpp):
     from rbee_plugins.llamacpp.native import logits
 
     engine = llamacpp.engine
-    sampler = engine._samplers.build(GenerateRequest(prompt="x", logprobs=1, seed=1))
+    sampler = engine._samplers.build(GenerateRequest(prompt="x", logprobs=1, seed=1), threading.Event())
     context = native.Context(engine._model, tokens=256, batch_tokens=256, threads=2)
     context.decode([native.Part(0, 0, engine._model.tokenize(STORY, add_special=True), rows=1)])
     sampler.choose(context)
