@@ -3,8 +3,8 @@
 import contextlib
 import json
 import math
-import threading
 import re
+import threading
 
 import pytest
 
