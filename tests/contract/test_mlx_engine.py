@@ -99,6 +99,7 @@ def test_a_refused_conversation_is_the_askers_error(mlx, monkeypatch):
         monkeypatch.setattr(mlx.engine._model, "_template", template)
         with pytest.raises(InvalidRequest, match="no system role"):
             mlx.events(question)
+    monkeypatch.setattr(mlx.engine._model, "_template", ChatTemplate(""))
     monkeypatch.setattr(mlx.engine._model._tokenizer._tokenizer, "has_chat_template", False)
     with pytest.raises(InvalidRequest, match="no chat template"):
         mlx.events(question)
