@@ -91,7 +91,9 @@ class EventStream:
         except ConnectionError as error:
             raise ReaderGoneError from error
         if self._keep_alive_s:
-            self._look_again(self._keep_alive_s)
+            loop = asyncio.get_running_loop()
+            self._wrote_at = loop.time()
+            self._timer = loop.call_later(self._keep_alive_s, self._look_again, self._keep_alive_s)
 
     def __enter__(self) -> Self:
         return self

@@ -177,6 +177,28 @@ def test_c16_a_client_that_never_reads_is_dropped_whatever_fits_between(sent_byt
     asyncio.run(run())
 
 
+def test_a_stream_that_is_not_silent_says_nothing_beside_its_events() -> None:
+    async def run() -> bytes:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            with EventStream(request, NEVER_S, keep_alive_s=NEVER_S) as stream:
+                await stream.start()
+                for event in (b"data: 1\n\n", b"data: 2\n\n"):
+                    await aio.sleep(0.01)  # time for what might come between
+                    await stream.write(event)
+            return stream.response
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        async with serving(app, bind("127.0.0.1", 0)) as port, asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+        return answer.partition(b"\r\n\r\n")[2]
+
+    assert asyncio.run(run()) == b"data: 1\n\ndata: 2\n\n"
+
+
 def test_c7_so_many_may_wait_to_be_accepted() -> None:
     async def run() -> None:
         sock = bind("127.0.0.1", 0)
