@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from rbee_core.backend import (
     Token,
 )
 from rbee_core.errors import Overloaded
+from rbee_core.http.stream import END
 from rbee_core.worker import engine, jobs
+from rbee_core.worker.server import _send
 
 
 class Pacer(Engine):
@@ -73,6 +76,24 @@ def test_streams_send_at_the_same_moments(streams: int, every_s: float) -> None:
 
 def test_a_token_after_a_pause_goes_out_alone() -> None:
     assert [len(batch) for batch in batches(0.3, max_tokens=3)][:2] == [1, 1]
+
+
+def test_the_end_mark_goes_with_the_last_word() -> None:
+    written: list[bytes] = []
+
+    async def write(data: bytes) -> None:
+        written.append(data)
+
+    async def answer() -> None:
+        host = engine.EngineHost(lambda _progress: Pacer(0), 1)
+        await host.load()
+        await _send(
+            host.start(wire.WorkerTask(request_id="r", prompt="x", max_tokens=3), "w"), SimpleNamespace(write=write)
+        )  # type: ignore[arg-type]
+
+    asyncio.run(answer())
+    assert b'"done":true' in written[-1]
+    assert written[-1].endswith(END)
 
 
 def test_the_last_word_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

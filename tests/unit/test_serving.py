@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Self, cast
@@ -17,7 +17,7 @@ from rbee_core.hive.callers import Caller
 from rbee_core.hive.metrics.numbers import Ended
 from rbee_core.hive.serving import Answer, Serving, Task
 from rbee_core.hive.terms import Waits
-from rbee_core.http.stream import END, event_bytes
+from rbee_core.http.stream import END, ReaderGoneError, event_bytes
 from rbee_core.settings import Settings
 from tests.support.pools import recipe
 
@@ -115,8 +115,8 @@ def test_a_break_behind_the_last_word_is_none() -> None:
     assert events(chunks)[1] is None
 
 
-def served(task: Task) -> Ended:
-    """Return what is recorded of a request that a worker answers."""
+def served(task: Task, *, leaves: bool = False) -> tuple[Ended, Caller]:
+    """Return what is recorded of a request that a worker answers, and whose it was: one that `leaves` as it ends."""
 
     class Response(SimpleNamespace):
         async def __aenter__(self) -> Self:
@@ -136,7 +136,7 @@ def served(task: Task) -> Ended:
 
     @asynccontextmanager
     async def enter(*_: object, **__: object) -> AsyncGenerator[Caller]:
-        caller = Caller()
+        callers.append(caller := Caller())
         caller.answer(cast("Worker", SimpleNamespace(id="w1", url="", recipe=recipe())), slot=True)
         yield caller
 
@@ -148,19 +148,28 @@ def served(task: Task) -> Ended:
         serving = Serving(Waits.of(Settings(home=Path())), supervisor, link, lambda *_: None, recorded.append)  # pyright: ignore[reportArgumentType]
         async with serving.open("c", Demand("m"), task, tell=untold) as answer:
             assert [event.prompt_tokens async for event in answer.events()] == [9]
+            if leaves:
+                raise ReaderGoneError
 
     async def untold(_: object) -> None:
         pass
 
-    recorded: list[Ended] = []
-    asyncio.run(serve())
-    (one,) = recorded
-    return one
+    recorded, callers = list[Ended](), list[Caller]()
+    with suppress(ReaderGoneError):
+        asyncio.run(serve())
+    return recorded[0], callers[0]
+
+
+def test_who_leaves_with_the_last_word_was_answered() -> None:
+    _, caller = served(wire.WorkerTask(prompt="hi", request_id="r"), leaves=True)
+    assert (caller.answered, caller.afterwards) == (True, None)
+    assert caller.read is not None
+    assert caller.read.prompt_tokens == 9
 
 
 def test_a_prompt_that_was_only_counted_is_none_that_was_computed() -> None:
-    counted = served(wire.CountTask(prompt="hi", request_id="r"))
+    counted, _ = served(wire.CountTask(prompt="hi", request_id="r"))
     assert (counted.outcome, counted.figures) == ("stop", None)
-    computed = served(wire.WorkerTask(prompt="hi", request_id="r"))
+    computed, _ = served(wire.WorkerTask(prompt="hi", request_id="r"))
     assert computed.figures is not None
     assert computed.figures.prompt_tokens == 9
