@@ -20,7 +20,7 @@ DONE = wire.StreamEvent(
     done=True, finish_reason="stop", total_tokens=11, prompt_tokens=40, cached_tokens=30,
     first_token_ms=200, duration_ms=1200,
 )  # fmt: skip
-NOTHING = look([], {}, {}, str)
+NOTHING = look([], {}, {}, str, str)
 
 
 def samples(numbers: Numbers, *, vllm: bool = False) -> dict[tuple[str, ...], float]:
@@ -144,7 +144,14 @@ def test_how_things_stand_is_looked_at_by_model_and_device() -> None:
 
     worker = Worker(id=WorkerId("w1"), recipe=recipe("a"), secret=Secret(""), launched_at=0, slots=4)
     worker.requests[Ticket(1)] = "r"  # pyright: ignore[reportArgumentType]
-    now = look([worker], {"file:/b": 3}, {"total": 9}, str)
+    now = look([worker], {"file:/b": 3}, {"total": 9}, str, str)
     assert (now.running, now.slots, now.waiting) == ({("file:/a",): 1}, {("file:/a",): 4}, {("file:/b",): 3})
     assert now.workers == {("launching", "scripted"): 1}
     assert now.memory == {("reserved", "cpu"): 100, ("total", "host"): 9}
+
+
+def test_names_that_clients_make_up_take_no_label_away() -> None:
+    numbers = Numbers()
+    now = look([], {f"file:/{n}": 1 for n in range(500)}, {}, numbers.name, numbers.known)
+    assert now.waiting == {(OTHER,): 500}
+    assert numbers.name("file:/real") == "file:/real"

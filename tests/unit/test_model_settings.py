@@ -1,9 +1,11 @@
 """What is settled for one model: what may be said, and what of it counts beside a request."""
 
 import asyncio
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -176,4 +178,30 @@ def test_whatever_counts_at_once_is_a_setting() -> None:
     from rbee_core.hive.config.reload import AT_ONCE
 
     assert set(NAMES) >= AT_ONCE
-    assert msgspec.structs.asdict(UNTUNED).keys() >= {"cache_type_k", "cache_type_v", "flash_attention"}
+    assert set(NAMES) & msgspec.structs.asdict(UNTUNED).keys() <= AT_ONCE, "how a model is loaded needs no restart"
+
+
+def test_of_two_reloads_the_second_reads_after_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who read an older file might have it taken last."""
+    from rbee_core.hive.config import reload
+
+    events: list[str] = []
+
+    def read(old: Settings) -> Settings:
+        events.append("read")
+        time.sleep(0.01)
+        return old
+
+    class Taken(reload.Reload):
+        def _take(self, sections: object) -> None:
+            events.append("taken")
+
+    async def both() -> None:
+        models, journal = SimpleNamespace(sections={}), SimpleNamespace(settings_changed=lambda *_: None)
+        settings = Settings(home=Path("/nowhere"))
+        taking = Taken(settings, models, None, None, None, journal)  # pyright: ignore[reportArgumentType]
+        await asyncio.gather(taking(), taking())
+
+    monkeypatch.setattr(reload, "again", read)
+    asyncio.run(both())
+    assert events == ["read", "taken"] * 2

@@ -34,6 +34,6 @@ class MetricsRoutes:
         wanted = read_query(request, MetricsQuery)
         host = await aio.off_loop(psutil.virtual_memory)
         memory = {"total": host.total, "available": host.available}
-        now = look(self._pool.live(), self._pool.waiting(), memory, self._numbers.name)
+        now = look(self._pool.live(), self._pool.waiting(), memory, self._numbers.name, self._numbers.known)
         text = await aio.off_loop(exposition.text, self._numbers.copy(), now, vllm=wanted.aliases == "vllm")
         return web.Response(body=text, headers={"Content-Type": TEXT})

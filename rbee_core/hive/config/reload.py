@@ -26,7 +26,7 @@ AT_ONCE = frozenset(
     {
         "worker_start_timeout_s", "load_stall_timeout_s", "idle_timeout_s", "probe_interval_s", "restart_delay_s",
         "quarantine_s", "queue_limit", "slots_per_worker", "context_tokens", "threads", "cache_type_k", "cache_type_v",
-        "flash_attention", "prompt_cache_bytes",
+        "flash_attention", "prompt_cache_bytes", "speculation",
     }
 )  # fmt: skip
 """The settings that count from a reload on: the pool's limits, and how a model is loaded. The others need a restart."""
@@ -84,9 +84,14 @@ class Reload:
         self._launcher = launcher
         self._supervisor = supervisor
         self._journal = journal
+        self._turn = asyncio.Lock()
 
     async def __call__(self) -> wire.Reloaded:
         """Take the file as it is now. Raises `InvalidRequest` or `HomeUnusable` for a wrong one; then all stays."""
+        async with self._turn:  # or who read an older file might be the last to have it taken
+            return await self._reload()
+
+    async def _reload(self) -> wire.Reloaded:
         old = self._settings
         try:
             new = await aio.off_loop(again, old)

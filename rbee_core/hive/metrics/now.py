@@ -22,9 +22,16 @@ class Now:
 
 
 def look(
-    workers: Iterable[Worker], waiting: Mapping[str, int], host: Mapping[str, int], name: Callable[[str], str]
+    workers: Iterable[Worker],
+    waiting: Mapping[str, int],
+    host: Mapping[str, int],
+    name: Callable[[str], str],
+    known: Callable[[str], str],
 ) -> Now:
-    """Return how things stand. `waiting` counts by model, `host` has kinds of the machine's memory in bytes."""
+    """Return how things stand. `waiting` counts by model, `host` has kinds of the machine's memory in bytes.
+
+    `name` returns the label of a model that has a worker, `known` of one that is only waited for.
+    """
     running, slots, states, memory = Counter[Labels](), Counter[Labels](), Counter[Labels](), Counter[Labels]()
     for worker in workers:
         model = (name(worker.recipe.reference),)
@@ -34,7 +41,7 @@ def look(
         memory["reserved", worker.recipe.device] += worker.recipe.need.total_bytes
     waits = Counter[Labels]()
     for model, count in waiting.items():
-        waits[name(model),] += count
+        waits[known(model),] += count
     return Now(
         running=running,
         waiting=waits or {("",): 0},

@@ -94,6 +94,10 @@ class Numbers:
         self._models.add(model)
         return model
 
+    def known(self, model: str) -> str:
+        """Return the label of a model that is only asked for: names that clients make up take none away."""
+        return model if model in self._models else OTHER
+
     def ended(self, request: Ended) -> None:
         """Take in the end of a request."""
         model = (self.name(request.model),)
