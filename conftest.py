@@ -16,8 +16,9 @@ from rbee_kit.gherkin import FeatureFile, part_of
 from rbee_kit.program import Home
 from rbee_report.behaviours import BEHAVIOURS, GROUPS
 
-NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine", "anthropic")
-pytest_plugins = ["rbee_kit.plugin", "rbee_report.plugin", *(f"step_defs.{noun}" for noun in NOUNS)]
+NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine")
+DIALECTS = ("anthropic", "ollama", "openai")
+pytest_plugins = ["rbee_kit.plugin", "rbee_report.plugin", *(f"step_defs.{name}" for name in (*NOUNS, *DIALECTS))]
 
 BACKEND, MODEL = "llamacpp-cpu", "smollm2"
 SCRIPTED_PLUGINS = Path(__file__).parent / "tests" / "support" / "plugins"

@@ -43,6 +43,12 @@ def hive_with_short_token_patience(home: Home, seconds: int) -> Hive:
     return hive
 
 
+@given("a hive whose streams say ten times a second that they live", target_fixture="hive")
+def hive_with_quick_signs(home: Home) -> Hive:
+    home.environment["RBEE_KEEP_ALIVE_S"] = "0.1"
+    return home.start_hive()
+
+
 @given("a hive that was killed")
 def killed_hive(home: Home) -> None:
     home.start_hive().kill()
