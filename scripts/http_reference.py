@@ -21,7 +21,7 @@ def main():
 def dialects():
     """Return by the name of a dialect's page the tables of its codecs, each with the heading that it stands under."""
     from rbee_core.dialects.anthropic import requests
-    from rbee_core.dialects.ollama import embed, work
+    from rbee_core.dialects.ollama import embed, pull, work
     from rbee_core.dialects.ollama.models import SHOW
     from rbee_core.dialects.openai import chat, completions, embeddings
 
@@ -33,6 +33,8 @@ def dialects():
         "Completion": work.GENERATE,
         "Vectors": embed.EMBED,
         "One vector": embed.EMBEDDINGS,
+        "Fetching": pull.PULL,
+        "Removing": pull.DELETE,
     }
     return {"openai.md": openai, "anthropic.md": anthropic, "ollama.md": ollama}
 

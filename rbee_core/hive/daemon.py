@@ -25,6 +25,7 @@ from rbee_core.hive.config.reload import Reload, stays
 from rbee_core.hive.config.sections import read_sections
 from rbee_core.hive.dialects.anthropic import AnthropicRoutes
 from rbee_core.hive.dialects.models import ServedModels
+from rbee_core.hive.dialects.ollama.fetching import FetchingRoutes
 from rbee_core.hive.dialects.ollama.lines import Pace
 from rbee_core.hive.dialects.ollama.looking import LookingRoutes
 from rbee_core.hive.dialects.ollama.working import WorkingRoutes
@@ -252,6 +253,7 @@ def _dialects(settings: Settings, served: ServedModels, answers: Serving, superv
         AnthropicRoutes(talking),
         LookingRoutes(served, settings.idle_timeout_s),
         WorkingRoutes(pace, served, talking, supervisor),
+        FetchingRoutes(pace, served, supervisor),
     ]
 
 

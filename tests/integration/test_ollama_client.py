@@ -11,9 +11,19 @@ import pytest
 
 from rbee_kit.program import Hive, Home
 from rbee_kit.waiting import eventually
+from tests.support.hub import Hub
 
 SAY_HI: Any = [{"role": "user", "content": "Say hi"}]
 SHORT: Any = {"num_predict": 6, "temperature": 0}
+GGUF = b"GGUF" + bytes(1_500_000)
+
+
+@pytest.fixture
+def hub(home: Home) -> Iterator[Hub]:
+    """A hub that the hive knows which starts after it."""
+    with Hub() as hub:
+        home.environment["HF_ENDPOINT"] = hub.url
+        yield hub
 
 
 @pytest.fixture
@@ -83,6 +93,9 @@ def test_work_with_the_real_model(client: ollama.Client) -> None:
     assert running.expires_at is not None
     assert running.expires_at.year == 3000
 
+    with pytest.raises(ollama.ResponseError, match="in use by worker-") as held:
+        client.delete("smollm2")
+    assert held.value.status_code == 409
     asked = client.generate("smollm2", "Say hi", options={**SHORT, "num_ctx": 512})
     assert asked.response == whole.message.content
     assert len(client.ps().models) == 1, "the worker that is there has that much context"
@@ -96,6 +109,46 @@ def test_work_with_the_real_model(client: ollama.Client) -> None:
 
     assert client.generate("smollm2", keep_alive=0).done_reason == "unload"
     eventually(lambda: client.ps().models == [], what="its worker is gone")
+
+
+def test_models_come_and_go_as_they_are_told_to(hub: Hub, client: ollama.Client) -> None:
+    file = hub.add("org/bees/bees-Q4_K_M.gguf", GGUF, bytes_per_s=3_000_000)
+    name = "hf.co/org/bees:latest"
+    with pytest.raises(ollama.ResponseError, match="it is not on this node"):
+        client.chat(name, SAY_HI)
+    assert hub.requests == [], "who asks for a text fetches nothing"
+
+    *bar, last = client.pull(name, stream=True)
+    assert last.status == "success"
+    assert {(told.digest, told.total) for told in bar} == {(f"sha256:{file.sha256}", len(GGUF))}
+    done = [told.completed or 0 for told in bar]
+    assert done == sorted(done)
+    assert done[-1] == len(GGUF)
+    assert "hf:org/bees" in [model.model for model in client.list().models]
+    asked = len(hub.requests)
+    assert client.pull(name).status == "success"
+    assert len(hub.requests) == asked, "it is here"
+
+    assert client.delete(name).status == "success"
+    assert "hf:org/bees" not in [model.model for model in client.list().models]
+    with pytest.raises(ollama.ResponseError, match="not in the catalog") as gone:
+        client.delete(name)
+    assert gone.value.status_code == 404
+
+
+def test_a_model_that_does_not_come_is_an_error_before_the_first_line_or_after_it(
+    hub: Hub, client: ollama.Client
+) -> None:
+    for name, words in (("llama3.2:latest", "hf.co/ORGANISATION"), ("hf.co/org/none", "has no such model")):
+        with pytest.raises(ollama.ResponseError, match=words) as missing:
+            client.pull(name)
+        assert missing.value.status_code == 404
+    hub.add("org/wrong/wrong-Q4_K_M.gguf", GGUF, wrong_bytes_times=-1)
+    seen: list[str] = []
+    with pytest.raises(ollama.ResponseError, match="arrived twice"):
+        seen.extend(told.status or "" for told in client.pull("hf.co/org/wrong", stream=True))
+    assert seen
+    assert "success" not in seen
 
 
 @pytest.mark.scripted

@@ -13,6 +13,7 @@ from rbee_core.dialects.ollama.embed import EmbedTalk
 from rbee_core.dialects.ollama.errors import error_body
 from rbee_core.dialects.ollama.models import Facts, Known, show_body, tags_body
 from rbee_core.dialects.ollama.names import reference_of
+from rbee_core.dialects.ollama.pull import progress_body
 from rbee_core.dialects.ollama.work import ChatTalk, GenerateTalk
 from rbee_core.dialects.parts import Arguments, CallBegins, End, Part, Reasoning, Text
 from rbee_core.dialects.talk import Moment
@@ -302,6 +303,22 @@ def test_the_context_that_is_shown_is_the_one_that_can_be_used() -> None:
     assert told["model_info"]["llama.context_length"] == 4096
     assert told["model_info"]["llama.block_count"] == 30
     assert told["details"]["parameter_size"] == "134.5M"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({}, "pulling hf:a/b"),
+        ({"queue_position": 2}, "waiting to pull hf:a/b: number 2 in line"),
+        ({"trouble": "the line broke; again in 2 s"}, "pulling hf:a/b: the line broke; again in 2 s"),
+    ],
+)
+def test_a_download_has_one_bar_whatever_it_waits_for(said: dict[str, Any], status: str) -> None:
+    progress = wire.DownloadProgress(
+        id="d1", reference="hf:a/b", state="running", done_bytes=3, total_bytes=9, file="x", **said
+    )
+    told = ollama.ProgressResponse(**progress_body(progress, "ab"))
+    assert (told.status, told.digest, told.completed, told.total) == (status, "sha256:ab", 3, 9)
 
 
 def test_calls_are_told_from_text_as_the_models_style_says() -> None:

@@ -25,6 +25,7 @@ from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.refusals import COMPUTING, INFERRING, RESOLVING, STARTING
 from rbee_core.hive.api.workers import WorkerRoutes
 from rbee_core.hive.dialects.anthropic import ANTHROPIC
+from rbee_core.hive.dialects.ollama.fetching import FETCHING
 from rbee_core.hive.dialects.ollama.looking import LOOKING
 from rbee_core.hive.dialects.ollama.working import WORKING
 from rbee_core.hive.dialects.openai import OPENAI
@@ -353,7 +354,7 @@ METRICS = (
     ),
 )
 
-TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI, *ANTHROPIC, *LOOKING, *WORKING)
+TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI, *ANTHROPIC, *LOOKING, *WORKING, *FETCHING)
 
 
 def application(

@@ -59,16 +59,20 @@ class ServedModels:
     provisioner: Provisioner
     _windows: dict[_Asked, int] = field(default_factory=dict[_Asked, int], init=False)
 
+    async def named(self, text: str, hint: str = LISTED) -> str:
+        """Return the canonical reference of what somebody names, here or not. Raises `ModelNotFound` with `hint`."""
+        try:
+            return await self.known.name(text)
+        except InvalidRequest:
+            why = "no model or alias has this name"
+            raise ModelNotFound(reference=shorten(text), why=why, hint=hint) from None
+
     async def here(self, text: str) -> str:
         """Return the canonical reference of a model that somebody names. Asks no network.
 
         Raises `ModelNotFound` for one that is not on this node, with the command that fetches it if there is one.
         """
-        try:
-            name = await self.known.name(text)
-        except InvalidRequest:
-            why = "no model or alias has this name"
-            raise ModelNotFound(reference=shorten(text), why=why, hint=LISTED) from None
+        name = await self.named(text)
         if any(name in worker.names for worker in self.pool.live()) or await aio.off_loop(self._entered, name):
             return name
         if parse(name).scheme == "hf" or not isinstance(await self.provisioner.look(name, ()), LocalModel):
