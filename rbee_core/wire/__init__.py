@@ -51,7 +51,7 @@ from rbee_core.wire.models import (
     ModelQuery,
     RemovedModel,
 )
-from rbee_core.wire.talk import MOST_TOOLS, ChatMessage, Style, StyleEvent, Tool, ToolCall
+from rbee_core.wire.talk import MOST_MESSAGES, MOST_TOOLS, ChatMessage, Style, StyleEvent, Tool, ToolCall
 from rbee_core.wire.vectors import (
     EmbedTask,
     EmbedWanted,

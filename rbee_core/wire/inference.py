@@ -7,7 +7,7 @@ from msgspec import Meta, field
 from rbee_core.domain.tuning import Tuning
 from rbee_core.wire.base import ErrorObject, Lenient, ModelText, RequestId, Seconds
 from rbee_core.wire.choosing import Choosing
-from rbee_core.wire.talk import MOST_TOOLS, ChatMessage, Style, Tool
+from rbee_core.wire.talk import MOST_MESSAGES, MOST_TOOLS, ChatMessage, Style, Tool
 from rbee_core.wire.workers import WorkerInfo
 
 
@@ -23,7 +23,7 @@ class TextWanted(Choosing):
     """
 
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1024)] | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MOST_MESSAGES)] | None = None
     suffix: str | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=256)]], Meta(max_length=16)] = []

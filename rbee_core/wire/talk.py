@@ -7,6 +7,7 @@ from msgspec import Meta
 from rbee_core.wire.base import Lenient, Strict
 
 ToolName = Annotated[str, Meta(min_length=1, max_length=256)]
+MOST_MESSAGES = 1 << 14
 MOST_TOOLS = 512
 
 

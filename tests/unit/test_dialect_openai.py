@@ -110,6 +110,11 @@ def test_what_a_field_becomes(said: dict[str, Any], field: str, value: object) -
     assert getattr(wanted(**said), field) == value
 
 
+def test_an_agents_long_conversation_is_taken() -> None:
+    turns = [{"role": ("user", "assistant")[n % 2], "content": "x"} for n in range(5001)]
+    assert len(wanted(messages=turns).messages or ()) == 5001
+
+
 def test_turns_come_in_every_shape_that_clients_send() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}
     said = [

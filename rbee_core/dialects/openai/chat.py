@@ -38,7 +38,7 @@ class Format(fields.Foreign):
 class ChatBody(Choosing, kw_only=True):
     """The body of a chat."""
 
-    messages: Annotated[list[messages.Turn], Meta(min_length=1, max_length=1024)]
+    messages: Annotated[list[messages.Turn], Meta(min_length=1, max_length=wire.MOST_MESSAGES)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
