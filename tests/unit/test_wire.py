@@ -205,7 +205,7 @@ def test_what_is_just_small_enough_is_taken() -> None:
         {"prompt": None, "messages": []},
         {"prompt": None, "messages": [{"role": "user", "content": " "}]},
         {"prompt": None, "messages": [{"role": "root", "content": "hi"}]},
-        {"prompt": None, "messages": [{"role": "user", "content": "hi"}] * 1025},
+        {"prompt": None, "messages": [{"role": "user", "content": "hi"}] * (wire.MOST_MESSAGES + 1)},
     ],
 )
 def test_exactly_one_way_to_say_what_to_generate(fields: dict[str, object]) -> None:
