@@ -166,9 +166,9 @@ def quick_request(hive: Hive, worker_id: str) -> Iterator[socket.socket]:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """Read up to the end of the response."""
+    """Read up to the end of the response: its last chunk, not a head whose last header ends in a nought."""
     data = b""
-    while not data.endswith((b"0\r\n\r\n", b"data: [DONE]\n\n")) and (chunk := sock.recv(65_536)):
+    while not data.endswith((b"\r\n0\r\n\r\n", b"data: [DONE]\n\n")) and (chunk := sock.recv(65_536)):
         data += chunk
     return data
 
