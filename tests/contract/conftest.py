@@ -115,17 +115,17 @@ def get(loaded: dict[str, Subject], name: str) -> Subject:
     return loaded[name]
 
 
-@pytest.fixture(params=["llamacpp-cpu", "mlx"])
+@pytest.fixture(scope="session", params=["llamacpp-cpu", "mlx"])
 def subject(request: pytest.FixtureRequest, loaded: dict[str, Subject]) -> Subject:
-    """One backend after the other."""
+    """One backend after the other. Loaded before the test: what an engine keeps open is not left open by a test."""
     return get(loaded, request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llamacpp(loaded: dict[str, Subject]) -> Subject:
     return get(loaded, "llamacpp-cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mlx(loaded: dict[str, Subject]) -> Subject:
     return get(loaded, "mlx")
