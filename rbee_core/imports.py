@@ -1,25 +1,6 @@
-"""Importing quickly, which is most of what a start of any program of rbee does."""
+"""Importing quickly what takes long to import."""
 
-import gc
 import importlib
-from collections.abc import Generator
-from contextlib import contextmanager
-
-_OBJECTS = 20_000  # between two looks at the youngest; Python's own number is 700
-
-
-@contextmanager
-def quick_imports() -> Generator[None]:
-    """Let the garbage collector look less often within the block.
-
-    Imports make a hundred thousand objects that all stay: looking for garbage among them is a twentieth of a start.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(_OBJECTS, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def import_aiohttp() -> None:

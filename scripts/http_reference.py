@@ -59,7 +59,7 @@ def replaced(text, title, table):
 
 def written(text):
     """Return the page with its tables as the programs say."""
-    from rbee_core.hive.api.table import TABLE as HIVE
+    from rbee_core.hive.dialects.table import TABLE as HIVE
     from rbee_core.worker.server import TABLE as WORKER
 
     for title, rows in (("Hive", HIVE), ("Worker", WORKER)):

@@ -6,6 +6,7 @@ starter does.
 """
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -32,8 +33,10 @@ def main() -> NoReturn:
         os._exit(0)
     start = json.loads(first)
     sys.path[:] = start["path"]
+    gc.disable()
     for name in JINJA:  # before anything is limited
         import_module(name)
+    gc.enable()
     with contextlib.suppress(OSError, ValueError):  # not every system counts it
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     os.nice(_NICENESS)

@@ -18,19 +18,11 @@ from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.metrics import MetricsRoutes
 from rbee_core.hive.api.models import ModelRoutes
-from rbee_core.hive.api.table import application
+from rbee_core.hive.api.table import OWN, application
 from rbee_core.hive.api.workers import WorkerRoutes, describe
 from rbee_core.hive.config.models import Models
 from rbee_core.hive.config.reload import Reload, stays
 from rbee_core.hive.config.sections import read_sections
-from rbee_core.hive.dialects.anthropic import AnthropicRoutes
-from rbee_core.hive.dialects.models import ServedModels
-from rbee_core.hive.dialects.ollama.fetching import FetchingRoutes
-from rbee_core.hive.dialects.ollama.lines import Pace
-from rbee_core.hive.dialects.ollama.looking import LookingRoutes
-from rbee_core.hive.dialects.ollama.working import WorkingRoutes
-from rbee_core.hive.dialects.openai import OpenAiRoutes
-from rbee_core.hive.dialects.talking import Talking
 from rbee_core.hive.journal import Journal, log_change, telling_plugins
 from rbee_core.hive.metrics.numbers import Numbers
 from rbee_core.hive.plugin_calls import PluginCalls
@@ -119,6 +111,7 @@ async def open_hive(
     """
     if tenure.private_port:
         settings = dataclasses.replace(settings, host="127.0.0.1", port=0)
+    settings = dataclasses.replace(settings, slots_per_worker=settings.slots_per_worker or tenure.slots)
     _check_exposure(settings)
     orders = orders or Orders()
     failure: Exception | None = None
@@ -150,7 +143,7 @@ async def _built(
     hive = Hive(note, orders)
     spare = spare or (start_spare(place) if tenure.spare else None)
     guard, launcher = await _processes(stack, settings, place, note, spare)
-    await _build(stack, settings, place, hive, guard, launcher, sock)
+    await _build(stack, settings, tenure, place, hive, guard, launcher, sock)
     if tenure.note:
         await stack.enter_async_context(_noted(place.hive_note_path, note))
         await aio.off_loop(place.starting_note_path.unlink, missing_ok=True)
@@ -190,6 +183,7 @@ async def _processes(
 async def _build(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
+    tenure: Tenure,
     place: Home,
     hive: Hive,
     guard: Guard,
@@ -233,28 +227,26 @@ async def _build(
         settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop, reload
     )  # fmt: skip
     door = Door.of(settings)
-    served = ServedModels(supervisor.pool, catalog, known, resolver, provisioner)
-    foreign = _dialects(settings, served, answers, supervisor)
-    owners = [routes, workers, inference, models, *foreign, MetricsRoutes(numbers, supervisor.pool)]
-    app = application(door, owners, journal.story, numbers)
+    rows, owners = [*OWN], [routes, workers, inference, models, MetricsRoutes(numbers, supervisor.pool)]
+    if tenure.dialects:
+        from rbee_core.hive.dialects.models import ServedModels
+        from rbee_core.hive.dialects.table import DIALECTS, speakers
+
+        rows += DIALECTS
+        owners += speakers(
+            ServedModels(supervisor.pool, catalog, known, resolver, provisioner),
+            answers,
+            supervisor,
+            write_timeout_s=settings.write_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
+            idle_timeout_s=settings.idle_timeout_s,
+        )
+    app = application(rows, door, owners, journal.story, numbers)
     await stack.enter_async_context(_running(hive, supervisor, guard, reload))
     await stack.enter_async_context(serving(app, sock, door.limits))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))
-
-
-def _dialects(settings: Settings, served: ServedModels, answers: Serving, supervisor: Supervisor) -> list[object]:
-    """Build what answers clients that were written for somebody else's HTTP."""
-    talking = Talking(settings.write_timeout_s, settings.keep_alive_s, answers, served)
-    pace = Pace(settings.write_timeout_s, settings.keep_alive_s)
-    return [
-        OpenAiRoutes(talking, served),
-        AnthropicRoutes(talking),
-        LookingRoutes(served, settings.idle_timeout_s),
-        WorkingRoutes(pace, served, talking, supervisor),
-        FetchingRoutes(pace, served, supervisor),
-    ]
 
 
 @asynccontextmanager

@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 import click
 
-from rbee_core import __version__, aio, edge, settings
+from rbee_core import __version__, edge, settings
 from rbee_core.descriptors import raise_limit
 from rbee_core.errors import RbeeError
 from rbee_core.hive.processes.start import start_spare
 from rbee_core.hive.terms import EPHEMERAL, PERSISTENT, Tenure
 from rbee_core.home import HiveNote, Home, as_text
-from rbee_core.imports import import_aiohttp, quick_imports
+from rbee_core.imports import import_aiohttp
+from rbee_core.start import settled
 from rbee_core.streams import CannotWrite
 
 
@@ -114,14 +115,15 @@ def _run(tenure: Tenure, flags: dict[str, Any], *, scripted: bool) -> list[str]:
 
 def _serve(in_force: settings.Settings, tenure: Tenure, home: Home, *, scripted: bool) -> list[str]:
     spare = start_spare(home) if tenure.spare else None
-    with quick_imports():
-        import_aiohttp()
-        from rbee_core.hive.daemon import run
-        from rbee_core.hive.processes import logs
+    import_aiohttp()
+    from rbee_core import aio
+    from rbee_core.hive.daemon import run
+    from rbee_core.hive.processes import logs
 
     logs.start_logging(home.hive_log, in_force.log_limit_bytes, to_stderr=not scripted)
 
     def announce(note: HiveNote) -> None:
+        settled()
         if scripted:
             try:
                 print(as_text(note), flush=True)  # noqa: T201

@@ -30,10 +30,16 @@ class Tenure:
     """It listens on a free port of the loopback, whatever the settings say."""
     spare: bool
     """It prepares a worker process before anybody asks, because the first request is near."""
+    slots: int = 0
+    """How many requests its workers serve at a time where nobody says; 0: what suits cores and memory."""
+    dialects: bool = True
+    """It answers clients that were written for somebody else's HTTP."""
 
 
 PERSISTENT = Tenure(lock=True, note=True, lifeline=False, private_port=False, spare=False)
-EPHEMERAL = Tenure(lock=False, note=False, lifeline=True, private_port=True, spare=True)
+EPHEMERAL = Tenure(
+    lock=False, note=False, lifeline=True, private_port=True, spare=True, slots=1, dialects=False
+)  # one command's own: it makes one request at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

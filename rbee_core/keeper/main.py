@@ -9,7 +9,6 @@ from typing import NoReturn
 import click
 
 from rbee_core import __version__, edge
-from rbee_core.imports import quick_imports
 
 PACKAGE = "rbee_core.keeper.commands"
 
@@ -82,9 +81,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the `rbee` command and exit."""
     edge.begin()
-    with quick_imports():  # a keeper imports until it exits, which is soon: garbage may wait
-        code = run(sys.argv[1:])
-    edge.leave(code)
+    edge.leave(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str], command: click.Command = cli) -> int:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 
-from rbee_core.imports import import_aiohttp, quick_imports
+from rbee_core.imports import import_aiohttp
 from rbee_core.titles import show_as
 from rbee_core.worker import lifeline
 
@@ -36,12 +36,11 @@ def main() -> None:
 
 
 def _run() -> None:
-    with quick_imports():
-        import_aiohttp()
-        from rbee_core import aio, wire
-        from rbee_core.worker.program import prepare, run, title
+    import_aiohttp()
+    from rbee_core import aio, wire
+    from rbee_core.worker.program import prepare, run, title
 
-        plugins = prepare() if "--spare" in sys.argv else None
+    plugins = prepare() if "--spare" in sys.argv else None
     line = sys.stdin.buffer.readline()
     if not line:
         os._exit(lifeline.EXIT_ORPHANED)

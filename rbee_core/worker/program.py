@@ -16,6 +16,7 @@ from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import DeviceGone, RbeeError, shorten
 from rbee_core.http.bind import bind
 from rbee_core.http.listen import serving
+from rbee_core.start import settled
 from rbee_core.worker.engine import EngineHost
 from rbee_core.worker.server import WorkerServer
 
@@ -81,7 +82,9 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
             device.name,
             shorten(str(options), 1000),
         )
-        return backend.load(model, device, options, progress)
+        engine = backend.load(model, device, options, progress)
+        settled()
+        return engine
 
     return load
 

@@ -29,8 +29,9 @@ EXPENSIVE = frozenset(
 
 
 SCRIPT = """
-import atexit, sys
-atexit.register(lambda: print(*sys.modules, sep="\\n", file=sys.stderr))
+import os, sys
+leave = os._exit
+os._exit = lambda code: (print(*sys.modules, sep="\\n", file=sys.stderr, flush=True), leave(code))
 from rbee_core.keeper.main import main
 main()
 """

@@ -9,7 +9,7 @@ import pytest
 from rbee_core.domain.model_settings import FIELDS
 from rbee_core.domain.sampling import Sampling
 from rbee_core.errors import error_classes
-from rbee_core.hive.api.table import TABLE as HIVE
+from rbee_core.hive.dialects.table import TABLE as HIVE
 from rbee_core.settings import NAMES, Settings
 from rbee_core.worker.server import TABLE as WORKER
 from scripts.http_reference import dialect_written, dialects, written

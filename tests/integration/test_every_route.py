@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rbee_core.hive.api.table import TABLE
+from rbee_core.hive.dialects.table import TABLE
 from rbee_core.http.openapi import errors_of
 from rbee_core.http.routes import Route, Scope
 from rbee_kit.program import Hive, Home

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import psutil
 import pytest
 from aiohttp import web
@@ -21,7 +22,7 @@ from rbee_core.hive import daemon
 from rbee_core.hive.daemon import open_hive
 from rbee_core.hive.processes.guard import Guard
 from rbee_core.hive.supervisor import Supervisor
-from rbee_core.hive.terms import EPHEMERAL, PERSISTENT, Tenure
+from rbee_core.hive.terms import EPHEMERAL, PERSISTENT, LoadDefaults, Tenure
 from rbee_core.home import HiveNote, Home, read_note, write_note
 from rbee_core.http.listen import Limits, serving
 from rbee_core.settings import Settings
@@ -198,6 +199,38 @@ def test_the_guardian_is_let_go_when_no_process_is_left(settings: Settings, monk
 def test_the_two_usual_sets_of_terms_differ_in_all() -> None:
     both = dataclasses.asdict(PERSISTENT), dataclasses.asdict(EPHEMERAL)
     assert all(both[0][term] != both[1][term] for term in both[0])
+
+
+@pytest.mark.parametrize("term", [{}, {"dialects": False}])
+def test_a_hive_speaks_other_dialects_where_its_terms_say_so(settings: Settings, term: dict[str, bool]) -> None:
+    async def scenario() -> int:
+        async with open_hive(settings, dataclasses.replace(PRIVATE, **term)) as hive:
+            address = f"http://127.0.0.1:{hive.note.port}/api/version"
+            async with aiohttp.ClientSession() as session, session.get(address) as answer:
+                return answer.status
+
+    assert asyncio.run(scenario()) == (404 if term else 200)
+
+
+@pytest.mark.parametrize(("said", "slots"), [(0, 1), (3, 3)])
+def test_its_workers_serve_as_many_at_a_time_as_its_terms_say_where_nobody_else_does(
+    settings: Settings, said: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, of = list[int](), LoadDefaults.of
+
+    def looking(settings: Settings) -> LoadDefaults:
+        cut.append(settings.slots_per_worker)
+        return of(settings)
+
+    async def scenario() -> None:
+        async with open_hive(
+            dataclasses.replace(settings, slots_per_worker=said), dataclasses.replace(PRIVATE, slots=1)
+        ):
+            pass
+
+    monkeypatch.setattr(LoadDefaults, "of", looking)
+    asyncio.run(scenario())
+    assert cut == [slots]
 
 
 def test_a_signal_as_soon_as_it_can_be_found_stops_it_politely(

@@ -7,7 +7,7 @@ from typing import Any
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from rbee_core import __version__
-from rbee_core.hive.api.table import TABLE
+from rbee_core.hive.dialects.table import TABLE
 from rbee_kit.program import Home
 
 

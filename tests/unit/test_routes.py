@@ -13,7 +13,7 @@ from rbee_core.client import calls
 from rbee_core.client.calls import Call
 from rbee_core.dialects.fields import Foreign
 from rbee_core.errors import error_classes
-from rbee_core.hive.api.table import TABLE as HIVE
+from rbee_core.hive.dialects.table import TABLE as HIVE
 from rbee_core.http import openapi
 from rbee_core.http.routes import KEYLESS, Route, Scope
 from rbee_core.worker.server import TABLE as WORKER

@@ -24,11 +24,6 @@ from rbee_core.hive.api.metrics import TEXT, MetricsQuery, MetricsRoutes
 from rbee_core.hive.api.models import ModelRoutes
 from rbee_core.hive.api.refusals import COMPUTING, INFERRING, RESOLVING, STARTING
 from rbee_core.hive.api.workers import WorkerRoutes
-from rbee_core.hive.dialects.anthropic import ANTHROPIC
-from rbee_core.hive.dialects.ollama.fetching import FETCHING
-from rbee_core.hive.dialects.ollama.looking import LOOKING
-from rbee_core.hive.dialects.ollama.working import WORKING
-from rbee_core.hive.dialects.openai import OPENAI
 from rbee_core.hive.metrics.numbers import OTHER, Numbers
 from rbee_core.hive.terms import Door
 from rbee_core.http.middleware import access, counting, envelope
@@ -354,13 +349,13 @@ METRICS = (
     ),
 )
 
-TABLE = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS, *OPENAI, *ANTHROPIC, *LOOKING, *WORKING, *FETCHING)
+OWN = (*HIVE, *METRICS, *WORKERS, *INFERENCE, *MODELS)
 
 
 def application(
-    door: Door, owners: Iterable[object], story: Callable[[], Sequence[str]], numbers: Numbers
+    rows: Sequence[Route], door: Door, owners: Iterable[object], story: Callable[[], Sequence[str]], numbers: Numbers
 ) -> web.Application:
-    """Build the hive's application, with an owner for each class of handlers; `numbers` counts the answers.
+    """Build the hive's application of `rows`, with an owner for each class of handlers; `numbers` counts the answers.
 
     A bug is told with the end of `story`.
     """
@@ -370,7 +365,7 @@ def application(
         access(names=door.names, key=door.api_key, origins=door.origins),
     ]
     return serve(
-        TABLE,
+        rows,
         owners,
         middlewares=doors,
         body_limit_bytes=door.body_limit_bytes,

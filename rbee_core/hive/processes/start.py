@@ -6,7 +6,6 @@ any worker does; if none comes it leaves with the hive. Imports little, because 
 """
 
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,12 +29,12 @@ class Spare:
 
 def new_instance() -> str:
     """Return a tag for a hive's processes that no other hive has."""
-    return secrets.token_hex(INSTANCE_LENGTH // 2)
+    return os.urandom(INSTANCE_LENGTH // 2).hex()
 
 
 def new_worker_id() -> str:
     """Return a name for a worker that is easy to read and to type."""
-    return f"worker-{secrets.token_hex(3)}"
+    return f"worker-{os.urandom(3).hex()}"
 
 
 def environment_for(environ: Mapping[str, str], instance: str) -> dict[str, str]:

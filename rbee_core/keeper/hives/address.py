@@ -8,6 +8,7 @@ from rbee_core.errors import HiveUnreachable, InvalidRequest, shorten
 from rbee_core.http.bind import reached
 from rbee_core.keeper.options import LOCALHOST
 from rbee_core.settings import Settings
+from rbee_core.start import settled
 
 if TYPE_CHECKING:
     from rbee_core.client import HiveClient
@@ -96,6 +97,7 @@ def client_of(host: str, port: int, settings: Settings, *, https: bool = False) 
     """
     from rbee_core.client import ClientTerms, HiveClient  # slow, and needed only once a hive is known
 
+    settled()
     there = reached(host)
     if not _is_address(there):
         _look_up(there, port, settings.connect_timeout_s)

@@ -89,7 +89,8 @@ def _connector(hive: EphemeralHive, settings: Settings, stack: contextlib.ExitSt
 
     def connect_once() -> "HiveClient":
         if not clients:
-            import_module("rbee_core.client.sync")  # slow, so it is done while the hive boots
+            for slow in ("rbee_core.client.sync", "httpcore"):  # which httpx would import for its first client
+                import_module(slow)  # while the hive boots
             clients.append(stack.enter_context(address.client_of(*hive.address(), settings)))
         return clients[0]
 
