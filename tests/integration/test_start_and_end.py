@@ -33,7 +33,7 @@ def through_shell(home: Home, *arguments: str, stream: str, **environment: str) 
     return subprocess.run(argv, capture_output=True, env={**home.environment, **environment}, check=False, timeout=60)
 
 
-@pytest.mark.parametrize("module", ["click", "rbee_core.errors.failures", "rbee_core.edge", "rbee_core.imports"])
+@pytest.mark.parametrize("module", ["click", "rbee_core.errors.failures", "rbee_core.edge", "rbee_core.streams"])
 @pytest.mark.parametrize("program", ["rbee", "rbee_hive"])
 def test_b9_ctrl_c_while_a_program_is_imported_shows_no_traceback(home: Home, program: str, module: str) -> None:
     ended = home.python(INTERRUPTED_AT.format(module=module, program=program))
