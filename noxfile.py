@@ -193,6 +193,14 @@ def checklist(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Have schemathesis ask a running hive what its description allows and what it does not. No part of `check`."""
+    folder = Path("build/fuzz").absolute()
+    python(session, "pip", "install", "-q", "--upgrade", "--target", str(folder), "schemathesis")
+    python(session, "tests.fuzz.hive", str(folder), *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure many requests at once beside two other servers, and write docs/benchmarks.md. Nothing else should run."""
     folder = Path("build/bench").absolute()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -12,8 +12,10 @@ from rbee_core.errors import (
     AccessDenied,
     InvalidApiKey,
     InvalidRequest,
+    NotSupported,
     PayloadTooLarge,
     RbeeError,
+    RouteNotFound,
     UnsupportedMediaType,
     error_classes,
 )
@@ -21,7 +23,7 @@ from rbee_core.http.routes import KEYLESS, Route, Scope
 
 Json = dict[str, Any]
 COMPONENT = "#/components/schemas/{name}"
-STREAM = "Server-sent events: each `data:` line is one of these as JSON, the last one is `data: [DONE]`."
+STREAM = "Server-sent events, each with one of these as JSON; the data of the last one is [DONE]."
 KEY = {"type": "http", "scheme": "bearer", "description": "The server's key, where it has one."}
 SECRET = {"type": "http", "scheme": "bearer", "description": "The secret that the worker named in the body has."}
 
@@ -48,6 +50,8 @@ def errors_of(row: Route) -> list[type[RbeeError]]:
         found[InvalidApiKey] = None
     if row.query or row.body or row.parameters:
         found[InvalidRequest] = None
+    if row.names:  # what can be no part of a path
+        found[RouteNotFound] = None
     if row.method == "POST":  # a body that is not wanted is looked at too
         found |= dict.fromkeys((PayloadTooLarge, UnsupportedMediaType))
     return list(found | dict.fromkeys((*row.errors, RbeeError)))
@@ -60,6 +64,7 @@ class _Shapes:
         shapes: dict[Any, None] = {wire.ErrorBody: None}
         for row in rows:
             shapes |= dict.fromkeys((*row.parameters.values(), *row.answers.values(), *row.events, row.body, row.query))
+            shapes[error_shape(row)] = None
         wanted = [shape for shape in shapes if shape is not None]
         schemas, self.components = msgspec.json.schema_components(wanted, ref_template=COMPONENT)
         self._schemas = dict(zip(wanted, schemas, strict=True))
@@ -116,12 +121,13 @@ def _answers(row: Route, shapes: _Shapes) -> Json:
     answers: dict[int, Json] = {}
     for status, shape in row.answers.items():
         body = {} if shape is None else {"content": {row.media.partition(";")[0]: {"schema": shapes.of(shape)}}}
+        if row.stream and shape is not None:
+            body["content"][row.stream] = {"schema": {}}
         answers[status] = {"description": HTTPStatus(status).phrase} | body
     if row.events:
-        schema = {"oneOf": [shapes.of(shape) for shape in row.events]}
-        answers[200] = {"description": STREAM, "content": {"text/event-stream": {"schema": schema}}}
+        answers[200] = {"description": STREAM, "content": {"text/event-stream": {"schema": _event(row, shapes)}}}
     for status, codes in _codes(row).items():
-        schemas = [_refusal(codes)]
+        schemas = [_refusal(shapes.of(error_shape(row)), codes)]
         if status in row.answers:
             schemas.append(shapes.of(row.answers[status]))
         schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
@@ -133,12 +139,25 @@ def _codes(row: Route) -> dict[int, list[str]]:
     by_status: dict[int, list[str]] = {}
     for cls in errors_of(row):
         by_status.setdefault(cls.http_status, []).append(cls.code)
+    if row.body is not None and row.error_body is not None:  # whose fields are refused by name, as their servers do
+        by_status[InvalidRequest.http_status].append(NotSupported.code)
     return by_status
 
 
-def _refusal(codes: Sequence[str]) -> Json:
-    code = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
-    return {"allOf": [{"$ref": COMPONENT.format(name="ErrorBody")}, code]}
+def error_shape(row: Route) -> Any:
+    """Return the shape of the body of an error that `row` answers with."""
+    return wire.ErrorBody if row.error_body is None else get_type_hints(row.error_body)["return"]
+
+
+def _refusal(body: Json, codes: Sequence[str]) -> Json:
+    code = {"properties": {"code": {"enum": codes}}}
+    return {"allOf": [body, {"anyOf": [code | {"required": ["code"]}, {"properties": {"error": code}}]}]}
+
+
+def _event(row: Route, shapes: _Shapes) -> Json:
+    data = {"anyOf": [shapes.of(shape) for shape in row.events]}
+    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    return {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, text]}}}
 
 
 def _content(schema: Json) -> Json:

@@ -49,7 +49,8 @@ class Route(Struct, frozen=True, kw_only=True):
     with; what every route can answer with follows from the rest of the row. `parameters` are the shapes of the parts
     of the path that are not any text, and are checked before the handler is called. `headers` are those that may say
     something which only this route heeds. `error_body` makes the body of an error for a route whose clients know
-    another shape of it than ours. `media` is the type of an answer that is no JSON.
+    another shape of it than ours. `media` is the type of an answer that is no JSON, `stream` of one that comes in parts
+    because the client wants that.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Route(Struct, frozen=True, kw_only=True):
     errors: tuple[type[RbeeError], ...] = ()
     error_body: Callable[[RbeeError], Any] | None = None
     media: str = "application/json"
+    stream: str = ""
 
     @property
     def plain_path(self) -> str:

@@ -12,7 +12,7 @@ from rbee_core.http.routes import Route, Scope
 from rbee_kit.program import Hive, Home
 
 KEY = "k" * 32
-PLACES = {"worker_id": "worker-none", "request_id": "none", "reference": "file:%2Fnone"}
+PLACES = {"worker_id": "worker-none", "request_id": "none", "reference": "file:%2Fno%0Ane"}
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_answered_with_a_code_that_the_row_names(hive: Hive
                 continue  # a request that nobody knows is as good as ended
             status, said = code(answer)
             assert status in (400, 404), name(row)
-            assert said in {cls.code for cls in errors_of(row)}, name(row)
+            assert said in {cls.code for cls in errors_of(row)} - {"NOT_FOUND"}, name(row)
 
 
 def test_another_method_is_told_which_there_are(hive: Hive) -> None:

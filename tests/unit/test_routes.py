@@ -11,6 +11,7 @@ import pytest
 from rbee_core import wire
 from rbee_core.client import calls
 from rbee_core.client.calls import Call
+from rbee_core.dialects import fields
 from rbee_core.dialects.fields import Foreign
 from rbee_core.errors import error_classes
 from rbee_core.hive.dialects.table import TABLE as HIVE
@@ -71,11 +72,29 @@ def test_the_description_of_a_row_is_complete(program: str, row: Route) -> None:
     assert ("requestBody" in operation) == (row.body is not None)
     responses = operation["responses"]
     assert set(map(str, row.answers)) <= set(responses)
-    assert ("text/event-stream" in responses.get("200", {}).get("content", {})) == bool(row.events)
+    streams = {"text/event-stream"} if row.events else {row.stream} if row.stream else set()
+    assert set(responses.get("200", {}).get("content", {})) - {"application/json", "text/plain"} == streams
     assert ("401" in responses) == (row.scope is not Scope.OPEN)
     assert bool(operation["security"]) == (row.scope is not Scope.OPEN)
     for cls in openapi.errors_of(row):
         assert cls.code in responses[str(cls.http_status)]["description"]
+
+
+@EACH_ROW
+def test_an_error_is_described_as_its_dialect_says_it(program: str, row: Route) -> None:
+    error = fields.refusal("tools", "a hive runs no tools")
+    body = row.error_body(error) if row.error_body else error.body()
+    assert msgspec.convert(body, openapi.error_shape(row)) is not None
+    if row.error_body and row.body:
+        responses = TABLES[program][1]["paths"][row.plain_path][row.method.lower()]["responses"]
+        assert "NOT_SUPPORTED" in responses["400"]["description"], "which is how a field is refused"
+
+
+def test_an_event_is_described_as_text_that_holds_one_of_the_shapes_or_ends_the_stream() -> None:
+    answer = TABLES["hive"][1]["paths"]["/v1/embed"]["post"]["responses"]["200"]
+    data = answer["content"]["text/event-stream"]["schema"]["properties"]["data"]["anyOf"]
+    assert data[0] == {"const": "[DONE]"}
+    assert {"$ref": "#/components/schemas/VectorEvent"} in data[1]["contentSchema"]["anyOf"]
 
 
 def test_an_error_s_code_is_one_of_those_there_are() -> None:

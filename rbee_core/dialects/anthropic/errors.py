@@ -1,6 +1,6 @@
 """How this dialect says an error."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 from rbee_core.dialects.fields import param_of
 from rbee_core.errors import RbeeError
@@ -18,7 +18,26 @@ KINDS = {
 }
 
 
-def error_body(error: RbeeError, request_id: str | None = None) -> dict[str, Any]:
+class AnthropicErrorObject(TypedDict):
+    """What clients of this dialect read, and beside it what ours do."""
+
+    type: str
+    message: str
+    code: str
+    param: str | None
+    details: dict[str, Any]
+    http_status: int
+
+
+class AnthropicError(TypedDict):
+    """The body of an answer, and the event of a stream, that is an error."""
+
+    type: str
+    error: AnthropicErrorObject
+    request_id: str | None
+
+
+def error_body(error: RbeeError, request_id: str | None = None) -> AnthropicError:
     """Return the body of an answer, or of an event, that says `error`: with our code, and what to do in the message.
 
     Where the request's name is left open, the server's door fills it in.
@@ -26,5 +45,12 @@ def error_body(error: RbeeError, request_id: str | None = None) -> dict[str, Any
     status = error.http_status
     kind = KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
     message = f"{error.message}; {error.hint}" if error.hint else error.message
-    ours = {"code": error.code, "param": param_of(error), "details": error.details, "http_status": status}
-    return {"type": "error", "error": {"type": kind, "message": message, **ours}, "request_id": request_id}
+    told: AnthropicErrorObject = {
+        "type": kind,
+        "message": message,
+        "code": error.code,
+        "param": param_of(error),
+        "details": error.details,
+        "http_status": status,
+    }
+    return {"type": "error", "error": told, "request_id": request_id}

@@ -11,6 +11,7 @@ from rbee_core.errors import (
     ModelHeldBack,
     ModelLoadFailed,
     ModelNotFound,
+    NotSupported,
     PluginFailed,
     PromptTooLong,
     RequestCanceled,
@@ -22,8 +23,9 @@ from rbee_core.errors import (
 
 RESOLVING = (ModelNotFound, BackendNotAvailable, CatalogUnusable, DownloadFailed, PluginFailed)
 FAILING = (LoadingTimeout, ModelLoadFailed, WorkerCrashed, ModelHeldBack, ShuttingDown)
-STARTING = (*RESOLVING, InsufficientRam, VramExhausted, *FAILING)
+STARTING = (*RESOLVING, NotSupported, InsufficientRam, VramExhausted, *FAILING)
 INFERRING = (
-    WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, RequestCanceled, ShuttingDown,
+    NotSupported, WorkerNotReady, AllSlotsBusy, PromptTooLong, WorkerCrashed, DeadlineExceeded, RequestCanceled,
+    ShuttingDown,
 )  # fmt: skip
 COMPUTING = tuple(dict.fromkeys((*STARTING, *INFERRING)))

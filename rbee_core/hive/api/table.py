@@ -326,7 +326,7 @@ MODELS = (
     ),
     Route(
         method="DELETE",
-        path="/v1/models/{reference:.+}",
+        path="/v1/models/{reference:(?s:.+)}",
         handler=ModelRoutes.remove,
         scope=Scope.ADMIN,
         summary="forgets a model and removes the files that rbee fetched",

@@ -9,7 +9,6 @@ from aiohttp import web
 from rbee_core.dialects.anthropic.errors import error_body
 from rbee_core.dialects.anthropic.messages import MessagesTalk, counted
 from rbee_core.dialects.anthropic.requests import MessagesBody, Prompted
-from rbee_core.errors import NotSupported
 from rbee_core.hive.api.refusals import COMPUTING
 from rbee_core.hive.dialects.models import ServedModel
 from rbee_core.hive.dialects.talking import TIMEOUT, Talking, moment_of
@@ -65,7 +64,8 @@ ANTHROPIC = (
         headers=(REQUEST_ID, TIMEOUT),
         body=MessagesBody,
         answers={200: dict[str, Any]},
-        errors=(NotSupported, *COMPUTING),
+        stream=MessagesTalk.media,
+        errors=COMPUTING,
         error_body=error_body,
     ),
     Route(
@@ -77,7 +77,7 @@ ANTHROPIC = (
         headers=(REQUEST_ID, TIMEOUT),
         body=Prompted,
         answers={200: dict[str, Any]},
-        errors=(NotSupported, *COMPUTING),
+        errors=COMPUTING,
         error_body=error_body,
     ),
 )

@@ -8,7 +8,7 @@ from rbee_core.dialects.openai import embeddings
 from rbee_core.dialects.openai.chat import ChatBody, ChatTalk
 from rbee_core.dialects.openai.completions import CompletionBody, CompletionTalk
 from rbee_core.dialects.openai.errors import error_body
-from rbee_core.errors import CatalogUnusable, ModelNotFound, NotSupported
+from rbee_core.errors import CatalogUnusable, ModelNotFound
 from rbee_core.hive.api.refusals import COMPUTING
 from rbee_core.hive.dialects import anthropic
 from rbee_core.hive.dialects.models import ServedModel, ServedModels
@@ -85,7 +85,7 @@ OPENAI = (
     ),
     Route(
         method="GET",
-        path="/v1/models/{reference:.+}",
+        path="/v1/models/{reference:(?s:.+)}",
         handler=OpenAiRoutes.model,
         scope=Scope.READ,
         summary="one of them, by any of its names",
@@ -102,7 +102,8 @@ OPENAI = (
         headers=(REQUEST_ID, TIMEOUT),
         body=ChatBody,
         answers={200: dict[str, Any]},
-        errors=(NotSupported, *COMPUTING),
+        stream=ChatTalk.media,
+        errors=COMPUTING,
         error_body=error_body,
     ),
     Route(
@@ -114,7 +115,8 @@ OPENAI = (
         headers=(REQUEST_ID, TIMEOUT),
         body=CompletionBody,
         answers={200: dict[str, Any]},
-        errors=(NotSupported, *COMPUTING),
+        stream=CompletionTalk.media,
+        errors=COMPUTING,
         error_body=error_body,
     ),
     Route(
@@ -126,7 +128,7 @@ OPENAI = (
         headers=(REQUEST_ID, TIMEOUT),
         body=embeddings.EmbeddingBody,
         answers={200: dict[str, Any]},
-        errors=(NotSupported, *COMPUTING),
+        errors=COMPUTING,
         error_body=error_body,
     ),
 )

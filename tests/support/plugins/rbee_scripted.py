@@ -245,7 +245,7 @@ class ScriptedEngine(Engine):
             if not self._pause(self._knobs.token_ms / 1000, cancel):
                 return
             self._fault(index)
-            yield Embedded(index, [float(len(text)), float(max(map(len, words)))], len(words))
+            yield Embedded(index, [float(len(text)), float(max(map(len, words), default=0))], len(words))
 
     def _read_prompt(self, tokens: int, cancel: CancelToken) -> Iterator[EngineEvent]:
         """Take the time that the script says, telling how far it is if it says so."""

@@ -10,6 +10,7 @@ from rbee_core.backend import LocalModel, RemoteModel
 from rbee_core.dialects import fields
 from rbee_core.dialects.ollama import pull
 from rbee_core.dialects.ollama.errors import error_body
+from rbee_core.dialects.ollama.work import NDJSON
 from rbee_core.errors import CatalogUnusable, InsufficientDisk, InvalidRequest, ModelInUse, ModelNotFound
 from rbee_core.hive.api.refusals import RESOLVING
 from rbee_core.hive.dialects.models import ServedModels
@@ -83,6 +84,7 @@ FETCHING = (
         summary="has a model here: lines that tell how far it is, or one object at the end",
         body=pull.PullBody,
         answers={200: dict[str, Any]},
+        stream=NDJSON,
         errors=(*RESOLVING, InsufficientDisk),
         error_body=error_body,
     ),

@@ -10,7 +10,7 @@ from rbee_core import wire
 from rbee_core.dialects.ollama.embed import EmbedBody, EmbeddingsBody, EmbedTalk
 from rbee_core.dialects.ollama.errors import error_body
 from rbee_core.dialects.ollama.work import ChatBody, ChatTalk, GenerateBody, GenerateTalk, Lines
-from rbee_core.errors import NotSupported, RbeeError
+from rbee_core.errors import RbeeError
 from rbee_core.hive.api.inference import client_of
 from rbee_core.hive.api.refusals import COMPUTING
 from rbee_core.hive.dialects.models import ServedModels
@@ -20,6 +20,8 @@ from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_bytes
 from rbee_core.http.front import REQUEST_ID
 from rbee_core.http.routes import Route, Scope
+
+JSON = "application/json"
 
 
 class WorkingRoutes:
@@ -55,7 +57,7 @@ class WorkingRoutes:
                 return await self._talking.give(request, talk)
             if talk.body.kept_s == 0:
                 await self._served.here(talk.body.reference)
-                return web.Response(body=talk.only("unload"), content_type=Lines.media)
+                return web.Response(body=talk.only("unload"), content_type=Lines.media if talk.streams else JSON)
             return await self._load(request, talk)
         finally:
             await self._keep(talk.body.reference, talk.body.kept_s)
@@ -75,14 +77,14 @@ class WorkingRoutes:
 
         if talk.streams:
             return await answer_in_lines(request, self._pace, tell)
-        return web.Response(body=await loaded(), content_type="application/json")
+        return web.Response(body=await loaded(), content_type=JSON)
 
     async def _embed(self, request: web.Request, talk: EmbedTalk) -> web.Response:
         try:
             await self._served.here(talk.reference)
             if talk.wanted is not None:
                 talk.take(*await self._talking.vectors(request, talk.wanted))
-            return web.Response(body=talk.whole(), content_type="application/json")
+            return web.Response(body=talk.whole(), content_type=JSON)
         finally:
             await self._keep(talk.reference, talk.kept_s)
 
@@ -97,7 +99,7 @@ class WorkingRoutes:
                     self._supervisor.keep(worker.id, kept_s)
 
 
-def _row(path: str, handler: Any, body: type[msgspec.Struct], summary: str) -> Route:
+def _row(path: str, handler: Any, body: type[msgspec.Struct], summary: str, *, stream: str = "") -> Route:
     return Route(
         method="POST",
         path=path,
@@ -107,14 +109,27 @@ def _row(path: str, handler: Any, body: type[msgspec.Struct], summary: str) -> R
         headers=(REQUEST_ID, TIMEOUT),
         body=body,
         answers={200: dict[str, Any]},
-        errors=(NotSupported, *COMPUTING),
+        stream=stream,
+        errors=COMPUTING,
         error_body=error_body,
     )
 
 
 WORKING = (
-    _row("/api/chat", WorkingRoutes.converse, ChatBody, "Ollama's chat: lines, or one object, see ollama.md"),
-    _row("/api/generate", WorkingRoutes.generate, GenerateBody, "the same for one prompt, or a text to continue"),
+    _row(
+        "/api/chat",
+        WorkingRoutes.converse,
+        ChatBody,
+        "Ollama's chat: lines, or one object, see ollama.md",
+        stream=Lines.media,
+    ),
+    _row(
+        "/api/generate",
+        WorkingRoutes.generate,
+        GenerateBody,
+        "the same for one prompt, or a text to continue",
+        stream=Lines.media,
+    ),
     _row("/api/embed", WorkingRoutes.vectors, EmbedBody, "vectors of texts, of length 1"),
     _row("/api/embeddings", WorkingRoutes.vector, EmbeddingsBody, "the vector of one text, as it comes"),
 )
