@@ -86,7 +86,9 @@ def occupy() -> None:
 
 
 def let_go() -> None:
-    """Empty what stdout still holds, so that Python's own end finds nothing to fail on."""
+    """Say what the streams still hold, so that nothing is lost and Python's own end finds nothing to fail on."""
+    if sys.__stderr__ is not None:  # a remark without the end of its line; this one never fails
+        sys.__stderr__.flush()
     stdout = sys.__stdout__  # Click may have put something of its own in front of it
     if stdout is None:
         return
