@@ -4,6 +4,9 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts import routes_page
+
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 PAGE = REFERENCE / "http.md"
 PLAIN = {"dict": " an object", "str": " text"}
@@ -13,6 +16,7 @@ PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 def main():
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(written(text), encoding="utf-8")
+    (REFERENCE / "routes.md").write_text(routes_page.page(), encoding="utf-8")
     for name in dialects():
         page = REFERENCE / name
         page.write_text(dialect_written(name, page.read_text(encoding="utf-8")), encoding="utf-8")

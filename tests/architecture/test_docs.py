@@ -1,17 +1,23 @@
 """What the reference claims is what the code says: settings, variables, error codes, routes."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from rbee_core import wire
 from rbee_core.domain.model_settings import FIELDS
 from rbee_core.domain.sampling import Sampling
 from rbee_core.errors import error_classes
 from rbee_core.hive.dialects.table import TABLE as HIVE
+from rbee_core.http.routes import Route
 from rbee_core.settings import NAMES, Settings
+from rbee_core.wire.workers import WorkerStateName
 from rbee_core.worker.server import TABLE as WORKER
+from scripts import routes_page
 from scripts.http_reference import dialect_written, dialects, written
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +65,24 @@ def test_every_route_is_documented() -> None:
     page = (REFERENCE / "http.md").read_text(encoding="utf-8")
     assert written(page) == page, "run `python scripts/http_reference.py`"
     assert len(rows("http.md")) > len(HIVE) + len(WORKER)
+
+
+def test_n11_every_route_is_shown_with_its_body_its_answers_and_a_line_that_asks_for_it() -> None:
+    page = (REFERENCE / "routes.md").read_text(encoding="utf-8")
+    assert routes_page.page() == page, "run `python scripts/http_reference.py`"
+    assert page.count("\ncurl ") == len(HIVE)
+    links = set(re.findall(r"\]\(#([\w-]+)\)", page))
+    assert links <= {re.sub(r"[^\w -]", "", head).lower() for head in re.findall(r"^### (.+)$", page, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("row", [row for row in HIVE if row.body], ids=lambda row: row.plain_path)
+def test_the_body_of_a_line_of_curl_is_one(row: Route) -> None:
+    assert row.body
+    wire.decode(json.dumps(routes_page.EXAMPLES[row.body.__name__]).encode(), row.body)
+
+
+def test_every_state_of_a_worker_is_explained() -> None:
+    assert list(routes_page.STATES) == list(get_args(WorkerStateName))
 
 
 @pytest.mark.parametrize("name", dialects())
