@@ -17,13 +17,16 @@ from queue import SimpleQueue
 from rbee_core.errors import Overloaded
 from rbee_plugins.llamacpp import native
 from rbee_plugins.llamacpp.calls import Calls
-from rbee_plugins.llamacpp.jobs import Ended, Event, Job
+from rbee_plugins.llamacpp.jobs import Ended, Event, Job, Read
 from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace, Planner, Share
 from rbee_plugins.llamacpp.speculation import Speculation
 
 SLOW_CALL_S = 0.1
 """A call that is expected to take longer is asked within whether anybody still waits for it."""
+
+SIGN_S = 1.0
+"""A slow call says so often within itself that it gets on: silence means that nothing moves, however slow all is."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Loop:
         self._running: list[Job] = []
         self._closing = False
         self._asking = False
+        self._signed_at = 0.0
         self._door = threading.Lock()  # for who comes first, and who comes too late
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -202,6 +206,7 @@ class Loop:
             self._asking = False
             return
         jobs = [share.lane for share in shares]
+        self._signed_at = time.monotonic()
         self._context.abort_when(lambda: self._nobody_waits(jobs))
         self._asking = True
 
@@ -210,4 +215,13 @@ class Loop:
         for job in [*self._running, *self._waiting]:
             if not job.over and job.gone():
                 job.end(Ended("cancelled"))
+        self._sign(jobs)
         return all(job.over for job in jobs)
+
+    def _sign(self, jobs: Sequence[Job]) -> None:
+        """Tell those whose prompt is read that the call gets on."""
+        if (now := time.monotonic()) - self._signed_at >= SIGN_S:
+            self._signed_at = now
+            for job in jobs:
+                if job.unread and not job.over:
+                    job.events.put(Read(job.read, len(job.prompt)))

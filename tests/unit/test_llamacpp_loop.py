@@ -24,7 +24,7 @@ from rbee_core.errors import Overloaded
 from rbee_plugins.llamacpp import loop as module
 from rbee_plugins.llamacpp import native, places
 from rbee_plugins.llamacpp.drafts import Lookup, Record
-from rbee_plugins.llamacpp.jobs import Ended, Job, Made, Ready
+from rbee_plugins.llamacpp.jobs import Ended, Job, Made, Read, Ready
 from rbee_plugins.llamacpp.loop import Loop
 from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace
@@ -179,6 +179,7 @@ class Asked:
     guesses: list[tuple[int, bool]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     reads: list[Ready] = field(default_factory=list)
+    progress: list[int] = field(default_factory=list)
     ended: Ended | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
 
@@ -200,6 +201,8 @@ class Asked:
         for event in events:
             if isinstance(event, Ready):
                 self.reads.append(event)
+            elif isinstance(event, Read):
+                self.progress.append(event.done)
             elif isinstance(event, Ended):
                 self.ended = event
             elif isinstance(event, Made):
@@ -552,6 +555,22 @@ def test_a_slow_call_lets_the_cancelled_go_and_stops_only_if_nobody_else_is_in_i
     serve([one, other], 2, memory)
     assert told == [False, True]
     assert one.ended == other.ended == Ended("cancelled")
+
+
+def test_n1_a_slow_call_says_within_itself_that_the_prompt_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=0.4)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    memory, asked = Memory(1), Asked([1] * (2 * BATCH))
+
+    def slowly(parts: Sequence[native.Part]) -> int:
+        if len(parts[0].tokens) == BATCH and memory.within is not None:
+            assert not any(memory.within() for _ in range(7))
+        return native.DECODED
+
+    memory.before = slowly
+    serve([asked], 1, memory)
+    assert asked.progress == [0, 0, BATCH, BATCH, BATCH]
+    assert asked.tokens == asked.expected()
 
 
 def test_a_call_that_was_given_up_says_nothing_of_how_long_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
