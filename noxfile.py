@@ -201,6 +201,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def prometheus(session: nox.Session) -> None:
+    """Have promtool, of Debian's package prometheus, read what a running hive says of itself. No part of `check`."""
+    python(session, "tests.fuzz.prometheus", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure many requests at once beside two other servers, and write docs/benchmarks.md. Nothing else should run."""
     folder = Path("build/bench").absolute()

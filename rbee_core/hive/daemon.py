@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from rbee_core.http.bind import authority, bind, is_loopback, reached
 from rbee_core.http.listen import serving
 from rbee_core.models import downloads
 from rbee_core.models.catalog import Catalog
+from rbee_core.models.downloads import Downloads
 from rbee_core.models.provision import Provisioner
 from rbee_core.models.references import References
 from rbee_core.models.transfer_rules import TransferOptions
@@ -197,14 +198,9 @@ async def _build(
     log.info("Model catalog: SQLite (persistent) at %s", place.catalog_path)
     plugins = await aio.off_loop(_load_plugins)
     calls = PluginCalls(plugins, settings.plugin_timeout_s)
-    options = TransferOptions(
-        connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
-    )  # fmt: skip
     waits = Waits.of(settings)
     link = await stack.enter_async_context(WorkerClient(waits))
-    fetching = await stack.enter_async_context(
-        downloads.running(catalog, place.models_dir, options, settings.downloads_at_once)
-    )
+    fetching = await stack.enter_async_context(_fetching(settings, place, catalog))
     references = References(plugins.sources(), settings.models, settings.plugin_timeout_s)
     provisioner = Provisioner(catalog, references, fetching, place.models_dir)
     sections = await aio.off_loop(read_sections, settings)
@@ -218,16 +214,14 @@ async def _build(
     supervisor = Supervisor(care, place, plugins, calls, resolver, launcher, link, journal)
     reload = Reload(settings, known, resolver, launcher, supervisor, journal)
     answers = Serving(waits, supervisor, link, resolver.check, numbers.ended)
-    models = ModelRoutes(
-        settings.write_timeout_s, supervisor, catalog, known, provisioner, resolver, fetching
-    )  # fmt: skip
+    models = ModelRoutes(settings.write_timeout_s, supervisor, catalog, known, provisioner, resolver, fetching)
     workers = WorkerRoutes(place, supervisor, plugins, known, resolver)
     inference = InferenceRoutes(settings.write_timeout_s, settings.keep_alive_s, supervisor, answers, known)
     routes = HiveRoutes(
         settings.write_timeout_s, place, supervisor.pool, journal, resolver, models.check, hive.orders.stop, reload
     )  # fmt: skip
     door = Door.of(settings)
-    rows, owners = [*OWN], [routes, workers, inference, models, MetricsRoutes(numbers, supervisor.pool)]
+    rows, owners = [*OWN], [routes, workers, inference, models, MetricsRoutes(numbers, supervisor.pool, fetching)]
     if tenure.dialects:
         from rbee_core.hive.dialects.models import ServedModels
         from rbee_core.hive.dialects.table import DIALECTS, speakers
@@ -247,6 +241,14 @@ async def _build(
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))
+
+
+def _fetching(settings: Settings, place: Home, catalog: Catalog) -> AbstractAsyncContextManager[Downloads]:
+    """Return what fetches models, until the block ends."""
+    options = TransferOptions(
+        connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
+    )
+    return downloads.running(catalog, place.models_dir, options, settings.downloads_at_once)
 
 
 @asynccontextmanager

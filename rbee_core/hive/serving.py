@@ -178,9 +178,16 @@ def _ended(line: _Line, refused: str, whole_s: float) -> Ended:
         return Ended(outcome=refused or LEFT, whole_s=whole_s)
     end = line.answer.end()
     outcome = (end.error.code if end.error else end.finish_reason) if end else refused or LEFT
-    model = line.answer.worker.recipe.reference
+    worker = line.answer.worker
     figures = None if isinstance(line.request, wire.CountTask) else end  # what was only counted, nobody computed
-    return Ended(outcome=outcome, whole_s=whole_s, model=model, queue_s=line.queue_s, figures=figures)
+    return Ended(
+        outcome=outcome,
+        whole_s=whole_s,
+        model=worker.recipe.reference,
+        queue_s=line.queue_s,
+        figures=figures,
+        context_tokens=worker.context_tokens,
+    )
 
 
 def log_request(name: str, client: str, what: str, outcome: str) -> None:

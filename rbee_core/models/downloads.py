@@ -55,6 +55,7 @@ class Download:
         self.queue_position = 0
         self.current = ""
         self.trouble = ""
+        self.received_bytes = 0
         self._here = dict.fromkeys((f.name for f in model.files), 0)
         self._done = dict.fromkeys((f.name for f in model.files), 0)
         self._moved = asyncio.Event()
@@ -67,9 +68,11 @@ class Download:
     def note(self, name: str, done_bytes: int, *, here: bool = False) -> None:
         """Take in how far a file is, and wake who watches; `here` for bytes that this download need not fetch."""
         self.current, self.trouble = name, ""
-        self._done[name] = done_bytes
         if here:
             self._here[name] = done_bytes
+        else:  # a file that is begun again is received again
+            self.received_bytes += max(0, done_bytes - self._done[name])
+        self._done[name] = done_bytes
         self.wake()
 
     def note_whole(self, name: str, size_bytes: int) -> None:
@@ -148,6 +151,7 @@ class Downloads:
         self._running: set[str] = set()
         self._waiting: list[Download] = []
         self._known: dict[str, Download] = {}
+        self._forgotten_bytes = 0
 
     async def start(self, model: RemoteModel) -> Download:
         """Return the download of `model`: the one that runs or waits, or a new one.
@@ -170,6 +174,11 @@ class Downloads:
     def find(self, download_id: str) -> Download | None:
         """Return a running, waiting or remembered download."""
         return self._known.get(download_id)
+
+    @property
+    def received_bytes(self) -> int:
+        """What all downloads so far have received, those that failed too."""
+        return self._forgotten_bytes + sum(download.received_bytes for download in self._known.values())
 
     def running(self) -> list[Download]:
         """Return those that run or wait, oldest first."""
@@ -240,7 +249,7 @@ class Downloads:
         """Forget those that ended first, beyond what is remembered; one that has not ended is never forgotten."""
         ended = [download.id for download in self._known.values() if download.ended]
         for download_id in ended[:-REMEMBERED]:
-            del self._known[download_id]
+            self._forgotten_bytes += self._known.pop(download_id).received_bytes
 
     def _bring(self, download: Download, note: "_OnLoop") -> CatalogRow:
         """Fetch every file, then enter the model; blocks for as long as that takes."""

@@ -33,6 +33,8 @@ def test_what_is_asked_of_a_hive_is_counted(home: Home) -> None:
     assert found["vllm:request_success_total", MODEL, "stop"] == 1
     assert (found["rbee_prompt_tokens_total", MODEL], found["rbee_generated_tokens_total", MODEL]) == (2, 3)
     assert found["rbee_queue_seconds_count", MODEL] == 1
+    assert found["rbee_context_used_ratio", MODEL] == pytest.approx(5 / 4096)
+    assert found["rbee_download_bytes_total",] == 0
     assert found["rbee_worker_starts_total", MODEL, "scripted", "cpu"] == 1
     assert found["rbee_model_load_seconds_count", MODEL, "scripted", "cpu"] == 1
     assert found["rbee_workers", "idle", "scripted"] == 1

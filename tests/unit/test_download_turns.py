@@ -225,3 +225,12 @@ def test_what_is_fetched_already_needs_no_room_again(tmp_path: Path, monkeypatch
         downloads._check_space(download)
     (tmp_path / "m.gguf.part").write_bytes(DATA[: len(DATA) * 3 // 4])
     downloads._check_space(download)
+
+
+def test_what_was_received_is_counted_and_what_was_here_is_not(tmp_path: Path) -> None:
+    download = Download(model("a"), tmp_path)
+    download.note("m.gguf", 100, here=True)
+    download.note("m.gguf", 150)
+    download.note("m.gguf", 0)  # it was not what it should be, and is fetched again
+    download.note("m.gguf", 70)
+    assert download.received_bytes == 120

@@ -56,6 +56,14 @@ def test_a_request_is_counted_with_its_figures() -> None:
     assert found["rbee_request_seconds_sum", "m"] == 3.5
 
 
+def test_what_a_request_used_of_its_context_is_told() -> None:
+    numbers = Numbers()
+    numbers.ended(Ended(outcome="stop", whole_s=1, model="m", queue_s=0, figures=DONE, context_tokens=204))
+    numbers.ended(Ended(outcome="stop", whole_s=1, model="m", queue_s=0, figures=DONE, context_tokens=510))
+    numbers.ended(Ended(outcome=LEFT, whole_s=1, model="m", queue_s=0, context_tokens=510))
+    assert samples(numbers)["rbee_context_used_ratio", "m"] == pytest.approx(0.1)
+
+
 def test_vllms_names_are_there_on_request_and_say_the_same() -> None:
     numbers = Numbers()
     numbers.ended(Ended(outcome="stop", whole_s=1.5, model="m", queue_s=0.3, figures=DONE))

@@ -12,6 +12,7 @@ from rbee_core.hive.metrics import exposition
 from rbee_core.hive.metrics.now import look
 from rbee_core.hive.metrics.numbers import Numbers
 from rbee_core.http.routes import read_query
+from rbee_core.models.downloads import Downloads
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,15 +26,23 @@ class MetricsQuery(wire.Strict):
 class MetricsRoutes:
     """One hive's numbers."""
 
-    def __init__(self, numbers: Numbers, pool: Pool) -> None:
+    def __init__(self, numbers: Numbers, pool: Pool, downloads: Downloads) -> None:
         self._numbers = numbers
         self._pool = pool
+        self._downloads = downloads
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Tell all numbers, as Prometheus reads them."""
         wanted = read_query(request, MetricsQuery)
         host = await aio.off_loop(psutil.virtual_memory)
         memory = {"total": host.total, "available": host.available}
-        now = look(self._pool.live(), self._pool.waiting(), memory, self._numbers.name, self._numbers.known)
+        now = look(
+            self._pool.live(),
+            self._pool.waiting(),
+            memory,
+            self._numbers.name,
+            self._numbers.known,
+            self._downloads.received_bytes,
+        )
         text = await aio.off_loop(exposition.text, self._numbers.copy(), now, vllm=wanted.aliases == "vllm")
         return web.Response(body=text, headers={"Content-Type": TEXT})

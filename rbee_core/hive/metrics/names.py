@@ -96,6 +96,13 @@ METRICS: tuple[Metric, ...] = (
         ("kind", "device"), lambda _, now: now.memory,
     ),
     Metric(
+        "rbee_context_used_ratio", "gauge", "What the request that ended last used of the context it had.", MODEL,
+        lambda numbers, _: numbers.context_used,
+    ),
+    Metric(
+        "rbee_download_bytes_total", "counter", "Bytes of models that were fetched.", (), lambda _, now: now.downloaded
+    ),
+    Metric(
         "rbee_http_responses_total", "counter", "Answers over HTTP. A stream counts once it has ended.",
         ("method", "route", "status"), lambda numbers, _: numbers.responses,
     ),

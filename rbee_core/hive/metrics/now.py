@@ -18,6 +18,7 @@ class Now:
     slots: Mapping[Labels, int]
     workers: Mapping[Labels, int]
     memory: Mapping[Labels, int]
+    downloaded: Mapping[Labels, int]
     build: Mapping[Labels, int]
 
 
@@ -27,6 +28,7 @@ def look(
     host: Mapping[str, int],
     name: Callable[[str], str],
     known: Callable[[str], str],
+    downloaded_bytes: int = 0,
 ) -> Now:
     """Return how things stand. `waiting` counts by model, `host` has kinds of the machine's memory in bytes.
 
@@ -48,5 +50,6 @@ def look(
         slots=slots,
         workers=states,
         memory={**memory, **{(kind, "host"): size for kind, size in host.items()}},
+        downloaded={(): downloaded_bytes},
         build={(__version__,): 1},
     )

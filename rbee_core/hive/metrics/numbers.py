@@ -43,7 +43,8 @@ class Histogram:
 class Ended:
     """How one request ended. `outcome` is stop, length, the code of an error, or ``left`` if its client did.
 
-    `queue_s` is None for one that never reached a worker, `figures` the worker's last word if there was one.
+    `queue_s` is None for one that never reached a worker, `figures` the worker's last word if there was one;
+    `context_tokens` is what it could have used, 0 if that is not known.
     """
 
     outcome: str
@@ -51,6 +52,7 @@ class Ended:
     model: str = ""
     queue_s: float | None = None
     figures: wire.StreamEvent | None = None
+    context_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Numbers:
     load_s: Histogram = field(default_factory=lambda: Histogram(DURATION_S))
     starts: Counter[Labels] = field(default_factory=Counter[Labels])
     exits: Counter[Labels] = field(default_factory=Counter[Labels])
+    context_used: dict[Labels, float] = field(default_factory=dict[Labels, float])
     responses: Counter[Labels] = field(default_factory=Counter[Labels])
     _models: set[str] = field(default_factory=set[str])
     _lives: dict[str, _Life] = field(default_factory=dict[str, _Life])
@@ -110,6 +113,8 @@ class Numbers:
         self.prompt_tokens[model] += end.prompt_tokens
         self.cached_tokens[model] += end.cached_tokens
         self.generated_tokens[model] += end.total_tokens
+        if request.context_tokens:
+            self.context_used[model] = (end.prompt_tokens + end.total_tokens) / request.context_tokens
         if end.first_token_ms:
             self._timed(model, end, request.queue_s or 0.0)
 
