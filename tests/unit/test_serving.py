@@ -137,7 +137,7 @@ def served(task: Task, *, leaves: bool = False) -> tuple[Ended, Caller]:
     @asynccontextmanager
     async def enter(*_: object, **__: object) -> AsyncGenerator[Caller]:
         callers.append(caller := Caller())
-        caller.answer(cast("Worker", SimpleNamespace(id="w1", url="", recipe=recipe())), slot=True)
+        caller.answer(cast("Worker", SimpleNamespace(id="w1", url="", recipe=recipe(), context_tokens=512)), slot=True)
         yield caller
 
     async def serve() -> None:
