@@ -28,6 +28,7 @@ def dialects():
     from rbee_core.dialects.ollama import embed, pull, work
     from rbee_core.dialects.ollama.models import SHOW
     from rbee_core.dialects.openai import chat, completions, embeddings
+    from rbee_core.dialects.responses.requests import FIELDS
 
     openai = {"Chat": chat.FIELDS, "Completions": completions.FIELDS, "Embeddings": embeddings.FIELDS}
     anthropic = {"Messages": requests.FIELDS, "Counting": requests.PROMPT_FIELDS}
@@ -40,7 +41,7 @@ def dialects():
         "Fetching": pull.PULL,
         "Removing": pull.DELETE,
     }
-    return {"openai.md": openai, "anthropic.md": anthropic, "ollama.md": ollama}
+    return {"openai.md": openai, "responses.md": {"Fields": FIELDS}, "anthropic.md": anthropic, "ollama.md": ollama}
 
 
 def dialect_written(name, text):

@@ -11,11 +11,12 @@ from rbee_core.hive.dialects.ollama.lines import Pace
 from rbee_core.hive.dialects.ollama.looking import LOOKING, LookingRoutes
 from rbee_core.hive.dialects.ollama.working import WORKING, WorkingRoutes
 from rbee_core.hive.dialects.openai import OPENAI, OpenAiRoutes
+from rbee_core.hive.dialects.responses import RESPONSES, ResponsesRoutes
 from rbee_core.hive.dialects.talking import Talking
 from rbee_core.hive.serving import Serving
 from rbee_core.hive.supervisor import Supervisor
 
-DIALECTS = (*OPENAI, *ANTHROPIC, *LOOKING, *WORKING, *FETCHING)
+DIALECTS = (*OPENAI, *RESPONSES, *ANTHROPIC, *LOOKING, *WORKING, *FETCHING)
 TABLE = (*OWN, *DIALECTS)
 """Whatever a hive can serve."""
 
@@ -34,6 +35,7 @@ def speakers(
     pace = Pace(write_timeout_s, keep_alive_s)
     return [
         OpenAiRoutes(talking, served),
+        ResponsesRoutes(talking),
         AnthropicRoutes(talking),
         LookingRoutes(served, idle_timeout_s),
         WorkingRoutes(pace, served, talking, supervisor),
