@@ -1,7 +1,8 @@
 """Tools that a request offers, and what its client says of whether they are to be called.
 
 A call that is forced is held to a grammar, so that any model's call can be parsed: all of the text is the arguments of
-the one tool that may be called, or an object that names one of several. Otherwise an answer is read as its style says.
+the one tool that may be called, or an object that names one of several. Where the answer has to fit a schema and tools
+may be called, it fits that or is such an object. Otherwise an answer is read as its style says.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ import msgspec
 from rbee_core import wire
 from rbee_core.dialects.fields import wrong
 from rbee_core.dialects.parts import Reader
-from rbee_core.dialects.reading.reader import ForcedReader, StyledReader
+from rbee_core.dialects.reading.reader import EitherReader, ForcedReader, StyledReader
 
 NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+"""The schema of JSON of whatever kind; a call is such an object already."""
 FORMS = ("grammar", "json_schema", "regex")
 
 
@@ -32,9 +35,10 @@ class Offer(msgspec.Struct, frozen=True):
     choice: Choice = Choice()
     parallel: bool = True
 
-    def fields(self, param: str = "tool_choice") -> dict[str, Any]:
+    def fields(self, schema: dict[str, Any] | None = None, param: str = "tool_choice") -> dict[str, Any]:
         """Return the fields of the internal request that say it; `param` is the foreign field that chooses.
 
+        `schema` is what an answer has to fit that is no call.
         Raises `InvalidRequest` for a choice that cannot be made.
         """
         names = [tool.name for tool in self.tools]
@@ -47,12 +51,16 @@ class Offer(msgspec.Struct, frozen=True):
         offered: dict[str, Any] = {"tools": list(self.tools)}
         if self.choice.mode == "required":
             offered |= {**dict.fromkeys(FORMS), "json_schema": self._schema()}
+        elif self.tools and schema not in (None, ANY_OBJECT):
+            offered["json_schema"] = self._calls(schema)
         return offered
 
     def reader(self, wanted: wire.TextWanted) -> Reader:
         """Return what reads an answer to `wanted`, which was made with these fields."""
         if self.choice.mode == "required":
             return ForcedReader(self._only())
+        if self.tools and self.choice.mode == "auto" and wanted.json_schema is not None:
+            return EitherReader([tool.name for tool in self.tools])
         if any(getattr(wanted, form) is not None for form in FORMS):
             return Reader()  # all of it fits what was asked for, so nothing of it is a mark
         return StyledReader(self.tools, most_calls=None if self.parallel else 1)
@@ -65,9 +73,16 @@ class Offer(msgspec.Struct, frozen=True):
         """Return the schema that makes a call of whatever the model writes."""
         if only := self._only():
             return next(tool.parameters for tool in self.tools if tool.name == only) or NOTHING
-        calls = [_call(number, tool.name) for number, tool in enumerate(self.tools)]
+        return self._calls()
+
+    def _calls(self, answer: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the schema of an object that names a tool, or of an `answer`."""
+        forms = [_call(number, tool.name) for number, tool in enumerate(self.tools)]
         schemas = {f"tool{n}": _moved(t.parameters or NOTHING, f"#/$defs/tool{n}") for n, t in enumerate(self.tools)}
-        return {"anyOf": calls, "$defs": schemas}
+        if answer is not None:
+            forms.insert(0, {"$ref": "#/$defs/answer"})
+            schemas["answer"] = _moved(answer, "#/$defs/answer")
+        return {"anyOf": forms, "$defs": schemas}
 
 
 def _call(number: int, name: str) -> dict[str, Any]:

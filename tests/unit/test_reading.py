@@ -70,6 +70,18 @@ CASES: dict[str, Case] = {
         "Done.",
         [("f", {"a": '}"]</tool_call>{', "b": [{}]})],
     ),
+    "hermes, both words": (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "parameters": {"a": 1}, "arguments": {"city": "Paris"}}</tool_call>',
+        "",
+        [LOOK],
+    ),
+    "hermes, the other word": (
+        "hermes",
+        '<tool_call>{"name": "get_weather", "parameters": {"city": "Paris"}}</tool_call>',
+        "",
+        [LOOK],
+    ),
     "hermes, cut off": ("hermes", '<tool_call>{"name": "f", "arguments": {"a": 1}', "", [("f", {"a": 1})]),
     "hermes, no call": ("hermes", NO_CALL, NO_CALL, []),
     "hermes, a mark that never came": ("hermes", "1 < 2 <tool_c", "1 < 2 <tool_c", []),
@@ -106,6 +118,12 @@ CASES: dict[str, Case] = {
     ),
     "mistral, a list in the text": ("mistral", "[1, 2] and [TOOL", "[1, 2] and [TOOL", []),
     "llama": ("llama-json", '{"name": "get_weather", "parameters": {"city": "Paris"}}', "", [LOOK]),
+    "llama, both words": (
+        "llama-json",
+        '{"name": "get_weather", "arguments": "{}", "parameters": {"city": "Paris"}, "parameters": {}}',
+        "",
+        [LOOK],
+    ),
     "llama, marked": (
         "llama-json",
         '<|python_tag|>{"type": "function", "name": "get_weather", "parameters": {"city": "Paris"}}',
@@ -161,7 +179,7 @@ BROKEN: dict[str, Case] = {
     ),
     "hermes, arguments of half a character": (
         "hermes",
-        '<tool_call>{"name": "get_weather", "arguments": {}, "parameters": "\\ud800"}</tool_call>',
+        '<tool_call>{"name": "get_weather", "parameters": {}, "arguments": "\\ud800"}</tool_call>',
         "}</tool_call>",
         [("get_weather", {})],
     ),
@@ -315,6 +333,42 @@ def test_of_several_tools_the_schema_lets_the_model_name_one_and_references_stay
     schema = Offer((WEATHER, OTHER), Choice("required")).fields()["json_schema"]
     assert [call["properties"]["name"]["const"] for call in schema["anyOf"]] == ["get_weather", "add"]
     assert schema["$defs"]["tool1"]["properties"]["a"] == {"$ref": "#/$defs/tool1/$defs/n"}
+
+
+FORM = {"type": "object", "properties": {"name": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "string"}}}
+
+
+def test_where_an_answer_has_a_form_and_tools_may_be_called_it_is_one_of_both() -> None:
+    offer = Offer((WEATHER, OTHER))
+    schema = offer.fields(FORM)["json_schema"]
+    assert schema["anyOf"][0] == {"$ref": "#/$defs/answer"}
+    assert [call["properties"]["name"]["const"] for call in schema["anyOf"][1:]] == ["get_weather", "add"]
+    assert schema["$defs"]["answer"]["properties"]["name"] == {"$ref": "#/$defs/answer/$defs/n"}
+    assert "json_schema" not in offer.fields({"type": "object"}), "a call is an object already"
+    assert "json_schema" not in offer.fields()
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ('{"name": "get_weather", "arguments": {"city": "Paris"}}', [LOOK]),
+        ('{"arguments": {"city": "Paris"}, "name": "get_weather"}', [LOOK]),
+        ('{"name": "get_weather", "parameters": {"city": "Paris"}}', [LOOK]),
+        ('{"name": "get_weather"}', []),
+        ('{"name": "get_weather", "size": 3}', []),
+        ('{"name": "Ann", "arguments": {}}', []),
+        ('{"answer": "get_weather"}', []),
+        ("[1, 2]", []),
+        ('{"na', []),
+    ],
+)
+def test_an_answer_of_some_form_is_told_from_a_call_wherever_it_is_cut(written: str, wanted: list[Call]) -> None:
+    asked = wire.build(wire.PoolInference, model_ref="m", prompt="p", json_schema=FORM)
+    for cut in range(len(written) + 1):
+        got = read(Offer((WEATHER,)).reader(asked), [written[:cut], written[cut:]])
+        assert (calls(got), got.text) == (wanted, "" if wanted else written)
+        assert got.end is not None
+        assert got.end.reason == ("tool_calls" if wanted else "stop")
 
 
 @pytest.mark.parametrize("offer", [Offer((WEATHER,), Choice("required", "none")), Offer((), Choice("required"))])

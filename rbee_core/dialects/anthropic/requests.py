@@ -87,15 +87,16 @@ class Prompted(Foreign):
     def internal(self, request_id: str, offer: Offer) -> wire.PoolInference:
         """Return the internal request. Raises `InvalidRequest`."""
         wanted = self.output_config or OutputConfig()
-        schema = wanted.format or self.output_format
+        form = wanted.format or self.output_format
+        schema = form.schema if form else None
         said = {
             "model_ref": self.model,
             "request_id": request_id,
             "messages": turns.internal(self.system, self.messages),
             "template_arguments": self._template_arguments(wanted.effort),
-            "json_schema": schema.schema if schema else None,
+            "json_schema": schema,
         }
-        return fields.as_internal(wire.PoolInference, NAMES, **(said | self._choosing() | offer.fields()))
+        return fields.as_internal(wire.PoolInference, NAMES, **(said | self._choosing() | offer.fields(schema)))
 
     def _choosing(self) -> dict[str, Any]:
         """Return the fields of the internal request that say how the answer's tokens are chosen."""

@@ -155,7 +155,8 @@ class Lines(Talk):
 
     def only(self, reason: str) -> bytes:
         """Return the whole answer to a request that wants no text: why there is none."""
-        return _encode({**self._head, **self.says(""), "done": True, "done_reason": reason}) + b"\n"
+        end = b"\n" if self.streams else b""
+        return _encode({**self._head, **self.says(""), "done": True, "done_reason": reason}) + end
 
     def _figures(self) -> dict[str, Any]:
         assert self._collected.end is not None
@@ -182,12 +183,13 @@ class ChatTalk(Lines):
         _ = body.kept_s  # a wrong one is refused before anything happens
         if not body.messages:
             return cls(body, None, moment)
-        said = body.shared() | {
+        shared = body.shared()
+        said = shared | {
             "messages": messages.internal(body.messages),
             "template_arguments": body.hints() or None,
         }
         offer = messages.offer_of(body.tools)
-        said |= offer.fields()
+        said |= offer.fields(shared["json_schema"])
         wanted = fields.as_internal(wire.PoolInference, NAMES, **said, request_id=moment.request_id)
         talk = cls(body, wanted, moment)
         talk.offer = offer

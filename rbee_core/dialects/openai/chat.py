@@ -93,7 +93,8 @@ class ChatTalk(Talk):
         """Read a body. Raises `InvalidRequest`."""
         body = fields.read(data, ChatBody, FIELDS)
         offer = offer_of(body.tools or (), body.tool_choice, parallel=body.parallel_tool_calls is not False)
-        said = _internal(body) | offer.fields() | {"request_id": moment.request_id}
+        said = _internal(body)
+        said |= offer.fields(said.get("json_schema")) | {"request_id": moment.request_id}
         wanted = fields.as_internal(wire.PoolInference, _NAMES, **said)
         return cls(body, several(wanted, body.answers), offer, moment)
 

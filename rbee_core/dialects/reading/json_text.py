@@ -54,10 +54,15 @@ class CallObject:
     """Reads ``{"name": …, "arguments": {…}}``, in whatever order. Arguments come as they are written.
 
     `name` is "" until it is known; `over` once the object has ended. Raises `Broken` for what can be no call; what goes
-    wrong behind the name only ends it. Arguments that come as a string are what the string says.
+    wrong behind the name only ends it. Arguments that come as a string are what the string says. Those under `key`
+    count; without any, those under the other word for it, which are known once the object has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str = "arguments") -> None:
+        self._own = key
+        self._begun = False
+        self._had: set[str] = set()
+        self._other: list[str] = []
         self._text = ""
         self._state = self._before
         self._key = ""
@@ -79,8 +84,14 @@ class CallObject:
             self.over = True
         if not self.over:
             return "".join(arguments), ""
+        arguments.append(self.close())
         rest, self._text = self._text, ""
         return "".join(arguments), rest
+
+    def close(self) -> str:
+        """Return the arguments that are known at the object's end only, or at the answer's."""
+        other, self._other = "".join(self._other), []
+        return "" if self._begun else other
 
     def _skip(self, also: str = "") -> bool:
         """Drop blanks; whether anything is left."""
@@ -130,15 +141,18 @@ class CallObject:
         if piece:
             self._read.append(piece)
         whole = "".join(self._read) if self._value.over else ""
-        if self._key in ARGUMENTS:
+        if self._key in ARGUMENTS and self._key not in self._had:
+            into = arguments if self._key == self._own else self._other
             quoted = "".join(self._read[:1])[:1] == '"'
             if piece and not quoted:
-                arguments.append(piece)
+                into.append(piece)
             elif self._value.over and quoted:
-                arguments.append(_said(whole))
+                into.append(_said(whole))
+            self._begun = self._begun or bool(arguments)
         elif self._value.over and self._key in NAMES:
             self.name = _said(whole)
         if self._value.over:
+            self._had.add(self._key)
             self._state = self._at_key
         return self._value.over
 

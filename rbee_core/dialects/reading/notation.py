@@ -62,6 +62,8 @@ class Objects(Notation):
 
     opening: tuple[str, ...] = ()
     bare = False
+    key = "arguments"
+    """The word for the arguments that counts, where an object has both that models use."""
     inside: tuple[str, ...] = ()
     """What may stand between the mark and the first object, beside blanks."""
     between: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Objects(Notation):
 
     def __init__(self, tools: Sequence[wire.Tool]) -> None:
         super().__init__(tools)
-        self._object = CallObject()
+        self._object = CallObject(self.key)
         self._mark = self._raw = self._early = ""
 
     def _begin(self) -> bool:
@@ -118,7 +120,7 @@ class Objects(Notation):
         return bool(self._text) and not any(held_back(self._text, word) == len(self._text) for word in words)
 
     def _open(self) -> None:
-        self._object, self._early, self._state = CallObject(), "", self._in_object
+        self._object, self._early, self._state = CallObject(self.key), "", self._in_object
 
     def _in_object(self) -> bool:
         text, self._text = self._text, ""
@@ -158,6 +160,7 @@ class Objects(Notation):
     def _finish(self) -> None:
         if self._state == self._in_object:
             self._say("" if self._object.name else self._raw)
+            self._argue(self._object.close() if self._object.name else "")
         elif self._state == self._behind_mark:
             self._say(self._raw + self._text)
         elif self._state != self._behind_object:
@@ -178,3 +181,4 @@ class LlamaJson(Objects):
     opening = ("<|python_tag|>",)
     between = (";", "<|eom_id|>", "<|eot_id|>")
     bare = True
+    key = "parameters"

@@ -1,12 +1,12 @@
 """Reads one answer as its style says, or, where a call was forced, as that."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, cast
 
 from rbee_core import wire
 from rbee_core.dialects.parts import Arguments, CallBegins, End, Part, Reader, Reasoning, Text
 from rbee_core.dialects.reading.harmony import Harmony
-from rbee_core.dialects.reading.json_text import BLANKS, CallObject
+from rbee_core.dialects.reading.json_text import BLANKS, Broken, CallObject
 from rbee_core.dialects.reading.marks import held_back, split_at
 from rbee_core.dialects.reading.mistral import Mistral
 from rbee_core.dialects.reading.notation import Hermes, LlamaJson, Notation
@@ -151,6 +151,51 @@ class Thoughts:
             self._text = self._text.lstrip(BLANKS)
             self._blanks = not self._text
         return self._text
+
+
+class EitherReader(Reader):
+    """Reads an answer that a grammar held to be JSON: one call of a tool of these `names`, or an answer of that form.
+
+    Which of them it is shows once a call's name and the first of its arguments are there.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._object = CallObject()
+        self._early: list[wire.StreamEvent] = []
+        self._arguments = ""
+        self._kind: Literal["", "text", "call"] = ""
+
+    def feed(self, event: wire.StreamEvent) -> Sequence[Part]:
+        """Return the parts that `event` completes."""
+        if self._kind == "text" or not (event.token or event.done):
+            return super().feed(event)
+        if event.done:
+            reason = "length" if event.finish_reason == "length" else "tool_calls" if self._kind else "stop"
+            return [*self._as_text(), End(reason, event)]
+        return self._argue(event.token or "") if self._kind else self._look(event)
+
+    def _look(self, event: wire.StreamEvent) -> Sequence[Part]:
+        self._early.append(event)
+        try:
+            self._arguments += self._object.take(event.token or "")[0]
+        except Broken:
+            return self._as_text()
+        if self._object.name and (self._object.name not in self._names or (self._object.over and not self._arguments)):
+            return self._as_text()
+        if not (self._object.name and self._arguments):
+            return ()
+        self._kind, self._early = "call", []
+        return [CallBegins(0, self._object.name), Arguments(0, self._arguments)]
+
+    def _argue(self, token: str) -> Sequence[Part]:
+        text = "" if self._object.over else self._object.take(token)[0]
+        return [Arguments(0, text)] if text else ()
+
+    def _as_text(self) -> Sequence[Part]:
+        self._kind = self._kind or "text"
+        early, self._early = self._early, []
+        return [Text(one.token or "", one.logprobs) for one in early]
 
 
 class ForcedReader(Reader):
