@@ -74,11 +74,11 @@ class SettingsChanged(Struct, frozen=True):
 
 
 class KeepWanted(Struct, frozen=True):
-    """Somebody asks to keep this worker for so many idle seconds, whatever the settings say."""
+    """Somebody asks to keep this worker for so many idle seconds, whatever the settings say; None: as they say."""
 
     at: float
     worker_id: WorkerId
-    idle_s: float
+    idle_s: float | None
 
 
 class ModelRemovalWanted(Struct, frozen=True):

@@ -133,6 +133,11 @@ class DeadlineExceeded(RbeeError):
     code = "DEADLINE_EXCEEDED"
     http_status = 408
 
+    @classmethod
+    def after(cls, limit_s: float | None) -> "DeadlineExceeded":
+        """Return the error for a deadline of so many seconds."""
+        return cls(f"The request's deadline of {limit_s or 0:g} s passed")
+
 
 class VersionMismatch(RbeeError):
     """Raised when keeper and hive cannot work together."""

@@ -195,8 +195,8 @@ class Supervisor:
         self.feed(ev.PinWanted(self._now(), worker.id, pinned))
         return worker
 
-    def keep(self, worker_id: WorkerId, idle_s: float) -> None:
-        """Keep a worker for so many idle seconds, whatever the settings say; one that has ended is forgotten."""
+    def keep(self, worker_id: WorkerId, idle_s: float | None) -> None:
+        """Keep a worker for so many idle seconds, None for as long as the settings say; one that ended is forgotten."""
         self.feed(ev.KeepWanted(self._now(), worker_id, idle_s))
 
     def held_back(self) -> list[Worker]:

@@ -15,6 +15,7 @@ from tests.support.hub import Hub
 
 SAY_HI: Any = [{"role": "user", "content": "Say hi"}]
 SHORT: Any = {"num_predict": 6, "temperature": 0}
+UNLOAD = {"model": "smollm2", "keep_alive": 0, "stream": False}
 GGUF = b"GGUF" + bytes(1_500_000)
 
 
@@ -71,7 +72,7 @@ def test_what_is_here_with_the_real_model(client: ollama.Client, hive: Hive) -> 
     assert httpx.head(f"http://127.0.0.1:{hive.port}/").status_code == 200
 
 
-def test_work_with_the_real_model(client: ollama.Client) -> None:
+def test_work_with_the_real_model(client: ollama.Client, hive: Hive) -> None:
     loaded = client.generate("smollm2", keep_alive="10m")
     assert (loaded.done_reason, loaded.response) == ("load", "")
     [running] = client.ps().models
@@ -93,6 +94,11 @@ def test_work_with_the_real_model(client: ollama.Client) -> None:
     assert running.expires_at is not None
     assert running.expires_at.year == 3000
 
+    client.chat("smollm2", SAY_HI, options=SHORT)
+    [running] = client.ps().models
+    assert running.expires_at is not None
+    assert running.expires_at < datetime.now(UTC) + timedelta(minutes=6), "each request says it anew"
+
     with pytest.raises(ollama.ResponseError, match="in use by worker-") as held:
         client.delete("smollm2")
     assert held.value.status_code == 409
@@ -107,7 +113,8 @@ def test_work_with_the_real_model(client: ollama.Client) -> None:
     likely = client.chat("smollm2", SAY_HI, options=SHORT, logprobs=True, top_logprobs=2).logprobs or []
     assert [len(token.top_logprobs or ()) for token in likely] == [2] * 6
 
-    assert client.generate("smollm2", keep_alive=0).done_reason == "unload"
+    gone = httpx.post(f"http://127.0.0.1:{hive.port}/api/generate", json=UNLOAD)
+    assert (gone.headers["content-type"], gone.json()["done_reason"]) == ("application/json", "unload")
     eventually(lambda: client.ps().models == [], what="its worker is gone")
 
 
@@ -152,7 +159,16 @@ def test_a_model_that_does_not_come_is_an_error_before_the_first_line_or_after_i
 
 
 @pytest.mark.scripted
-def test_vectors(client: ollama.Client) -> None:
+def test_vectors(client: ollama.Client, hive: Hive) -> None:
+    assert client.embed("scripted:", []).embeddings == []
+    assert [model.name for model in client.ps().models] == ["scripted:"], "which is how it is loaded"
+    late = httpx.post(
+        f"http://127.0.0.1:{hive.port}/api/generate",
+        json={"model": "scripted:load_s=60", "stream": False},
+        headers={"X-Request-Timeout": "0.2"},
+        timeout=60,
+    )
+    assert (late.status_code, late.json()["code"]) == (408, "DEADLINE_EXCEEDED")
     made = client.embed("scripted:", ["a bee", "honey"])
     assert made.embeddings == [[5, 3], [5, 5]]
     [short] = client.embed("scripted:", "a bee", dimensions=1).embeddings

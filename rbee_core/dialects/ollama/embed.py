@@ -12,6 +12,7 @@ from rbee_core.dialects.ollama.durations import seconds_of
 from rbee_core.dialects.ollama.names import FIELDS as NAME
 from rbee_core.dialects.ollama.names import Named
 from rbee_core.dialects.talk import Moment
+from rbee_core.domain.tuning import Tuning
 
 
 class _Embedding(Named):
@@ -24,7 +25,7 @@ class _Embedding(Named):
 class EmbedBody(_Embedding, kw_only=True):
     """Texts that want a vector each; none at all loads the model."""
 
-    input: str | list[str]
+    input: str | list[str] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
 
 
@@ -40,7 +41,9 @@ _SHARED = (
     *fields.ignored("options", note="a text that is too long is refused, never cut"),
 )
 EMBED = (
-    *fields.honoured("input", note="a text, or up to 2048; each of one character or more"),
+    *fields.honoured(
+        "input", note="a text, or up to 2048; each of one character or more. Without any, the model is loaded"
+    ),
     *fields.honoured("dimensions", note="so many first ones of each vector, brought to length 1 again"),
     *_SHARED,
     *fields.ignored("truncate", note="a text that is too long is refused, never cut"),
@@ -77,13 +80,18 @@ class EmbedTalk:
         """Read a body of `/api/embed`. Raises `InvalidRequest`."""
         body = fields.read(data, EmbedBody, EMBED)
         texts = [body.input] if isinstance(body.input, str) and body.input else body.input
-        return cls(body, list(texts), moment, body.dimensions)
+        return cls(body, list(texts or ()), moment, body.dimensions)
 
     @classmethod
     def read_older(cls, data: bytes, moment: Moment) -> Self:
         """Read a body of `/api/embeddings`. Raises `InvalidRequest`."""
         body = fields.read(data, EmbeddingsBody, EMBEDDINGS)
         return cls(body, [body.prompt] if body.prompt else [], moment, None)
+
+    @property
+    def loads(self) -> wire.SpawnRequest:
+        """What a request without texts asks for: the model, in a worker that has the room to make vectors."""
+        return wire.build(wire.SpawnRequest, model_ref=self.reference, tuning=Tuning(embeddings=True))
 
     def take(self, vectors: list[list[float]], end: wire.StreamEvent) -> None:
         """Take the vectors in the order of the texts, and how the worker's answer ended."""

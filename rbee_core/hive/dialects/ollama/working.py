@@ -1,6 +1,9 @@
 """The routes of Ollama's clients that compute, and what they say of how long a model is to be kept."""
 
+import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -10,12 +13,12 @@ from rbee_core import wire
 from rbee_core.dialects.ollama.embed import EmbedBody, EmbeddingsBody, EmbedTalk
 from rbee_core.dialects.ollama.errors import error_body
 from rbee_core.dialects.ollama.work import ChatBody, ChatTalk, GenerateBody, GenerateTalk, Lines
-from rbee_core.errors import RbeeError
+from rbee_core.errors import DeadlineExceeded, RbeeError
 from rbee_core.hive.api.inference import client_of
 from rbee_core.hive.api.refusals import COMPUTING
 from rbee_core.hive.dialects.models import ServedModels
 from rbee_core.hive.dialects.ollama.lines import Pace, Write, answer_in_lines
-from rbee_core.hive.dialects.talking import TIMEOUT, Read, Talking, moment_of
+from rbee_core.hive.dialects.talking import TIMEOUT, Read, Talking, moment_of, timeout_of
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_bytes
 from rbee_core.http.front import REQUEST_ID
@@ -52,51 +55,65 @@ class WorkingRoutes:
     async def _work(self, request: web.Request, read: Read) -> web.StreamResponse:
         talk = read(await read_bytes(request), moment_of(request))
         assert isinstance(talk, Lines)
-        try:
+        async with self._keeping(talk.body.reference, talk.body.kept_s):
             if talk.wanted:
                 return await self._talking.give(request, talk)
             if talk.body.kept_s == 0:
                 await self._served.here(talk.body.reference)
-                return web.Response(body=talk.only("unload"), content_type=Lines.media if talk.streams else JSON)
+                media = Lines.media if talk.streams else JSON
+                return web.Response(body=talk.only("unload"), content_type=media)
             return await self._load(request, talk)
-        finally:
-            await self._keep(talk.body.reference, talk.body.kept_s)
 
     async def _load(self, request: web.Request, talk: Lines) -> web.StreamResponse:
-        async def loaded() -> bytes:
-            await self._served.here(talk.body.reference)
-            context = talk.body.options.num_ctx if talk.body.options else None
-            wanted = wire.build(wire.SpawnRequest, model_ref=talk.body.reference, context_tokens=context or None)
-            demand = await self._served.demand(wanted)
-            async with self._supervisor.enter(client_of(request), demand, until="ready") as caller:
-                await caller.worker()
-            return talk.only("load")
+        context = talk.body.options.num_ctx if talk.body.options else None
+        wanted = wire.build(wire.SpawnRequest, model_ref=talk.body.reference, context_tokens=context or None)
 
         async def tell(write: Write) -> None:
-            await write(await loaded())
+            await self._have_loaded(request, wanted)
+            await write(talk.only("load"))
 
         if talk.streams:
             return await answer_in_lines(request, self._pace, tell)
-        return web.Response(body=await loaded(), content_type=JSON)
+        await self._have_loaded(request, wanted)
+        return web.Response(body=talk.only("load"), content_type=JSON)
+
+    async def _have_loaded(self, request: web.Request, wanted: wire.SpawnRequest) -> None:
+        """Return once a worker holds the model of `wanted`. Raises what that ended with, also if its time is over."""
+        limit_s = timeout_of(request)
+        demand = await self._talking.demand(request, wanted)
+        try:
+            async with (
+                asyncio.timeout(limit_s),
+                self._supervisor.enter(client_of(request), demand, until="ready") as caller,
+            ):
+                await caller.worker()
+        except TimeoutError as error:
+            raise DeadlineExceeded.after(limit_s) from error
 
     async def _embed(self, request: web.Request, talk: EmbedTalk) -> web.Response:
-        try:
-            await self._served.here(talk.reference)
+        async with self._keeping(talk.reference, talk.kept_s):
             if talk.wanted is not None:
                 talk.take(*await self._talking.vectors(request, talk.wanted))
+            elif talk.kept_s == 0:
+                await self._served.here(talk.reference)
+            else:
+                await self._have_loaded(request, talk.loads)
             return web.Response(body=talk.whole(), content_type=JSON)
-        finally:
-            await self._keep(talk.reference, talk.kept_s)
 
-    async def _keep(self, reference: str, kept_s: float | None) -> None:
-        """Have the workers that hold a model stay for so many idle seconds, if the client said how many."""
-        if kept_s is None:
-            return
-        with contextlib.suppress(RbeeError):  # whoever asked for what is not here was told
-            name = await self._served.known.name(reference)
-            for worker in self._served.pool.live():
-                if name in worker.names:
-                    self._supervisor.keep(worker.id, kept_s)
+    @asynccontextmanager
+    async def _keeping(self, reference: str, kept_s: float | None) -> AsyncGenerator[None]:
+        """Have the workers that hold a model stay after the block for so many idle seconds, as each request says anew.
+
+        None is as long as the settings say. Who asked for what is not here was told that.
+        """
+        try:
+            yield
+        finally:
+            with contextlib.suppress(RbeeError):
+                name = await self._served.known.name(reference)
+                for worker in self._served.pool.live():
+                    if name in worker.names and worker.kept_s != kept_s:
+                        self._supervisor.keep(worker.id, kept_s)
 
 
 def _row(path: str, handler: Any, body: type[msgspec.Struct], summary: str, *, stream: str = "") -> Route:
