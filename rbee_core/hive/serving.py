@@ -7,8 +7,8 @@ what a token costs here is paid for every token of every request.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -204,6 +204,7 @@ class Serving:
         self._link = link
         self._check = check
         self._record = record
+        self._called: dict[str, set[str]] = {}
 
     @asynccontextmanager
     async def open(
@@ -213,21 +214,43 @@ class Serving:
         request: Task,
         *,
         queue: bool = True,
+        called: str = "",
         tell: TellWaiting,
     ) -> AsyncGenerator[Answer]:
         """Yield the answer once a worker has taken `request`; leaving the block ends the request.
 
-        `tell` is called with what the request waits for, once that takes a moment and whenever it changes. Raises what
-        the pool or the worker refuses it with, and `DeadlineExceeded` if its `timeout_s` passes in the queue.
+        `called` is what its client calls it, where that is not its id: several may be called the same. `tell` is called
+        with what the request waits for, once that takes a moment and whenever it changes. Raises what the pool or the
+        worker refuses it with, and `DeadlineExceeded` if its `timeout_s` passes in the queue.
         """
         since = time.monotonic()
-        async with (
-            _logged(request, client, _named(target), self._record) as line,
-            self._opened(client, target, request, queue, tell) as answer,
-        ):
-            line.what, line.answer = f"{answer.worker.recipe.reference} on {answer.worker.id}", answer
-            line.queue_s = time.monotonic() - since
-            yield answer
+        with self._knowing(called, request.request_id):
+            async with (
+                _logged(request, client, _named(target), self._record) as line,
+                self._opened(client, target, request, queue, tell) as answer,
+            ):
+                line.what, line.answer = f"{answer.worker.recipe.reference} on {answer.worker.id}", answer
+                line.queue_s = time.monotonic() - since
+                yield answer
+
+    async def cancel(self, name: str, worker_id: str | None = None) -> None:
+        """End the requests that have this id or that their clients call so, as `Supervisor.cancel` ends one."""
+        ids = {name, *self._called.get(name, ())}
+        await asyncio.gather(*(self._supervisor.cancel(one, worker_id) for one in ids))
+
+    @contextmanager
+    def _knowing(self, called: str, request_id: str) -> Generator[None]:
+        """Know for the block what a client calls a request."""
+        if not called:
+            yield
+            return
+        self._called.setdefault(called, set()).add(request_id)
+        try:
+            yield
+        finally:
+            self._called[called].discard(request_id)
+            if not self._called[called]:
+                del self._called[called]
 
     @asynccontextmanager
     async def _opened(
@@ -245,7 +268,7 @@ class Serving:
                         await tell(waiting)
                     worker = await caller.worker()
             except TimeoutError as error:
-                raise DeadlineExceeded(f"The request's deadline of {timeout_s:g} s passed") from error
+                raise DeadlineExceeded.after(timeout_s) from error
             self._check(request, worker.recipe.backend)
             if deadline is not None:
                 request = msgspec.structs.replace(request, timeout_s=max(0.001, deadline - loop.time()))

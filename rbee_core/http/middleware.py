@@ -105,6 +105,11 @@ def unforeseen(where: str, error: Exception, story: Sequence[str] = (), *, told:
     return RbeeError("rbee has a bug", hint=hint, error_id=error_id, **details)
 
 
+def as_told(request: web.Request, error: Exception) -> RbeeError:
+    """Return what a stream that has begun is told: of a bug of ours too, as nobody behind could say it any more."""
+    return error if isinstance(error, RbeeError) else unforeseen(f"{request.method} {request.path}", error)
+
+
 def http_error(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
     """Return the answer to what aiohttp refused before a handler of ours was reached, in the envelope."""
     if isinstance(error, web.HTTPNotFound):

@@ -1,9 +1,11 @@
 """OpenAI's own package against a hive: the real model where text matters, scripted workers where time does."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import Request, urlopen
 
 import openai
 import pytest
@@ -33,7 +35,7 @@ def scripted(script: str, **fields: Any) -> dict[str, Any]:
     return {"model": f"scripted:{script}", "messages": [{"role": "user", "content": "hello"}], **fields}
 
 
-def test_models_and_a_chat_with_the_real_one(client: openai.OpenAI) -> None:
+def test_models_and_a_chat_with_the_real_one(client: openai.OpenAI, hive: Hive) -> None:
     [model] = client.models.list().data
     assert model.id == "smollm2"
     facts = model.model_dump()
@@ -53,6 +55,9 @@ def test_models_and_a_chat_with_the_real_one(client: openai.OpenAI) -> None:
     assert answer.usage.completion_tokens == 6
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 6
     assert client.models.list().data[0].model_dump()["loaded"]
+    with pytest.raises(openai.BadRequestError, match="was not made for vectors"):
+        client.embeddings.create(model="smollm2", input="a bee")
+    assert len(hive.client.list_workers()) == 1, "no second one is loaded to refuse it"
 
     chunks = list(client.chat.completions.create(**SHORT, stream=True, stream_options={"include_usage": True}))
     *told, usage = chunks
@@ -201,6 +206,24 @@ def test_rule_4_every_silent_phase_is_heard_to_live(hive: Hive) -> None:
     first = next(n for n, line in enumerate(lines) if line.startswith(b"data: "))
     assert len([n for n in comments if n < first]) >= 2
     assert not any(line.startswith(b"id:") for line in lines), "which clients would take together with comments"
+
+
+@pytest.mark.scripted
+def test_a_name_that_runs_may_be_used_again_and_ends_all_who_are_called_so(
+    hive: Hive, client: openai.OpenAI, home: Home
+) -> None:
+    named: dict[str, Any] = {"extra_headers": {"X-Request-Id": "mine"}, "stream": True}
+    endless = scripted("tokens=inf;token_ms=20")
+    streams = [client.chat.completions.create(**endless, **named) for _ in range(2)]  # of which one waits
+    assert [stream.response.headers["x-request-id"] for stream in streams] == ["mine", "mine"]
+    assert next(streams[0]).id == "chatcmpl-mine"
+    assert urlopen(Request(f"http://127.0.0.1:{hive.port}/v1/inference/mine", method="DELETE")).status == 204
+    for stream in streams:
+        with pytest.raises(openai.APIError) as ended:
+            list(stream)
+        assert ended.value.code == "REQUEST_CANCELED"
+    inside = set(re.findall(r"request (mine-\w+) of", (home.path / "logs" / "hive.log").read_text()))
+    assert len(inside) == 2
 
 
 @pytest.mark.scripted

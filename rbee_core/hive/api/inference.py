@@ -14,6 +14,7 @@ from rbee_core.hive.config.models import ForModel, Models
 from rbee_core.hive.serving import Serving, Task, last_word, log_request
 from rbee_core.hive.supervisor import Supervisor
 from rbee_core.http.body import read_body
+from rbee_core.http.middleware import as_told
 from rbee_core.http.stream import EventStream, ReaderGoneError, event_bytes
 
 CLIENT, WORKER = "X-Rbee-Client", "X-Rbee-Worker"
@@ -65,13 +66,13 @@ class InferenceRoutes:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """End a request, waiting or running. Idempotent."""
-        await self._supervisor.cancel(request.match_info["request_id"])
+        await self._serving.cancel(request.match_info["request_id"])
         return web.Response(status=204)
 
     async def cancel_on_worker(self, request: web.Request) -> web.Response:
         """End a request that waits or runs at one worker. Idempotent."""
         worker = self._supervisor.pool.find(request.match_info["worker_id"])
-        await self._supervisor.cancel(request.match_info["request_id"], worker.id)
+        await self._serving.cancel(request.match_info["request_id"], worker.id)
         return web.Response(status=204)
 
     async def _for_model(self, request: web.Request, wanted: ForModel) -> web.StreamResponse:
@@ -106,10 +107,12 @@ class InferenceRoutes:
                         await stream.start()
                     async for events in answer.raw():
                         await stream.write(events)
-            except RbeeError as error:
+            except ReaderGoneError:
+                raise
+            except Exception as error:
                 if not stream.response.prepared:
                     raise
-                await stream.write(last_word(error))
+                await stream.write(last_word(as_told(request, error)))
         return stream.response
 
 

@@ -6,8 +6,10 @@ Knows HTTP and `Serving`, and no dialect: what is said, a `Talk` says.
 import asyncio
 import contextlib
 import math
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import msgspec
@@ -20,16 +22,18 @@ from rbee_core.domain.instructions import Waiting
 from rbee_core.domain.worker import Demand
 from rbee_core.errors import InvalidRequest, RbeeError
 from rbee_core.hive.api.inference import WORKER, client_of
-from rbee_core.hive.config.models import complete
+from rbee_core.hive.config.models import ForModel, complete
 from rbee_core.hive.dialects.models import ServedModels
-from rbee_core.hive.serving import Serving, log_request
+from rbee_core.hive.serving import Answer, Serving, Task, log_request
 from rbee_core.http import front
 from rbee_core.http.body import read_bytes
-from rbee_core.http.middleware import unforeseen
+from rbee_core.http.middleware import as_told
 from rbee_core.http.stream import EventStream, ReaderGoneError
 
 TIMEOUT = "X-Request-Timeout"
 LONGEST_S = 86_400.0
+SAID = 55
+"""So much of a client's name for its request is in the one that the hive gives it, which has 64 characters at most."""
 T = TypeVar("T", bound=wire.WorkerTask)
 Read = Callable[[bytes, Moment], Talk]
 Take = Callable[[int, Sequence[Part], str], Awaitable[None]]
@@ -51,10 +55,10 @@ class Talking:
 
     async def give(self, request: web.Request, talk: Talk) -> web.StreamResponse:
         """Answer `request`, which was read as `talk`."""
-        limit_s = _timeout_of(request)
+        limit_s = timeout_of(request)
         for wanted in talk.wanted:
             wanted.timeout_s = limit_s
-        demand = await self._demand(request, talk.wanted[0])
+        demand = await self.demand(request, talk.wanted[0])
         for wanted in talk.wanted:
             complete(wanted, self._models.known.own(wanted.model_ref))
         if talk.streams:
@@ -63,12 +67,12 @@ class Talking:
 
     async def vectors(self, request: web.Request, wanted: wire.PoolEmbed) -> tuple[list[list[float]], wire.StreamEvent]:
         """Return a vector for each text, in their order, and how the answer ended."""
-        wanted.timeout_s = _timeout_of(request)
-        demand = await self._demand(request, wanted)
+        wanted.timeout_s = timeout_of(request)
+        demand = await self.demand(request, wanted)
         task = msgspec.convert(wanted, wire.EmbedTask, from_attributes=True)
         made: dict[int, list[float]] = {}
         end = wire.StreamEvent()
-        async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
+        async with self._open(request, demand, task) as answer:
             async for event in answer.events():
                 if event.vector is not None:
                     made[event.index] = event.vector
@@ -77,22 +81,22 @@ class Talking:
 
     async def count(self, request: web.Request, wanted: wire.PoolInference) -> int:
         """Return how many tokens the prompt of `wanted` has, by a worker that holds its model, in one of its slots."""
-        wanted.timeout_s = _timeout_of(request)
-        demand = await self._demand(request, wanted)
+        wanted.timeout_s = timeout_of(request)
+        demand = await self.demand(request, wanted)
         complete(wanted, self._models.known.own(wanted.model_ref))
         task, tokens = self._task(wanted, wire.CountTask), 0
-        async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
+        async with self._open(request, demand, task) as answer:
             async for event in answer.events():
                 tokens = event.prompt_tokens
         return tokens
 
-    async def _demand(self, request: web.Request, wanted: wire.PoolInference | wire.PoolEmbed) -> Demand:
+    async def demand(self, request: web.Request, wanted: wire.SpawnRequest | ForModel) -> Demand:
         """Return what is asked for, if it is here. Raises `ModelNotFound` with the command that fetches it."""
         try:
             await self._models.here(wanted.model_ref)
             return await self._models.demand(wanted)
         except RbeeError as error:
-            log_request(wanted.request_id or "", client_of(request), wanted.model_ref, f"refused, {error.code}")
+            log_request(front.name_of(request), client_of(request), wanted.model_ref, f"refused, {error.code}")
             raise
 
     async def _whole(self, request: web.Request, demand: Demand, talk: Talk) -> web.StreamResponse:
@@ -120,7 +124,7 @@ class Talking:
             except Exception as error:
                 if not await stream.opened():
                     raise
-                await stream.write(talk.fails(_told(request, error)))
+                await stream.write(talk.fails(as_told(request, error)))
         return stream.response
 
     async def _answers(self, request: web.Request, demand: Demand, talk: Talk, take: Take) -> None:
@@ -137,11 +141,17 @@ class Talking:
 
     async def _answer(self, request: web.Request, demand: Demand, talk: Talk, index: int, take: Take) -> None:
         task, reader = self._task(talk.wanted[index], wire.WorkerTask), talk.reader(index)
-        async with self._serving.open(client_of(request), demand, task, tell=_untold) as answer:
+        async with self._open(request, demand, task) as answer:
             worker = answer.worker.id
             async for events in answer.groups():
                 if parts := [part for event in events for part in reader.feed(event)]:
                     await take(index, parts, worker)
+
+    def _open(self, request: web.Request, demand: Demand, task: Task) -> AbstractAsyncContextManager[Answer]:
+        """Open the answer to `task`, under a name that nobody else has: clients and proxies use theirs again."""
+        task.request_id = f"{task.request_id[:SAID]}-{secrets.token_hex(4)}"
+        called = front.name_of(request)
+        return self._serving.open(client_of(request), demand, task, called=called, tell=_untold)
 
     def _task(self, wanted: wire.PoolInference, shape: type[T]) -> T:
         """Return what a worker is told, with what the model's own settings say beside the request."""
@@ -176,11 +186,6 @@ class _Delivery:
             await self._stream.write(opening)
 
 
-def _told(request: web.Request, error: Exception) -> RbeeError:
-    """Return what a stream that has begun is told: of a bug of ours too, as nobody behind could say it any more."""
-    return error if isinstance(error, RbeeError) else unforeseen(f"{request.method} {request.path}", error)
-
-
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return why several answers ended: one of the reasons, as they mostly share it."""
     first = failures.exceptions[0]
@@ -197,7 +202,7 @@ def moment_of(request: web.Request) -> Moment:
     return Moment(front.name_of(request), int(time.time()), f"rbee-{__version__}")
 
 
-def _timeout_of(request: web.Request) -> float | None:
+def timeout_of(request: web.Request) -> float | None:
     """Return the deadline that the header sets, in seconds from now. Raises `InvalidRequest`."""
     said = request.headers.get(TIMEOUT)
     if said is None:

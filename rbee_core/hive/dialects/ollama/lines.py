@@ -9,7 +9,7 @@ from msgspec import Struct
 from rbee_core import wire
 from rbee_core.dialects.ollama.errors import error_body
 from rbee_core.dialects.ollama.work import NDJSON, STILL_HERE
-from rbee_core.errors import RbeeError
+from rbee_core.http.middleware import as_told
 from rbee_core.http.stream import EventStream, ReaderGoneError
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -39,8 +39,10 @@ async def answer_in_lines(
         stream.open_by_itself()
         try:
             await tell(write)
-        except RbeeError as error:
+        except ReaderGoneError:
+            raise
+        except Exception as error:
             if not await stream.opened():
                 raise
-            await stream.write(wire.encode(error_body(error)) + b"\n")
+            await stream.write(wire.encode(error_body(as_told(request, error))) + b"\n")
     return stream.response
