@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from rbee_core import aio
 
-_COUNT = re.compile(rb'"(?:completion_tokens|total_tokens)": ?(\d+)')
+_COUNT = re.compile(rb'"(?:completion_tokens|total_tokens|output_tokens|eval_count)": ?([1-9]\d*)')
 _TEXT = re.compile(rb'"(?:token|text|content)": ?"[^"]')
 _EVENT = re.compile(rb'"text": ?"')
-_END = re.compile(rb'data: ?\[DONE\]|"done": ?true|"error": ?\{')
+_END = re.compile(rb'data: ?\[DONE\]|event: message_stop|"done": ?true|"error": ?\{')
 
 
 @dataclass
