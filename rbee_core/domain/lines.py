@@ -69,15 +69,17 @@ class Lines(Replies):
             if pending.recipe:
                 before[pending.recipe.memory] = ahead + len(pending.line)
         for worker in self._workers.live():
+            serving = worker.serving
+            for_what, progress = ("a slot", 0.0) if serving else ("the model", worker.progress)
             for position, request in enumerate(self._lines.get(worker.id) or (), 1):
-                for_what = "a slot" if worker.serving else "the model"
-                yield request, do.Waiting(position, for_what, 0.0 if worker.serving else worker.progress)
+                yield request, do.Waiting(position, for_what, progress)
 
     def _waiting(self) -> int:
         return sum(len(p.line) for p in self._pending) + sum(map(len, self._lines.values()))
 
     def _is_taken(self, request_id: RequestId) -> bool:
-        waiting = (request.request_id for request, _ in self.all_waiting())
+        lines = (*(pending.line for pending in self._pending), *self._lines.values())
+        waiting = (request.request_id for line in lines for request in line)
         return request_id in waiting or any(request_id in w.requests.values() for w in self._workers.live())
 
     def _busy(self, workers: Sequence[Worker]) -> AllSlotsBusy:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
-from msgspec.structs import fields
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Speculation = Literal["auto", "off"]
@@ -40,13 +39,13 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def said(self) -> Iterator[tuple[str, str]]:
         """Yield each field that says something, with the word of the capability that it needs, "" for none."""
-        for field in fields(self):
-            if getattr(self, field.name) != field.default:
-                yield field.name, WORDS.get(field.name, "")
+        for name in self.__struct_fields__:  # asked for each request and backend: looking up types would take longer
+            if getattr(self, name) != getattr(UNTUNED, name):
+                yield name, WORDS.get(name, "")
 
     def over(self, defaults: "Tuning") -> "Tuning":
         """Return this, with what it does not say as `defaults` have it."""
-        both = {field.name: getattr(defaults, field.name) for field in fields(self)}
+        both = {name: getattr(defaults, name) for name in self.__struct_fields__}
         return Tuning(**both | {name: getattr(self, name) for name, _word in self.said()})
 
     def only(self, words: frozenset[str]) -> "Tuning":
