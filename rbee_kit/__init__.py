@@ -7,4 +7,4 @@ nothing of it but `rbee_kit.given`, as a plugin, where a scenario asks for that.
 because a backend that passed yesterday's scenarios may not pass tomorrow's.
 """
 
-__version__ = "2.0.0"
+__version__ = "2.1.0"

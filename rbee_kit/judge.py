@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rbee_core.backend import needs
+from rbee_core.domain import tuning
 from rbee_kit import badge, subject, telling, verdict
 from rbee_kit.entry import feature_folder
 from rbee_kit.gherkin import CAPABILITY, MANDATORY, examples_of, part_of, parts_of, place_of
@@ -20,6 +21,8 @@ from rbee_kit.verdict import Row, Verdict
 
 TITLE = f"rbee conformance kit {verdict.kit_version}"
 SUBJECT = pytest.StashKey[subject.Subject]()
+REFUSED = {*needs.WORDS, *tuning.WORDS.values()}
+"""Words without which rbee itself refuses what needs them."""
 MARKS = {"passed": "✓", "failed": "✗", "undeclared": "!"}
 
 
@@ -71,7 +74,7 @@ class Judge:
         if item.nodeid not in self._rows or self._promised(item):
             return
         word = part_of(item).removeprefix(CAPABILITY)
-        if absent := self._absent.get(word, "" if word not in needs.WORDS else f"{word} is not declared"):
+        if absent := self._absent.get(word, f"{word} is not declared" if word in REFUSED else ""):
             pytest.skip(absent)
 
     def _promised(self, item: pytest.Item) -> bool:

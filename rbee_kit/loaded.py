@@ -8,6 +8,7 @@ from typing import Any
 
 from rbee_core import wire
 from rbee_core.client import HiveClient
+from rbee_core.domain.tuning import UNTUNED, Tuning
 from rbee_core.errors import RbeeError
 from rbee_kit.program import Hive
 from rbee_kit.waiting import POLL_S, eventually
@@ -115,11 +116,13 @@ class Loaded:
         return refused_at - since
 
 
-def load(hive: Hive, model: str, backend: str, context_tokens: int | None = None) -> Loaded:
+def load(
+    hive: Hive, model: str, backend: str, context_tokens: int | None = None, *, tuning: Tuning = UNTUNED
+) -> Loaded:
     """Load a model and wait until it is ready; an `AssertionError` says why it is not."""
     before = frozenset(process.pid for process in hive.home.processes())
     started = time.monotonic()
-    request = wire.SpawnRequest(model_ref=model, backend=backend, context_tokens=context_tokens)
+    request = wire.SpawnRequest(model_ref=model, backend=backend, context_tokens=context_tokens, tuning=tuning)
     worker_id = hive.client.spawn(request).worker_id
     seen: list[float] = []
 

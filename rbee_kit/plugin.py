@@ -30,6 +30,8 @@ pytest_plugins = [
     "rbee_kit.steps.words",
     "rbee_kit.steps.choosing",
     "rbee_kit.steps.numbers",
+    "rbee_kit.steps.running",
+    "rbee_kit.steps.tools",
 ]
 
 ENDING_S = 2.0

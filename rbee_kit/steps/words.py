@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pytest_bdd import then, when
 
+from rbee_core import wire
 from rbee_core.backend import needs
+from rbee_core.domain.tuning import Adapter, Tuning
 from rbee_core.errors import NotSupported, RbeeError
 from rbee_kit.asking import PROMPT
 from rbee_kit.judge import SUBJECT
@@ -23,6 +25,14 @@ ASKED: Mapping[str, Any] = {
     "suffix": "the end",
 }
 """For fields that are one of a kind: what asks for something."""
+TUNED: Mapping[str, Tuning] = {
+    "speculation": Tuning(speculation="auto"),
+    "chat_template": Tuning(chat_template="{{ messages }}"),
+    "cache_types": Tuning(cache_type_k="q8_0"),
+    "flash_attention": Tuning(flash_attention=True),
+    "lora": Tuning(lora=(Adapter("/nowhere"),)),
+}
+"""The same for how a worker is to be started."""
 NUMBERS_OF_TEXTS = ("embeddings", "rerank")
 KEPT_WORDS, FEW = 48, 8
 
@@ -33,13 +43,18 @@ def ask_for_undeclared(loaded: Loaded, pytestconfig: pytest.Config) -> Mapping[s
     words = [word for word in needs.WORDS if word not in subject.capabilities]
     fields = {word: {name for name in needs.WORDS[word] if name in ASKED} - subject.obeys for word in words}
     asked = [word for word in words if fields[word] or word in NUMBERS_OF_TEXTS]
-    return {word: refusal(loaded, word, fields[word]) for word in asked}
+    started = [word for word in TUNED if word not in subject.capabilities]
+    return {word: refusal(loaded, word, fields.get(word, set())) for word in (*asked, *started)}
 
 
 def refusal(loaded: Loaded, word: str, fields: set[str]) -> RbeeError | None:
     """Ask for something that needs `word`, by one of `fields`, and return what it ended with."""
     try:
-        if word == "embeddings":
+        if word in TUNED:
+            worker = loaded.worker
+            wanted = wire.SpawnRequest(worker.model_ref, backend=worker.backend, tuning=TUNED[word])
+            loaded.hive.client.stop_worker(loaded.hive.client.spawn(wanted).worker_id)
+        elif word == "embeddings":
             numbers.vectors(loaded, ["a bee"])
         elif word == "rerank":
             numbers.scores(loaded, ["a bee"], query="a hive")

@@ -47,16 +47,26 @@ from rbee_core.backend import (
     TokenLogprob,
     hookimpl,
 )
+from rbee_core.backend.templates import ChatTemplate
 from rbee_core.errors import InvalidRequest, ModelLoadFailed, ModelNotFound, PromptTooLong
 
 CONTEXT = 2048
 BATCHING = frozenset({"shares-chance", "mixes-texts", "stops-all", "keeps-slots", "reads-alone"})
-CAPABILITIES = frozenset({"stream", "cancel", "seed", "logprobs", "grammar", "json_schema", "embeddings", "rerank"})
+CAPABILITIES = frozenset(
+    {
+        *("stream", "cancel", "seed", "logprobs", "grammar", "json_schema", "embeddings", "rerank"),
+        *("chat", "chat_template", "tools", "infill", "speculation", "cache_types", "flash_attention", "lora"),
+    }
+)
 OBEYS = frozenset(
     {
         *("frequency_penalty", "presence_penalty", "penalty_window", "logit_bias"),
         *("top_n_sigma", "min_tokens", "ignore_eos"),
     }
+)
+TEMPLATE = (
+    "{% for tool in tools or () %}{{ tool.function.name }} {{ tool.function.description }} {% endfor %}"
+    "{% for turn in messages %}{{ turn.role }}: {{ turn.content }} {% endfor %}"
 )
 GREETING = "hi."
 ANSWER_WORDS = 4
@@ -95,9 +105,11 @@ class WordsBackend(Backend):
         return [Device("cuda:0" if self.accelerator == "cuda" else "cpu", "a shelf")]
 
     def estimate(self, model: LocalModel, options: LoadOptions) -> Estimate:
+        context = options.context_tokens or CONTEXT
         if "needs-nothing" in self.faults:
-            return Estimate(0, 0, 0, options.context_tokens or CONTEXT)
-        return super().estimate(model, options)
+            return Estimate(0, 0, 0, context)
+        small = options.tuning.cache_type_k == "q8_0" and "reckons-in-16-bits" not in self.faults
+        return Estimate(model.size_bytes, context * (1 if small else 2), 0, context)
 
     def load(self, model: LocalModel, device: Device, options: LoadOptions, progress: Progress) -> Engine:
         if "never-ready" in self.faults:
@@ -106,7 +118,11 @@ class WordsBackend(Backend):
             code = f"import time; time.sleep({FOREVER_S})"
             subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
         progress(0.5)
-        return WordsEngine(self.faults, self.words(model), options.context_tokens or CONTEXT)
+        for adapter in options.tuning.lora if "takes-any-adapter" not in self.faults else ():
+            raise ModelLoadFailed(reference=model.reference, why=f"{adapter.path} is no adapter")
+        if options.tuning.flash_attention and "stumbles-in-a-flash" in self.faults:
+            raise KeyError("flash")
+        return WordsEngine(self.faults, self.words(model), options)
 
     def words(self, model: LocalModel) -> list[str]:
         try:
@@ -123,19 +139,22 @@ class WordsBackend(Backend):
 class WordsEngine(Engine):
     """Writes words."""
 
-    def __init__(self, faults: frozenset[str], words: list[str], context: int) -> None:
-        self.faults, self.words, self.context = faults, words, context
+    def __init__(self, faults: frozenset[str], words: list[str], options: LoadOptions) -> None:
+        self.faults, self.words, self.context = faults, words, options.context_tokens or CONTEXT
+        self.guesses = options.tuning.speculation != "off"
+        given = options.tuning.chat_template if "likes-its-own" not in self.faults else None
+        self.chat = ChatTemplate(given or TEMPLATE)
         self.chance = random.Random()
         self.desk = threading.Lock()
         self.kept: list[str] = []
         self.spoilt, self.stopped = False, threading.Event()
 
     def info(self) -> EngineInfo:
-        return EngineInfo(context_tokens=self.context, slots=4 if self.faults & BATCHING else 1)
+        return EngineInfo(self.context, slots=4 if self.faults & BATCHING else 1, chat_template=True)
 
     def generate(self, request: GenerateRequest, cancel: CancelToken) -> Iterator[EngineEvent]:
         form = self.form(request)
-        prompt = request.text().split()
+        prompt = self.prompt(request, cancel).split()
         if len(prompt) >= self.context:
             if "cuts-prompts" not in self.faults:
                 raise self.too_long(len(prompt))
@@ -161,9 +180,27 @@ class WordsEngine(Engine):
         if "ignores-cancel" in self.faults or not cancel.is_set():
             yield from [Finished("stop")] if most == ends else self.last_word(full=left <= (request.max_tokens or left))
 
+    def prompt(self, request: GenerateRequest, cancel: CancelToken) -> str:
+        """Return what is read: a prompt, the text behind its gap, or a conversation as the template writes it."""
+        if request.prompt is not None:
+            behind = request.suffix if "looks-ahead-only" not in self.faults else None
+            return f"{request.prompt} {behind or ''}"
+        tools = request.tools if "keeps-tools-secret" not in self.faults else ()
+        messages = request.messages
+        if "forgets-results" in self.faults:
+            messages = tuple(turn for turn in messages if turn.role != "tool")
+        try:
+            return self.chat.render(messages, {}, cancel, tools=tools, arguments=request.template_arguments)
+        except InvalidRequest as error:
+            if "stumbles-over-templates" in self.faults:
+                raise KeyError("a template") from error
+            raise
+
     def form(self, request: GenerateRequest) -> str:
         """Return the text of the form that is asked for, "" for none."""
-        if "writes-as-it-likes" in self.faults and request.json_schema is None:
+        if ("writes-as-it-likes" in self.faults and request.json_schema is None) or (
+            "tools-without-form" in self.faults and request.tools
+        ):
             return ""
         try:
             text = model.formed(request, random.Random(request.seed))
@@ -224,6 +261,9 @@ class WordsEngine(Engine):
                 self.stumble()
             logits = model.likelihoods(previous, len(self.words))
             previous = self.choose(logits, request, written, chance)
+            guessed = self.guesses and number % 2 > 0
+            if guessed and "guesses-for-good" in self.faults:
+                previous = (previous + 1) % len(self.words)
             written.append(previous)
             word = f" {self.words[previous]}"
             if "yields-pairs" in self.faults:
@@ -232,7 +272,8 @@ class WordsEngine(Engine):
                 raw = word.encode()
                 yield from (Token(raw[at : at + 2].decode(errors="replace")) for at in range(0, len(raw), 2))
             elif request.logprobs is None:
-                yield Token(word)
+                made = self.guesses and not guessed and "hides-guesses" not in self.faults
+                yield Token(word, guesses=int(made), guessed=guessed)
             else:
                 yield self.likely(word, previous, logits, request.logprobs)
 
@@ -291,6 +332,7 @@ class WordsEngine(Engine):
         return request.seed or None if "forgets-seed-0" in self.faults else request.seed
 
     def close(self) -> None:
+        self.chat.close()
         if "fails-to-close" in self.faults:
             raise OSError("the shelf is locked")
         if "dies-on-stop" in self.faults:

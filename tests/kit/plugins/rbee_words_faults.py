@@ -52,6 +52,17 @@ FAULTS = {
     "lets-others-count": "adds to a vector what else is asked for",
     "pools-as-it-likes": "pools all tokens, whatever is asked for",
     "scores-by-place": "likes a document the more the later it comes",
+    "guesses-for-good": "writes what it guessed, whatever would have come",
+    "hides-guesses": "says of tokens that they were guessed, and of no guesses",
+    "likes-its-own": "takes no other template than its own",
+    "stumbles-over-templates": "raises an error of its own for a template that refuses",
+    "reckons-in-16-bits": "says that keys and values take as much memory in 8 bits as in 16",
+    "stumbles-in-a-flash": "raises an error of its own when flash attention is asked for",
+    "takes-any-adapter": "loads whatever adapter it is given",
+    "keeps-tools-secret": "does not tell the model which tools there are",
+    "forgets-results": "does not tell the model what a tool answered",
+    "tools-without-form": "forgets the schema where there are tools",
+    "looks-ahead-only": "does not look at what stands behind a gap",
     "is-modest": "keeps everything, and does not declare that it keeps seeds",
 }
 
@@ -71,5 +82,8 @@ SOME_TOGETHER = {
         *("names-others", "stumbles-over-forms", "pools-as-it-likes", "mixes-vectors", "scores-by-place"),
         "hides-kept",
     ),
+    "some-of-running": ("guesses-for-good", "likes-its-own", "reckons-in-16-bits", "takes-any-adapter"),
+    "more-of-running": ("hides-guesses", "stumbles-over-templates", "stumbles-in-a-flash", "forgets-results"),
+    "some-of-tools": ("keeps-tools-secret", "tools-without-form", "looks-ahead-only"),
 }
 """Faults that share a backend, which costs less than one for each."""
