@@ -48,6 +48,8 @@ class HiveClient:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
         self._terms = terms
+        self._https = https
+        self._port = port
         self._http = httpx.Client(
             base_url=f"{'https' if https else 'http'}://{self.address}",
             headers=headers(terms),
@@ -66,6 +68,10 @@ class HiveClient:
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
+
+    def another(self) -> "HiveClient":
+        """Return another connection to the same hive, for another thread."""
+        return HiveClient(self._host, self._port, self._terms, https=self._https)
 
     def call(self, call: Call[T], *, attempts: int = ATTEMPTS, timeout_s: float | None = None) -> T:
         """Carry out `call` and return its answer. `timeout_s` is in place of the call's own patience."""

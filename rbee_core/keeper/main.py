@@ -16,6 +16,7 @@ PACKAGE = "rbee_core.keeper.commands"
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "infer": ("infer", "Ask a model PROMPT, or what stdin holds, on this machine or another."),
     "embed": ("embed", "Print a vector for each TEXT, or for each line of a file."),
+    "bench": ("bench", "Measure a model on this machine, and other servers beside it."),
     "hive": ("hive", "Start, stop and inspect this machine's hive."),
     "workers": ("workers", "List, check and shut down a hive's workers."),
     "models": ("models", "Fetch, list, check and remove models."),
