@@ -27,10 +27,15 @@ def dialects():
     from rbee_core.dialects.anthropic import requests
     from rbee_core.dialects.ollama import embed, pull, work
     from rbee_core.dialects.ollama.models import SHOW
-    from rbee_core.dialects.openai import chat, completions, embeddings
+    from rbee_core.dialects.openai import chat, completions, embeddings, rerank
     from rbee_core.dialects.responses.requests import FIELDS
 
-    openai = {"Chat": chat.FIELDS, "Completions": completions.FIELDS, "Embeddings": embeddings.FIELDS}
+    openai = {
+        "Chat": chat.FIELDS,
+        "Completions": completions.FIELDS,
+        "Embeddings": embeddings.FIELDS,
+        "Reranking": rerank.FIELDS,
+    }
     anthropic = {"Messages": requests.FIELDS, "Counting": requests.PROMPT_FIELDS}
     ollama = {
         "One model": SHOW,

@@ -189,12 +189,12 @@ def embed_on_worker(worker_id: str, request: wire.WorkerEmbed) -> Call[wire.Stre
 
 def rerank(request: wire.PoolRerank) -> Call[wire.StreamEvent]:
     """A stream: the scores of documents, then the `done` event or an error, by whichever worker the hive finds."""
-    return _change("POST", "/v1/rerank", wire.StreamEvent, request, Patience.TOKEN)
+    return _change("POST", "/v1/score", wire.StreamEvent, request, Patience.TOKEN)
 
 
 def rerank_on_worker(worker_id: str, request: wire.WorkerRerank) -> Call[wire.StreamEvent]:
     """The same by one worker."""
-    return _change("POST", f"{_worker_path(worker_id)}/rerank", wire.StreamEvent, request, Patience.TOKEN)
+    return _change("POST", f"{_worker_path(worker_id)}/score", wire.StreamEvent, request, Patience.TOKEN)
 
 
 def cancel(worker_id: str, request_id: str) -> Call[None]:

@@ -51,7 +51,7 @@ class WorkerEmbed(EmbedWanted):
 
 
 class WorkerRerank(RerankWanted):
-    """`POST /v1/workers/{id}/rerank`: with `queue` false, a refusal comes at once when all slots are busy."""
+    """`POST /v1/workers/{id}/score`: with `queue` false, a refusal comes at once when all slots are busy."""
 
     request_id: RequestId | None = None
     queue: bool = True
@@ -68,7 +68,7 @@ class PoolEmbed(WorkerEmbed, kw_only=True):
 
 
 class PoolRerank(WorkerRerank, kw_only=True):
-    """`POST /v1/rerank`: a request for a model, as `POST /v1/inference` is."""
+    """`POST /v1/score`: a request for a model, as `POST /v1/inference` is."""
 
     model_ref: ModelText
     backend: Annotated[str, Meta(max_length=64)] | None = None

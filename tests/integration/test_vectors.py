@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import pytest
 
 from rbee_core import wire
@@ -9,7 +10,7 @@ from rbee_core.domain.tuning import Adapter, Tuning
 from rbee_core.errors import RemoteError
 from rbee_kit.program import Hive, Home
 from rbee_kit.waiting import eventually
-from tests.support.gguf_models import lora
+from tests.support.gguf_models import lora, ranker
 
 pytestmark = pytest.mark.scripted
 
@@ -85,6 +86,19 @@ def test_the_test_model_makes_vectors_if_it_is_told_how_and_takes_no_adapter_of_
     refused = home.rbee("infer", "--lora", f"{other}:0.5", "hello")
     assert (refused.exit_code, refused.stdout) == (2, ""), refused.stderr
     assert "is for qwen3" in refused.why
+
+
+def test_documents_are_put_in_order_as_foreign_clients_ask_for_it(home: Home) -> None:
+    hive, model = home.start_hive(), ranker(home.folder / "ranker.gguf")
+    documents = ["a bee", "honey and wax", "x"]
+    scores = hive.client.rerank(wire.PoolRerank(model_ref=f"file:{model}", query="a bee", documents=documents))
+    body = {"model": f"file:{model}", "query": "a bee", "documents": documents, "return_documents": True}
+    answer = httpx.post(f"http://127.0.0.1:{hive.port}/v1/rerank", json=body, timeout=60).json()
+    told = [(one["relevance_score"], one["document"]["text"]) for one in answer["results"]]
+    assert told == sorted(zip(scores, documents, strict=True), key=lambda one: -one[0])
+    refused = httpx.post(f"http://127.0.0.1:{hive.port}/v1/rerank", json=body | {"model": "scripted:"}, timeout=60)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "NOT_SUPPORTED")
+    assert len(hive.client.list_workers()) == 1, "nobody asks a hive for what it cannot do at the cost of a load"
 
 
 def test_settings_hold_for_backends_that_know_them_alone(home: Home) -> None:

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from rbee_core import wire
 from rbee_core.dialects.fields import Field
-from rbee_core.dialects.openai import embeddings
+from rbee_core.dialects.openai import embeddings, rerank
 from rbee_core.dialects.openai.chat import FIELDS, ChatBody, ChatTalk
 from rbee_core.dialects.openai.completions import CompletionTalk
 from rbee_core.dialects.openai.errors import error_body
@@ -39,7 +39,7 @@ def refusal(**fields: Any) -> dict[str, Any]:
     with pytest.raises(InvalidRequest) as caught:
         talk(**fields)
     assert 400 <= caught.value.http_status < 500
-    return error_body(caught.value)["error"]
+    return dict(error_body(caught.value)["error"])
 
 
 def chunks(data: bytes) -> list[Any]:
@@ -401,5 +401,35 @@ def test_texts_that_can_have_no_vectors_are_refused(said: dict[str, Any], param:
     with pytest.raises(InvalidRequest) as caught:
         embeddings.read(json.dumps({"model": "m", **said}).encode(), "r1")
     error = error_body(caught.value)["error"]
-    assert error["param"].startswith(param)
+    assert str(error["param"]).startswith(param)
     assert error["code"] == code
+
+
+def test_documents_come_in_the_order_in_which_they_answer() -> None:
+    said: dict[str, Any] = {"model": "m", "query": "q", "documents": ["a", {"text": "b", "title": "B"}, "c"]}
+    for more, order in (({}, [1, 0, 2]), ({"top_n": 2}, [1, 0]), ({"top_n": 9, "return_documents": False}, [1, 0, 2])):
+        body, wanted = rerank.read(json.dumps(said | more).encode(), "r1")
+        assert (wanted.query, wanted.documents, wanted.request_id) == ("q", ["a", "b", "c"], "r1")
+        answer = rerank.answer(body, [-0.5, 2.0, -0.5], 7, "r1")
+        assert [one["index"] for one in answer["results"]] == order
+        assert answer["results"][0] == {"index": 1, "relevance_score": 2.0}
+        assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    body, _ = rerank.read(json.dumps(said | {"return_documents": True, "top_n": 1}).encode(), "r1")
+    [best] = rerank.answer(body, [0.0, 1.0, 0.5], 7, "r1")["results"]
+    assert best == {"index": 1, "relevance_score": 1.0, "document": {"text": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"query": ""}, "query"),
+        ({"documents": []}, "documents"),
+        ({"documents": ["a", ""]}, "documents"),
+        ({"documents": [{"title": "a"}]}, "documents"),
+        ({"top_n": 0}, "top_n"),
+    ],
+)
+def test_documents_that_can_have_no_order_are_refused(said: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        rerank.read(json.dumps({"model": "m", "query": "q", "documents": ["a"], **said}).encode(), "r1")
+    assert str(error_body(caught.value)["error"]["param"]).startswith(param)

@@ -56,11 +56,11 @@ class InferenceRoutes:
         """Make vectors on one worker."""
         return await self._stream(request, _worker_id(request), await read_body(request, wire.WorkerEmbed))
 
-    async def rerank(self, request: web.Request) -> web.StreamResponse:
+    async def score(self, request: web.Request) -> web.StreamResponse:
         """Score documents with a model."""
         return await self._for_model(request, await read_body(request, wire.PoolRerank))
 
-    async def rerank_on_worker(self, request: web.Request) -> web.StreamResponse:
+    async def score_on_worker(self, request: web.Request) -> web.StreamResponse:
         """Score documents on one worker."""
         return await self._stream(request, _worker_id(request), await read_body(request, wire.WorkerRerank))
 

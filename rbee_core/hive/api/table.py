@@ -227,8 +227,8 @@ INFERENCE = (
     ),
     Route(
         method="POST",
-        path="/v1/rerank",
-        handler=InferenceRoutes.rerank,
+        path="/v1/score",
+        handler=InferenceRoutes.score,
         scope=Scope.INFER,
         summary="scores how well documents answer a query, with a model; waits as a request for text does",
         body=wire.PoolRerank,
@@ -237,8 +237,8 @@ INFERENCE = (
     ),
     Route(
         method="POST",
-        path="/v1/workers/{worker_id}/rerank",
-        handler=InferenceRoutes.rerank_on_worker,
+        path="/v1/workers/{worker_id}/score",
+        handler=InferenceRoutes.score_on_worker,
         scope=Scope.INFER,
         summary="scores how well documents answer a query, on one worker",
         body=wire.WorkerRerank,

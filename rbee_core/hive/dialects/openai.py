@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from rbee_core.dialects.openai import embeddings
+from rbee_core.dialects.openai import embeddings, rerank
 from rbee_core.dialects.openai.chat import ChatBody, ChatTalk
 from rbee_core.dialects.openai.completions import CompletionBody, CompletionTalk
 from rbee_core.dialects.openai.errors import error_body
@@ -54,6 +54,13 @@ class OpenAiRoutes:
         body, wanted = embeddings.read(await read_bytes(request), front.name_of(request))
         vectors, end = await self._talking.vectors(request, wanted)
         return json_response(embeddings.answer(body, vectors, end.prompt_tokens))
+
+    async def rerank(self, request: web.Request) -> web.Response:
+        """Put documents in the order in which they answer a query."""
+        name = front.name_of(request)
+        body, wanted = rerank.read(await read_bytes(request), name)
+        scores, end = await self._talking.scores(request, wanted)
+        return json_response(rerank.answer(body, scores, end.prompt_tokens, name))
 
 
 def _model(model: ServedModel) -> dict[str, Any]:
@@ -127,6 +134,18 @@ OPENAI = (
         summary="OpenAI's vectors of texts",
         headers=(REQUEST_ID, TIMEOUT),
         body=embeddings.EmbeddingBody,
+        answers={200: dict[str, Any]},
+        errors=COMPUTING,
+        error_body=error_body,
+    ),
+    Route(
+        method="POST",
+        path="/v1/rerank",
+        handler=OpenAiRoutes.rerank,
+        scope=Scope.INFER,
+        summary="documents in the order in which they answer a query, as Jina's and Cohere's clients know it",
+        headers=(REQUEST_ID, TIMEOUT),
+        body=rerank.RerankBody,
         answers={200: dict[str, Any]},
         errors=COMPUTING,
         error_body=error_body,

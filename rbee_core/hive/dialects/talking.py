@@ -67,17 +67,27 @@ class Talking:
 
     async def vectors(self, request: web.Request, wanted: wire.PoolEmbed) -> tuple[list[list[float]], wire.StreamEvent]:
         """Return a vector for each text, in their order, and how the answer ended."""
+        events = await self._numbers(request, wanted, wire.EmbedTask)
+        made = {event.index: event.vector for event in events if event.vector is not None}
+        return [made[number] for number in range(len(wanted.texts))], events[-1]
+
+    async def scores(self, request: web.Request, wanted: wire.PoolRerank) -> tuple[list[float], wire.StreamEvent]:
+        """Return a score for each document, in their order, and how the answer ended."""
+        events = await self._numbers(request, wanted, wire.RerankTask)
+        made = {event.index: event.score for event in events if event.score is not None}
+        return [made[number] for number in range(len(wanted.documents))], events[-1]
+
+    async def _numbers(
+        self,
+        request: web.Request,
+        wanted: wire.PoolEmbed | wire.PoolRerank,
+        shape: type[wire.EmbedTask | wire.RerankTask],
+    ) -> list[wire.StreamEvent]:
         wanted.timeout_s = timeout_of(request)
         demand = await self.demand(request, wanted)
-        task = msgspec.convert(wanted, wire.EmbedTask, from_attributes=True)
-        made: dict[int, list[float]] = {}
-        end = wire.StreamEvent()
+        task = msgspec.convert(wanted, shape, from_attributes=True)
         async with self._open(request, demand, task) as answer:
-            async for event in answer.events():
-                if event.vector is not None:
-                    made[event.index] = event.vector
-                end = event
-        return [made[number] for number in range(len(wanted.texts))], end
+            return [event async for event in answer.events()]
 
     async def count(self, request: web.Request, wanted: wire.PoolInference) -> int:
         """Return how many tokens the prompt of `wanted` has, by a worker that holds its model, in one of its slots."""
