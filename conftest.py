@@ -17,7 +17,7 @@ from rbee_kit.program import Home
 from rbee_report.behaviours import BEHAVIOURS, GROUPS
 
 NOUNS = ("model", "hive", "worker", "inference", "plugin", "cli", "build", "document", "machine")
-DIALECTS = ("anthropic", "ollama", "openai")
+DIALECTS = ("anthropic", "ollama", "openai", "responses")
 pytest_plugins = ["rbee_kit.plugin", "rbee_report.plugin", *(f"step_defs.{name}" for name in (*NOUNS, *DIALECTS))]
 
 BACKEND, MODEL = "llamacpp-cpu", "smollm2"
