@@ -32,6 +32,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a search of the web": {"tools": [{"type": "web_search"}]},
     "a word on an image": {"input": [{"role": "user", "content": [IMAGE]}]},
 }
+COMMENT = ":"
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 
@@ -44,7 +45,11 @@ def post(loaded: Loaded, **fields: Any) -> httpx.Response:
 def events_of(answer: httpx.Response) -> list[dict[str, Any]]:
     """Return the events, each of which is valid and named as its type."""
     events: list[dict[str, Any]] = []
-    for lines in answer.text.split("\n\n")[:-1]:
+    *blocks, rest = answer.text.split("\n\n")
+    assert rest == ""
+    for lines in blocks:
+        if lines == COMMENT:
+            continue
         name, data = lines.split("\n")
         event = json.loads(data.removeprefix("data: "))
         EVENTS.validate_python(event)

@@ -299,6 +299,20 @@ ALL: list[Part] = [
 ]  # fmt: skip
 
 
+def test_an_answer_that_has_a_form_may_be_a_call_instead() -> None:
+    form = {"type": "json_schema", "name": "n", "schema": {"type": "number"}}
+    told = talk(tools=[LOOK, PATCH], text={"format": form})
+    schema = told.wanted[0].json_schema
+    assert schema is not None
+    assert schema["$defs"]["answer"] == {"type": "number"}
+    read = told.reader(0)
+    texts = ('{"name": "patch", ', '"arguments": {"input": "a', 'b"}}')
+    said = [part for text in texts for part in read.feed(wire.StreamEvent(token=text))]
+    told.tells(0, [*said, *read.feed(DONE)])
+    [call] = json.loads(told.whole())["output"]
+    assert (call["type"], call["input"]) == ("custom_tool_call", "ab")
+
+
 def test_a_stream_is_every_event_in_the_order_of_the_specification() -> None:
     said = streamed(ALL, tools=[LOOK, PATCH])
     parted = ["output_item.added", "content_part.added"]

@@ -113,6 +113,7 @@ class ResponsesBody(Foreign):
 
     def internal(self, request_id: str, offer: Offer) -> wire.PoolInference:
         """Return the internal request. Raises `InvalidRequest`."""
+        schema = self.format.form()
         said = {
             "model_ref": self.model,
             "request_id": request_id,
@@ -124,9 +125,9 @@ class ResponsesBody(Foreign):
             "frequency_penalty": self.frequency_penalty,
             "logprobs": (self.top_logprobs or 0) if self.says_likelihoods else None,
             "template_arguments": (self.reasoning or Reasoning()).hints(),
-            "json_schema": self.format.form(),
+            "json_schema": schema,
         }
-        return fields.as_internal(wire.PoolInference, NAMES, **(said | offer.fields()))
+        return fields.as_internal(wire.PoolInference, NAMES, **(said | offer.fields(schema)))
 
 
 FIELDS = (
