@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Generator, Iterator
@@ -129,6 +130,11 @@ class Home:
     def run_dir(self) -> Path:
         """Notes about running processes; empty or gone when nothing runs."""
         return self.path / "run"
+
+    @property
+    def prompts_dir(self) -> Path:
+        """What workers computed of prompts and left to later ones; there only if the settings allow it."""
+        return self.path / "prompts"
 
     @property
     def hive_log(self) -> Path:
@@ -258,6 +264,11 @@ class Home:
         with contextlib.suppress(OSError):
             self.run_dir.rmdir()
 
+    def forget_prompts(self) -> None:
+        """Remove what workers left of prompts. What cannot be removed is told in the log."""
+        if self.prompts_dir.exists():
+            shutil.rmtree(self.prompts_dir, onerror=_not_removed)
+
     def _worker_notes(self) -> list[tuple[Path, WorkerNote | None]]:
         return [(path, read_note(path, WorkerNote)) for path in self.run_dir.glob("worker-*.json")]
 
@@ -283,6 +294,10 @@ def _remove(path: Path) -> None:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("cannot remove %s: %s", path, error.strerror)
+
+
+def _not_removed(_function: object, path: str, _why: object) -> None:
+    log.warning("cannot remove %s", path)
 
 
 def read_note(path: Path, kind: type[Note]) -> Note | None:

@@ -142,19 +142,34 @@ class ModelSource(ABC):
         """
 
 
+class OnDisk(Struct, frozen=True):
+    """Where an engine may leave what it computed of prompts, for the next one of the same model.
+
+    All workers share `folder`, which may not be there yet and is for its owner alone; files in it may take
+    `limit_bytes` in all. `Engine.close` may take `within_s` seconds for it. `model` is a name of this very version of
+    the model's files.
+    """
+
+    folder: Path
+    limit_bytes: int
+    within_s: float
+    model: str
+
+
 class LoadOptions(Struct, frozen=True):
     """How a worker is to load a model. `context_tokens` and `threads` None mean the backend's own choice.
 
     `context_tokens` is what one request may use, prompt and answer together; with several slots each of them gets as
     much. `slots` is the most requests rbee will run at a time: an engine may offer fewer, never more. 0 leaves the
     number to a backend that declares ``batching``; no other is sent it. `tuning` says nothing that needs a word
-    which the backend does not declare.
+    which the backend does not declare. `on_disk` None means that nothing of a prompt may be written to a disk.
     """
 
     context_tokens: int | None = None
     slots: int = 1
     threads: int | None = None
     tuning: Tuning = Tuning()
+    on_disk: OnDisk | None = None
 
 
 class Estimate(Struct, frozen=True):

@@ -159,6 +159,8 @@ async def _move_in(stack: contextlib.AsyncExitStack, settings: Settings, tenure:
     await aio.off_loop(place.prepare)
     await aio.off_loop(place.sweep)
     await aio.off_loop(logs.prune, place, settings.log_files_kept)
+    if not settings.prompt_cache_on_disk_bytes:
+        await aio.off_loop(place.forget_prompts)
     if tenure.lock:
         await aio.off_loop(stack.enter_context, place.exclusive())
     stack.push_async_callback(aio.off_loop, place.tidy)

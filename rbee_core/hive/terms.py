@@ -36,6 +36,9 @@ class Tenure:
     """It answers clients that were written for somebody else's HTTP."""
 
 
+ON_DISK_SHARE = 0.25
+"""Of the time to stop in: half of what a worker that was asked has for its whole end (`processes.stop`)."""
+
 PERSISTENT = Tenure(lock=True, note=True, lifeline=False, private_port=False, spare=False)
 EPHEMERAL = Tenure(
     lock=False, note=False, lifeline=True, private_port=True, spare=True, slots=1, dialects=False
@@ -107,12 +110,17 @@ class LoadDefaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerTerms:
-    """What every worker is told beside its model."""
+    """What every worker is told beside its model.
+
+    Of prompts it may leave `on_disk_bytes` on disk when it ends, together with all others, within `on_disk_s`.
+    """
 
     threads: int | None
     body_limit_bytes: int
     write_timeout_s: float
     connect_timeout_s: float
+    on_disk_bytes: int = 0
+    on_disk_s: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings) -> "WorkerTerms":
@@ -122,6 +130,8 @@ class WorkerTerms:
             body_limit_bytes=settings.body_limit_bytes,
             write_timeout_s=settings.write_timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
+            on_disk_bytes=settings.prompt_cache_on_disk_bytes,
+            on_disk_s=settings.shutdown_grace_s * ON_DISK_SHARE,
         )
 
 

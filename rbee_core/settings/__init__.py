@@ -87,6 +87,7 @@ class Settings:
     cache_type_v: str = ""
     flash_attention: str = ""
     prompt_cache_bytes: int | None = None
+    prompt_cache_on_disk_bytes: int = 0
     speculation: str = ""
     models: Mapping[str, str] = field(default_factory=lambda: dict(ALIASES))
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])

@@ -72,6 +72,7 @@ from rbee_core.wire.workers import (
     LastPrompt,
     LoadProgress,
     LogQuery,
+    OnDisk,
     PinRequest,
     PoolSnapshot,
     Ready,

@@ -251,6 +251,15 @@ class BackendList(Lenient):
     backends: list[BackendInfo]
 
 
+class OnDisk(Strict):
+    """Where a worker may leave what it computed of prompts: the words of the contract's `OnDisk`."""
+
+    folder: str
+    limit_bytes: int
+    within_s: float
+    model: str
+
+
 class WorkerSpec(Strict):
     """What the hive writes to a worker's stdin, one line: it never appears in argv, environment or logs.
 
@@ -272,6 +281,7 @@ class WorkerSpec(Strict):
     context_tokens: int | None = None
     threads: int | None = None
     tuning: Tuning = Tuning()
+    on_disk: OnDisk | None = None
     body_limit_bytes: int = 2 << 20
     write_timeout_s: float = 30.0
     connect_timeout_s: float = 5.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 
 from rbee_core import wire
-from rbee_core.backend import Backend, Device, Engine, LoadOptions, LocalModel, Progress
+from rbee_core.backend import Backend, Device, Engine, LoadOptions, LocalModel, OnDisk, Progress
 from rbee_core.backend.choice import ask, named, ranked
 from rbee_core.backend.manager import PluginHost
 from rbee_core.errors import DeviceGone, RbeeError, shorten
@@ -72,7 +72,7 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
         backend = named((plugins or PluginHost(os.environ)).backends().values(), spec.backend)[0]
         device = _there(backend, spec.device)
         model = LocalModel(spec.reference, Path(spec.path), spec.format, spec.size_bytes)
-        options = LoadOptions(spec.context_tokens, spec.slots, spec.threads, spec.tuning)
+        options = LoadOptions(spec.context_tokens, spec.slots, spec.threads, spec.tuning, _on_disk(spec))
         log.info("%s: loading %s (%s, %d bytes)", spec.worker_id, model.reference, model.path, model.size_bytes)
         log.info(
             "%s: with %s on %s (%s), %s",
@@ -87,6 +87,11 @@ def loader(spec: wire.WorkerSpec, plugins: PluginHost | None) -> Callable[[Progr
         return engine
 
     return load
+
+
+def _on_disk(spec: wire.WorkerSpec) -> OnDisk | None:
+    said = spec.on_disk
+    return said and OnDisk(Path(said.folder), said.limit_bytes, said.within_s, said.model)
 
 
 def _there(backend: Backend, wanted: str) -> Device:

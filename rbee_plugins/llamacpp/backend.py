@@ -111,6 +111,7 @@ class LlamaCpp(Backend):
             chunk_tokens=memory.chunk_tokens(header, on_cpu=self.gpu_layers == 0),
             saved_bytes=_saved_bytes(header, context, slots, options),
             tuning=options.tuning,
+            on_disk=options.on_disk,
         )
         return load_engine(model, header, settings, progress)
 

@@ -19,6 +19,7 @@ from rbee_core.backend import (
     Finished,
     GenerateRequest,
     LocalModel,
+    OnDisk,
     Progress,
     PromptDone,
     PromptProgress,
@@ -37,6 +38,7 @@ from rbee_plugins.llamacpp.embedding import Embedder
 from rbee_plugins.llamacpp.jobs import Event, Job, Made, Read, Ready
 from rbee_plugins.llamacpp.loop import Loop
 from rbee_plugins.llamacpp.memory import BATCH_TOKENS, UNTUNED
+from rbee_plugins.llamacpp.shelf import Shelf, kind_of
 from rbee_plugins.llamacpp.speculation import Speculation
 from rbee_plugins.llamacpp.tokens import Tokens
 
@@ -55,7 +57,7 @@ ALONE_TOKENS_ON_DEVICE = 64
 class EngineSettings:
     """How to load. `gpu_layers` layers leave the processor, -1 for all; `chunk_tokens` of a prompt are read at once.
 
-    Of texts that had to leave the context, `saved_bytes` are kept at most.
+    Of texts that had to leave the context, `saved_bytes` are kept at most, and `on_disk` for a later engine.
     """
 
     context_tokens: int
@@ -65,6 +67,7 @@ class EngineSettings:
     chunk_tokens: int = BATCH_TOKENS
     saved_bytes: int = 0
     tuning: Tuning = UNTUNED
+    on_disk: OnDisk | None = None
 
 
 class LlamaCppEngine(Engine):
@@ -230,7 +233,8 @@ def load_engine(model: LocalModel, header: GgufHeader, settings: EngineSettings,
     progress(1.0, "ready")
     alone_tokens = min(ALONE_TOKENS_ON_DEVICE if settings.gpu_layers else ALONE_TOKENS, settings.chunk_tokens)
     speculation = Speculation() if context.cuttable and settings.tuning.speculation != "off" else None
-    loop = Loop(loaded, context, settings.chunk_tokens, alone_tokens, settings.saved_bytes, speculation)
+    shelf = _shelf(model, settings, info) if settings.saved_bytes else None
+    loop = Loop(loaded, context, settings.chunk_tokens, alone_tokens, settings.saved_bytes, speculation, shelf)
     embedder = Embedder(
         loaded,
         header,
@@ -264,6 +268,15 @@ def _open(
         loaded.close()
         raise
     return loaded, context, adapters
+
+
+def _shelf(model: LocalModel, settings: EngineSettings, info: EngineInfo) -> Shelf | None:
+    """Return where states outlive this engine, None if they may not."""
+    place, tuning = settings.on_disk, settings.tuning
+    if place is None:
+        return None
+    version, context, where = native.version(), info.context_tokens, info.accelerator
+    return Shelf(place, kind_of(model, place.model, version, tuning, context_tokens=context, accelerator=where))
 
 
 class _Loading:

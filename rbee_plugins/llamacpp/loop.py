@@ -20,6 +20,7 @@ from rbee_plugins.llamacpp.calls import Calls
 from rbee_plugins.llamacpp.jobs import Ended, Event, Job, Read
 from rbee_plugins.llamacpp.places import Places
 from rbee_plugins.llamacpp.planner import Pace, Planner, Share
+from rbee_plugins.llamacpp.shelf import Shelf
 from rbee_plugins.llamacpp.speculation import Speculation
 
 SLOW_CALL_S = 0.1
@@ -42,14 +43,19 @@ class Loop:
         alone_tokens: int,
         saved_bytes: int = 0,
         speculation: Speculation | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """Own `context` from now on. So many tokens of prompts are computed at once, and of one that is alone.
 
-        Of texts that have to leave it, `saved_bytes` are kept at most.
+        Of texts that have to leave it, `saved_bytes` are kept at most. It begins with what lies on `shelf`, and leaves
+        there what it has at its end.
         """
         self._context = context
         self._pace = Pace(chunk_tokens)
         self._places = Places(context, self._pace, saved_bytes)
+        self._shelf = shelf
+        if shelf is not None:
+            self._places.take_up(shelf)
         self._calls = Calls(model, context, self._places, self._end)
         self._speculation = speculation or Speculation()
         self._planner: Planner[Job] = Planner(context.batch_tokens, alone_tokens)
@@ -93,7 +99,12 @@ class Loop:
             self._arrived.put(None)  # nothing comes behind it
         if self._thread is not None:
             self._thread.join()
-        self._context.close()
+        shelf, self._shelf = self._shelf, None
+        try:
+            if shelf is not None and self._thread is not None:  # else nothing has changed
+                self._places.leave(shelf)
+        finally:
+            self._context.close()
 
     def _run(self) -> None:
         while not self._closing:

@@ -8,10 +8,12 @@ that are being written only as much is moved as the pause between two of their t
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from rbee_plugins.llamacpp import native, prefix
 from rbee_plugins.llamacpp.planner import Pace
+from rbee_plugins.llamacpp.shelf import Shelf
 from rbee_plugins.llamacpp.states import WORTH_SAVING, Saved, States
 
 TOO_LARGE = "too large to be restored beside others"
@@ -167,8 +169,32 @@ class Places:
         target.tokens += source.tokens
         return target
 
+    def take_up(self, shelf: Shelf) -> None:
+        """Begin with what an earlier worker left."""
+        for found in shelf.take(self.states.limit_bytes):
+            self.states.add(found.tokens, native.as_state(found.state), found.state_bytes, found.floor)
+
+    def leave(self, shelf: Shelf) -> None:
+        """Leave to a later worker what the sequences hold and what is saved, the last used first."""
+        shelf.open()
+        room_bytes = max(native.MOST_SAVED_BYTES, self.states.limit_bytes - self.states.size_bytes)
+        worth = [held for held in self.held if len(held.tokens) >= WORTH_SAVING]
+        for held in sorted(worth, key=lambda held: held.used, reverse=True):
+            size_bytes = self._context.size(held.sequence)
+            if size_bytes <= min(room_bytes, self.states.limit_bytes):
+                save = partial(self._context.save, held.sequence, room_bytes)
+                if not shelf.keep(held.tokens, self._saved_floor(held), size_bytes, save):
+                    return
+        for saved in sorted(self.states, key=lambda saved: saved.used, reverse=True):
+            if not shelf.keep(saved.tokens, saved.floor, saved.state_bytes, partial(_itself, saved.state)):
+                return
+
     def clear(self) -> None:
         """Forget everything but the saved states: what the memory holds after a failure is not known."""
         self._context.clear()
         for held in self.held:
             held.tokens.clear()
+
+
+def _itself(state: native.State) -> native.State:
+    return state

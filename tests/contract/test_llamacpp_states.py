@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, PromptDone, Token, Tuning
+from rbee_core.backend import GenerateRequest, LoadOptions, LocalModel, OnDisk, PromptDone, Token, Tuning
 from rbee_plugins.llamacpp.backend import LlamaCppCpu
 from tests.contract.conftest import get, missing
 from tests.support.gguf_models import recurrent, windowed
@@ -23,9 +23,9 @@ def prompt(number):
     return " ".join(chosen.choice(WORDS) for _ in range(WORDS_EACH))
 
 
-def loaded_with(loaded, **tuning):
+def loaded_with(loaded, on_disk=None, **tuning):
     subject = get(loaded, "llamacpp-cpu")
-    options = LoadOptions(context_tokens=1024, slots=1, tuning=Tuning(**tuning))
+    options = LoadOptions(context_tokens=1024, slots=1, tuning=Tuning(**tuning), on_disk=on_disk)
     return subject.backend.load(subject.model, subject.backend.devices()[0], options, lambda _f, _d="": True)
 
 
@@ -78,6 +78,21 @@ def test_the_estimate_counts_what_may_be_kept(loaded):
 
     assert needed(prompt_cache_bytes=10**6).private_bytes == needed(prompt_cache_bytes=0).private_bytes + 10**6
     assert needed(prompt_cache_bytes=0).private_bytes < needed().private_bytes
+
+
+def test_the_next_engine_goes_on_from_what_was_left_on_disk(loaded, tmp_path):
+    place = OnDisk(tmp_path / "prompts", 10**9, 60.0, "v1")
+    engine = loaded_with(loaded, place)
+    first, _ = ask(engine, prompt(1))
+    again, written = ask(engine, prompt(1))
+    engine.close()
+    engine.close()
+    assert len(list(place.folder.iterdir())) == 1
+    engine = loaded_with(loaded, place)
+    restored, rewritten = ask(engine, prompt(1))
+    engine.close()
+    assert again.cached_tokens == restored.cached_tokens == first.prompt_tokens - 1
+    assert (restored.not_cached, rewritten) == ("", written)
 
 
 @pytest.fixture(params=[windowed, recurrent])

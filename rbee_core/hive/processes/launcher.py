@@ -1,6 +1,7 @@
 """Launching a worker: its process, registration with the guardian, its note, and its specification."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import threading
@@ -8,7 +9,7 @@ import threading
 import psutil
 
 from rbee_core import aio, home, wire
-from rbee_core.domain.worker import Worker, WorkerId
+from rbee_core.domain.worker import Recipe, Worker, WorkerId
 from rbee_core.hive.processes import start
 from rbee_core.hive.processes.child import Child
 from rbee_core.hive.processes.guard import Guard
@@ -117,7 +118,21 @@ class Launcher:
             context_tokens=recipe.context_tokens,
             threads=terms.threads,
             tuning=recipe.tuning,
+            on_disk=self._on_disk(recipe),
             body_limit_bytes=terms.body_limit_bytes,
             write_timeout_s=terms.write_timeout_s,
             connect_timeout_s=terms.connect_timeout_s,
+        )
+
+    def _on_disk(self, recipe: Recipe) -> wire.OnDisk | None:
+        """Return where a worker may leave prompts; nowhere if it is not known which version of a model it has."""
+        terms = self.terms
+        if not terms.on_disk_bytes or not recipe.identity:
+            return None
+        version = hashlib.sha256(repr((recipe.place, recipe.identity)).encode(errors="replace")).hexdigest()
+        return wire.OnDisk(
+            folder=str(self._home.prompts_dir),
+            limit_bytes=terms.on_disk_bytes,
+            within_s=terms.on_disk_s,
+            model=version[:32],
         )

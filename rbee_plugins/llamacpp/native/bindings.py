@@ -47,6 +47,12 @@ def _checked_bindings() -> Any:
 lib: Any = _checked_bindings()
 log = logging.getLogger(__name__)
 
+
+def version() -> str:
+    """Return which llama.cpp this is."""
+    return str(lib.llama_version().decode(errors="replace"))
+
+
 # llama.cpp's own numbers; those in llama_cpp's comments are out of date. Of the rest only 2 is ever looked at.
 _LOG_LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
 _INFO_LEVEL = 2

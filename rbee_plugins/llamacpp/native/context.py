@@ -20,6 +20,12 @@ MOST_SAVED_BYTES = 256 << 20
 State = ctypes.Array[ctypes.c_char]
 """What a sequence holds, as llama.cpp writes it."""
 
+
+def as_state(data: bytearray) -> State:
+    """Return bytes that were a state once as one again: the same bytes, not a copy."""
+    return (ctypes.c_char * len(data)).from_buffer(data)
+
+
 _STEP = 256  # llama.cpp rounds the room of a sequence up to a multiple of this
 
 
