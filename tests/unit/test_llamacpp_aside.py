@@ -8,7 +8,7 @@ import pytest
 from rbee_core.errors import InvalidRequest, Overloaded
 from rbee_kit.waiting import eventually
 from rbee_plugins.llamacpp import aside
-from rbee_plugins.llamacpp.aside import MOST_LEFT, Aside
+from rbee_plugins.llamacpp.aside import AT_ONCE, Aside
 
 
 class Slow:
@@ -49,11 +49,11 @@ def test_what_is_made_is_the_callers_and_what_it_raises_is_raised() -> None:
 @pytest.mark.usefixtures("impatient")
 def test_so_many_go_on_and_nobody_begins_before_one_of_them_has_ended() -> None:
     dropped: list[Slow] = []
-    things, slow = Aside(dropped.append), [Slow() for _ in range(MOST_LEFT)]
+    things, slow = Aside(dropped.append), [Slow() for _ in range(AT_ONCE)]
     for work in slow:
         with pytest.raises(InvalidRequest, match="The grammar took longer than 0 s to be made ready"):
             made(things, work)
-    with pytest.raises(Overloaded, match="2 that took longer than 0 s to be made ready still go on"):
+    with pytest.raises(Overloaded, match="2 are being made already, and none was ready within 0 s"):
         made(things, slow[0])
     left = threading.Event()
     left.set()
@@ -66,6 +66,38 @@ def test_so_many_go_on_and_nobody_begins_before_one_of_them_has_ended() -> None:
     slow[1].may_end.set()
     things.close()
     assert set(slow) <= set(dropped)
+
+
+def test_those_who_come_at_the_same_moment_are_no_more_at_once_than_others() -> None:
+    things, slow = Aside[Slow](lambda _made: None), [Slow() for _ in range(4 * AT_ONCE)]
+    begun, most, change = list[Slow](), list[int](), threading.Lock()
+
+    def work(one: Slow) -> Slow:
+        with change:
+            begun.append(one)
+            most.append(len(begun))
+        try:
+            return one()
+        finally:
+            with change:
+                begun.remove(one)
+
+    together = threading.Barrier(len(slow))
+
+    def ask(one: Slow) -> None:
+        together.wait()
+        things.make("grammar", lambda: work(one), threading.Event())
+
+    asking = [threading.Thread(target=ask, args=[one]) for one in slow]
+    for thread in asking:
+        thread.start()
+    eventually(lambda: len(begun) == AT_ONCE, 5, what="as many as may be are begun")
+    for one in slow:
+        one.may_end.set()
+    for thread in asking:
+        thread.join()
+    assert len(most) == len(slow)
+    assert max(most) == AT_ONCE
 
 
 def _began(things: Aside[Slow], work: Slow) -> bool:
