@@ -67,13 +67,14 @@ class Loop:
         self._signed_at = 0.0
         self._door = threading.Lock()  # for who comes first, and who comes too late
         self._closed = False
+        self._broken: BaseException | None = None  # what ended the thread
         self._thread: threading.Thread | None = None
 
     def submit(self, job: Job) -> Iterator[Event]:
         """Hand `job` over and return what comes of it, up to its `Ended`."""
         with self._door:
             if self._closed:
-                self._turn_away(job)
+                self._turn_away(job, self._broken)
                 return job.follow()
             try:
                 self._start()
@@ -89,8 +90,10 @@ class Loop:
             self._thread = thread  # only now: the next one tries again
 
     def _turn_away(self, job: Job, error: BaseException | None = None) -> None:
-        job.chooser.close()
-        job.end(Ended("cancelled", error))
+        try:
+            job.chooser.close()
+        finally:
+            job.end(Ended("cancelled", error))
 
     def close(self) -> None:
         """End the thread and free the context; whoever still waits is told so. Harmless when done twice."""
@@ -107,15 +110,29 @@ class Loop:
             self._context.close()
 
     def _run(self) -> None:
-        while not self._closing:
-            self._take_in()
-            try:
-                self._round()
-            except BaseException as error:
-                log.exception("a call of llama.cpp failed")
-                self._fail(error)
+        try:
+            while not self._closing:
+                self._take_in()
+                try:
+                    self._round()
+                except BaseException as error:
+                    log.exception("a call of llama.cpp failed")
+                    self._fail(error)
+        except BaseException as error:
+            log.exception("the loop ends: a failure could not be dealt with")
+            self._broken = error
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Tell everybody that nothing more comes, also those who arrive from now on."""
+        with self._door:
+            self._closed = True
+        while not self._arrived.empty():
+            if (job := self._arrived.get()) is not None:
+                self._waiting.append(job)
         for job in [*self._running, *self._waiting]:
-            self._end(job, Ended("cancelled"))
+            self._end(job, Ended("cancelled", self._broken))
 
     def _take_in(self) -> None:
         """Take what has arrived; wait for it only if there is nothing else to do."""
@@ -199,12 +216,16 @@ class Loop:
             self._running.remove(job)
         else:
             self._waiting.remove(job)
-        job.chooser.close()
-        job.end(ended)
+        try:
+            job.chooser.close()
+        except Exception:
+            log.exception("what chose the tokens of %s could not be let go of", job.request_id)
+        finally:
+            job.end(ended)
 
     def _fail(self, error: BaseException) -> None:
         """Forget everything: what the memory holds after a failure is not known."""
-        for job in list(self._running):
+        for job in list(self._running or self._waiting):  # of somebody, or the same would happen again at once
             self._end(job, Ended("cancelled", error))
         self._places.clear()
 

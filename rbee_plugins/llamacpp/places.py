@@ -191,9 +191,9 @@ class Places:
 
     def clear(self) -> None:
         """Forget everything but the saved states: what the memory holds after a failure is not known."""
-        self._context.clear()
         for held in self.held:
             held.tokens.clear()
+        self._context.clear()
 
 
 def _itself(state: native.State) -> native.State:

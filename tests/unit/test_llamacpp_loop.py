@@ -532,6 +532,51 @@ def test_a_failure_ends_those_it_met_and_the_next_one_is_served() -> None:
     assert second.tokens == second.expected()
 
 
+def fails(failure: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise failure
+
+    return fail
+
+
+def test_an_error_while_all_are_told_of_a_failure_keeps_it_from_nobody() -> None:
+    memory, failure = Memory(2), ZeroDivisionError("broken")
+    memory.before = fails(failure)
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    asked = [Asked([number] * 20, limit=100) for number in range(1, 5)]
+    memory.gate.clear()
+    jobs = [one.job() for one in asked]
+    for job in jobs:
+        job.chooser.close = fails(OSError("not let go of"))  # type: ignore[method-assign]
+    streams = [loop.submit(job) for job in jobs]
+    memory.gate.set()
+    for one, stream in zip(asked, streams, strict=True):
+        one.follow(stream)
+    memory.before = lambda _parts: native.DECODED
+    later = Asked([5] * 20)
+    later.follow(loop.submit(later.job()))
+    loop.close()
+    assert [one.ended for one in asked] == [Ended("cancelled", failure)] * 4
+    assert later.tokens == later.expected()
+
+
+def test_a_loop_that_cannot_go_on_tells_all_and_whoever_comes_later() -> None:
+    memory, second = Memory(1), OSError("the memory cannot be cleared")
+    memory.before, memory.clear = fails(ZeroDivisionError()), fails(second)  # type: ignore[method-assign]
+    loop = Loop(memory, memory, BATCH, 8)  # type: ignore[arg-type]
+    asked = [Asked([number] * 20, limit=100) for number in range(1, 4)]
+    memory.gate.clear()
+    streams = [loop.submit(one.job()) for one in asked]
+    memory.gate.set()
+    for one, stream in zip(asked, streams, strict=True):
+        one.follow(stream)
+    later = Asked([5] * 20)
+    later.follow(loop.submit(later.job()))
+    loop.close()
+    assert [one.ended and type(one.ended.error) for one in asked] == [ZeroDivisionError, OSError, OSError]
+    assert later.ended == Ended("cancelled", second)
+
+
 @pytest.mark.usefixtures("never_ends")
 def test_a_slow_call_lets_the_cancelled_go_and_stops_only_if_nobody_else_is_in_it(
     monkeypatch: pytest.MonkeyPatch,
