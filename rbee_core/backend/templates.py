@@ -23,7 +23,7 @@ from typing import Any
 from rbee_core.backend.generation import CancelToken
 from rbee_core.backend.talk import Message, Style, Tool, gentler, offers, style_of, turns
 from rbee_core.backend.template_program import LENGTH_BYTES, TEXT
-from rbee_core.errors import InvalidRequest, Overloaded, shorten
+from rbee_core.errors import InvalidRequest, Overloaded, ShuttingDown, shorten
 from rbee_core.titles import named
 
 SECONDS = 2.0
@@ -48,6 +48,7 @@ class ChatTemplate:
     def __init__(self, source: str) -> None:
         self._source = source
         self._turn = threading.Lock()
+        self._closed = False
         self._program: _Program | None = None
         if source:
             with suppress(OSError):  # who asks is told
@@ -70,7 +71,8 @@ class ChatTemplate:
 
         `variables` are what the template finds beside them, such as ``bos_token``, and `arguments` what the request
         wants it to find. A template that refuses the messages is told the same in gentler ways. Raises `InvalidRequest`
-        if the model has no template, and if that refuses all of them, takes too long or too much.
+        if the model has no template, and if that refuses all of them, takes too long or too much;
+        `ShuttingDown` once it is closed.
         """
         if not self._source:
             raise InvalidRequest("This model has no chat template, so it cannot answer messages", hint=_NONE)
@@ -92,7 +94,10 @@ class ChatTemplate:
         raise InvalidRequest(f"The model's chat template refused the messages: {shorten(refusal)}", hint=_TURNS)
 
     def close(self) -> None:
-        """End its process. Harmless when done twice."""
+        """End its process at once, whatever it is at; who waits for a text is told. Harmless when done twice."""
+        self._closed = True  # from now on nobody starts one that is not ended below
+        if program := self._program:
+            program.kill()
         with self._turn:
             self._end(0.0)
 
@@ -111,12 +116,15 @@ class ChatTemplate:
     def _asked(self, request: bytes, cancel: CancelToken) -> bytes:
         """Return the answer to `request`; nothing once cancelled."""
         try:
-            self._program = self._program or _Program(self._source)
-            answer = self._program.ask(request, cancel)
+            program = self._program = self._program or _Program(self._source)
+            answer = b"" if self._closed else program.ask(request, cancel)
         except OSError as error:
             raise Overloaded.by_system(error) from error
         if answer:
             return answer
+        if self._closed:
+            self._end(0.0)
+            raise ShuttingDown(who="worker")
         how = self._end(_EXIT_S if answer == b"" else 0.0)
         if cancel.is_set():
             return b""
@@ -166,6 +174,10 @@ class _Program:
                 else:
                     return b""
         return bytes(answer[LENGTH_BYTES:])
+
+    def kill(self) -> None:
+        """Make its process end, from any thread: who asks it finds its pipe closed."""
+        self._process.kill()
 
     def end(self, patience_s: float) -> int:
         """End the process, which may take so long to end by itself; return its exit code."""

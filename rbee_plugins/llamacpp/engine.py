@@ -100,8 +100,8 @@ class LlamaCppEngine(Engine):
 
     def close(self) -> None:
         """End the loop and free the native memory."""
+        self._chat.close()  # first: who waits for a text of it waits no longer
         self._loop.close()
-        self._chat.close()
         self._embedder.close()
         self._samplers.close()
         self._model.close()

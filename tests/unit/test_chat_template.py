@@ -10,7 +10,7 @@ import pytest
 
 from rbee_core.backend import Message, template_program
 from rbee_core.backend.templates import SECONDS, ChatTemplate
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import InvalidRequest, RbeeError, ShuttingDown
 from rbee_kit.waiting import eventually
 
 TALK = [Message("user", "hi <b>"), Message("assistant", "ho"), Message("user", "蜂蜜")]
@@ -137,3 +137,34 @@ def test_whoever_leaves_takes_the_process_along_and_the_next_one_gets_another() 
         assert texts == ["", ""]
         assert rendered(template, TALK[:1]) == "done"
     eventually(lambda: not processes(), 5, what="nothing runs on")
+
+
+class Watched(threading.Event):
+    """A token that says how often it was asked."""
+
+    asked = 0
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return super().is_set()
+
+
+def test_closing_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee_core.backend.templates.SECONDS", 600.0)
+    template, cancel, told = ChatTemplate(LOOPS["counting"]), Watched(), list[RbeeError]()
+
+    def ask() -> None:
+        try:
+            template.render(TALK, MARKS, cancel)
+        except RbeeError as error:
+            told.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]  # one computes, one waits for its turn
+    for thread in asking:
+        thread.start()
+    eventually(lambda: cancel.asked > 6, 30, what="they are within")
+    template.close()
+    for thread in asking:
+        thread.join()
+    assert [type(error) for error in told] == [ShuttingDown] * 2
+    assert not processes()
