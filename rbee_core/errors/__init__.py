@@ -15,7 +15,7 @@
     ├── VersionMismatch           VERSION_MISMATCH     409
     ├── HiveAlreadyRunning        HIVE_ALREADY_RUNNING 409
     ├── ModelInUse                MODEL_IN_USE         409
-    ├── PayloadTooLarge           PAYLOAD_TOO_LARGE    413
+    ├── PayloadTooLarge           PAYLOAD_TOO_LARGE    413  exit 2
     ├── UnsupportedMediaType      UNSUPPORTED_MEDIA_TYPE 415
     ├── PromptTooLong             PROMPT_TOO_LONG      400  exit 2
     ├── ModelLoadFailed           MODEL_LOAD_FAILED    422

@@ -195,6 +195,7 @@ class PayloadTooLarge(RbeeError):
 
     code = "PAYLOAD_TOO_LARGE"
     http_status = 413
+    exit_code = 2
 
     def __init__(self, *, limit_bytes: int) -> None:
         super().__init__(

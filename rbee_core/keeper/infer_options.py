@@ -130,6 +130,13 @@ def read_prompt(stream: BinaryIO | None, limit_bytes: int, *, forced: bool) -> s
         raise InvalidRequest(f"The prompt on stdin is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
+def check_backend(name: str) -> None:
+    """Raise unless a backend of that name can run on this machine."""
+    from rbee_core.backend.manager import PluginHost  # costs a start without --backend nothing
+
+    PluginHost(os.environ).choose(name, None)
+
+
 def check_text(text: str, option: str) -> str:
     """Return `text` if it is proper text: bytes of the command line that are no UTF-8 cannot travel."""
     try:

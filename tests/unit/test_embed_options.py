@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import InvalidRequest, PayloadTooLarge
 from rbee_core.keeper.commands import embed
 from rbee_core.settings import Settings
 
@@ -82,6 +82,23 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"bees \xff")
     with pytest.raises(InvalidRequest, match="not UTF-8 at byte 5"):
         requests(file=str(tmp_path / "a"))
+
+
+def test_a_file_beyond_the_body_limit_is_refused_and_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=Path("/nowhere"), body_limit_bytes=9)
+    (tmp_path / "a").write_bytes(b"a bee\nwax\n")
+    stdin = io.BytesIO(b"a bee\n" * 9)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
+    for file in (str(tmp_path / "a"), "-"):
+        with pytest.raises(PayloadTooLarge, match="9 bytes") as refused:
+            list(embed.requests_for({**NOTHING_GIVEN, "file": file}, settings))
+        assert refused.value.exit_code == 2
+    assert stdin.tell() == 10
+    (tmp_path / "a").write_bytes(b"a bee\nwax")
+    [request] = embed.requests_for({**NOTHING_GIVEN, "file": str(tmp_path / "a")}, settings)
+    assert request.texts == ["a bee", "wax"]
 
 
 def test_no_text_is_a_wrong_use() -> None:

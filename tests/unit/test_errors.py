@@ -71,6 +71,7 @@ def test_exit_codes() -> None:
     assert unusual == {
         "INVALID_REQUEST": 2,
         "NOT_SUPPORTED": 2,
+        "PAYLOAD_TOO_LARGE": 2,
         "PROMPT_TOO_LONG": 2,
         "REQUEST_CANCELED": 130,
         "ALL_SLOTS_BUSY": 75,

@@ -1,5 +1,6 @@
 """`rbee embed`: texts in, a vector for each out."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,10 @@ import click
 
 from rbee_core import start, wire
 from rbee_core.domain.tuning import Pooling
-from rbee_core.errors import InvalidRequest, shorten
+from rbee_core.errors import InvalidRequest, PayloadTooLarge, shorten
 from rbee_core.keeper.fetching import provision
 from rbee_core.keeper.hives.open import Mode, open_hive
-from rbee_core.keeper.infer_options import FLAGS, check_timeout, model_for, proper_text
+from rbee_core.keeper.infer_options import FLAGS, check_backend, check_timeout, model_for, proper_text
 from rbee_core.keeper.interrupt import deadline, interrupts
 from rbee_core.keeper.options import in_sections, json_option, node_option
 from rbee_core.keeper.screen.render import screen_for
@@ -60,8 +61,9 @@ def embed(**options: Any) -> None:
     timeout_s = check_timeout(options)
     with interrupts() as signals, deadline(timeout_s, start.begun_at):
         requests = list(requests_for(options, settings))
+        check = (lambda: check_backend(options["backend"])) if options["backend"] else None
         reference, vectors = requests[0].model_ref, list[list[float]]()
-        with open_hive(options["node"], settings, signals, worker=not options["backend"]) as hive:
+        with open_hive(options["node"], settings, signals, worker=not options["backend"], check=check) as hive:
             client, stays = hive.connect(), hive.mode is Mode.PERSISTENT
             wanted = wire.DownloadRequest(model_ref=reference, backend=options["backend"])
             screen = screen_for(json=options["as_json"], quiet=False)
@@ -79,7 +81,7 @@ def embed(**options: Any) -> None:
 
 def requests_for(options: Mapping[str, Any], settings: Settings) -> Iterator[wire.PoolEmbed]:
     """Yield the requests, checked, for `AT_ONCE` texts each."""
-    texts = texts_of(options)
+    texts = texts_of(options, settings.body_limit_bytes)
     for begin in range(0, len(texts), AT_ONCE):
         yield wire.build(
             wire.PoolEmbed,
@@ -96,12 +98,15 @@ def requests_for(options: Mapping[str, Any], settings: Settings) -> Iterator[wir
         )
 
 
-def texts_of(options: Mapping[str, Any]) -> Sequence[str]:
-    """Return the texts, wherever they stand; a line that is empty is none. Raises `InvalidRequest`."""
+def texts_of(options: Mapping[str, Any], limit_bytes: int) -> Sequence[str]:
+    """Return the texts, wherever they stand; a line that is empty is none.
+
+    Raises `InvalidRequest`, and `PayloadTooLarge` for a file of more than so many bytes.
+    """
     texts: list[str] = list(options["texts"])
     path: str | None = options["file"]
     if path is not None:
-        texts += [line for line in _lines(path) if line.strip()]
+        texts += [line for line in _lines(path, limit_bytes) if line.strip()]
     if not texts:
         raise click.UsageError("There is no text: give one in quotes, or --file.")
     if not all(text.strip() for text in texts):
@@ -109,9 +114,12 @@ def texts_of(options: Mapping[str, Any]) -> Sequence[str]:
     return texts
 
 
-def _lines(path: str) -> Sequence[str]:
+def _lines(path: str, limit_bytes: int) -> Sequence[str]:
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            data = file.read(limit_bytes + 1)
+        if len(data) > limit_bytes:
+            raise PayloadTooLarge(limit_bytes=limit_bytes)
         # Not str.splitlines: it would also cut a text at a form feed, or at Unicode's own ends of lines and paragraphs.
         return data.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:

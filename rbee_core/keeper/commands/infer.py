@@ -13,7 +13,7 @@ from rbee_core.keeper.choosing_options import choosing_options
 from rbee_core.keeper.flow import Flow
 from rbee_core.keeper.hives import address
 from rbee_core.keeper.hives.open import open_hive
-from rbee_core.keeper.infer_options import build_inference, build_spawn, check_timeout
+from rbee_core.keeper.infer_options import build_inference, build_spawn, check_backend, check_timeout
 from rbee_core.keeper.interrupt import Interrupted, deadline, interrupts
 from rbee_core.keeper.options import all_of, in_sections, node_option
 from rbee_core.keeper.screen.output import TextOut, write_all
@@ -124,10 +124,8 @@ class _Run:
 
     def _check_backend(self) -> None:
         """Refuse a backend that cannot run on this machine, before anything is started for it."""
-        from rbee_core.backend.manager import PluginHost  # costs a start without --backend nothing
-
         with self._phases.phase("4") as phase:
-            PluginHost(os.environ).choose(self._options["backend"], None)
+            check_backend(self._options["backend"])
         self._phases.forget(phase)
 
     def _failed(self, error: RbeeError) -> RbeeError:
