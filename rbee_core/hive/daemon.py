@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rbee_core import __version__, aio
 from rbee_core.backend.manager import PluginHost
-from rbee_core.errors import InvalidRequest
+from rbee_core.errors import AddressUnusable, InvalidRequest
 from rbee_core.hive.api.hive import HiveRoutes
 from rbee_core.hive.api.inference import InferenceRoutes
 from rbee_core.hive.api.metrics import MetricsRoutes
@@ -239,7 +239,7 @@ async def _build(
         )
     app = application(rows, door, owners, journal.story, numbers)
     await stack.enter_async_context(_running(hive, supervisor, guard, reload))
-    await stack.enter_async_context(serving(app, sock, door.limits))
+    await stack.enter_async_context(serving(app, sock, door.limits, await _besides(settings, tenure)))
     # Who follows something is told of its end before the server closes.
     stack.callback(fetching.cancel_all)
     await stack.enter_async_context(telling_plugins(journal, calls.tell))
@@ -251,6 +251,20 @@ def _fetching(settings: Settings, place: Home, catalog: Catalog) -> AbstractAsyn
         connect_timeout_s=settings.connect_timeout_s, stall_timeout_s=settings.download_stall_timeout_s
     )
     return downloads.running(catalog, place.models_dir, options, settings.downloads_at_once)
+
+
+async def _besides(settings: Settings, tenure: Tenure) -> list[socket.socket]:
+    """Listen where clients of Ollama look, if that is wanted; a hive serves as well without."""
+    port = settings.ollama_port
+    if not (port and tenure.dialects):
+        return []
+    try:
+        sock = await aio.off_loop(bind, "127.0.0.1", port)
+    except AddressUnusable as error:
+        log.warning("not listening for clients of Ollama: %s", error)
+        return []
+    log.info("listening on 127.0.0.1:%d too, for clients of Ollama", port)
+    return [sock]
 
 
 @asynccontextmanager

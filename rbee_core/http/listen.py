@@ -10,7 +10,7 @@ import logging
 import math
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,20 +49,24 @@ async def serving(
     app: web.Application,
     sock: socket.socket,
     limits: Limits = Limits(),  # frozen
+    besides: Sequence[socket.socket] = (),
 ) -> AsyncGenerator[int]:
     """Serve `app` on `sock`, which listens, for the length of the context, which gets the port.
 
-    A client that leaves cancels its handler at once, also while nothing is being written.
+    It is served on those `besides` in the same way; all are closed at the end. A client that leaves cancels its handler
+    at once, also while nothing is being written.
     """
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     assert runner.server is not None
-    door = _Door(sock, runner.server, limits)
+    doors = [_Door(each, runner.server, limits) for each in (sock, *besides)]
     try:
-        door.open()
+        for door in doors:
+            door.open()
         yield sock.getsockname()[1]
     finally:
-        door.close()
+        for door in doors:
+            door.close()
         await runner.cleanup()
 
 

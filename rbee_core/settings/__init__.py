@@ -26,7 +26,8 @@ AT_LEAST_ONE = frozenset(
         "connections_at_once",
     }
 )
-MOST: Mapping[str, int] = {"port": 65_535, "threads": 512}  # more threads than llama.cpp is built for crash it
+# More threads than llama.cpp is built for crash it.
+MOST: Mapping[str, int] = {"port": 65_535, "ollama_port": 65_535, "threads": 512}
 LAST_RESORT_S = 5.0
 """A hive that has not ended so long after its grace time ends nevertheless."""
 LONGEST_S = 1_000_000_000  # of seconds: 30 years, which every clock and every wait can still count
@@ -54,6 +55,7 @@ class Settings:
     home: Path
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    ollama_port: int = 0
     api_key: str = field(default="", repr=False)
     ca_file: str = ""
     allowed_hosts: str = ""

@@ -127,7 +127,9 @@ def test_whoever_is_there_first_meets_a_pool_that_runs(settings: Settings, monke
     codes: list[str] = []
 
     @asynccontextmanager
-    async def served(app: web.Application, sock: socket.socket, limits: Limits) -> AsyncGenerator[None]:
+    async def served(
+        app: web.Application, sock: socket.socket, limits: Limits, *besides: object
+    ) -> AsyncGenerator[None]:
         async with serving(app, sock, limits):
             host, port = sock.getsockname()[:2]
             note = HiveNote(pid=1, start_time=0, host=host, port=port)
@@ -205,11 +207,39 @@ def test_the_two_usual_sets_of_terms_differ_in_all() -> None:
 def test_a_hive_speaks_other_dialects_where_its_terms_say_so(settings: Settings, term: dict[str, bool]) -> None:
     async def scenario() -> int:
         async with open_hive(settings, dataclasses.replace(PRIVATE, **term)) as hive:
-            address = f"http://127.0.0.1:{hive.note.port}/api/version"
-            async with aiohttp.ClientSession() as session, session.get(address) as answer:
-                return answer.status
+            return await version_at(hive.note.port)
 
     assert asyncio.run(scenario()) == (404 if term else 200)
+
+
+async def version_at(port: int) -> int:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/api/version") as answer:
+        return answer.status
+
+
+def test_rule_15_it_listens_where_clients_of_ollama_look_if_that_port_is_free(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    settings = dataclasses.replace(settings, ollama_port=port)
+    other = dataclasses.replace(settings, home=settings.home / "other")
+
+    async def scenario() -> None:
+        async with open_hive(settings, PRIVATE):
+            assert await version_at(port) == 200
+            async with open_hive(other, PRIVATE) as second:
+                assert await version_at(second.note.port) == 200
+            assert await version_at(port) == 200
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await version_at(port)
+
+    asyncio.run(scenario())
+    told = [record.message for record in caplog.records if "clients of Ollama" in record.message]
+    assert told[0] == f"listening on 127.0.0.1:{port} too, for clients of Ollama"
+    assert told[1].startswith("not listening for clients of Ollama: ")
+    assert "the port is in use" in told[1]
 
 
 @pytest.mark.parametrize(("said", "slots"), [(0, 1), (3, 3)])
