@@ -89,12 +89,12 @@ def test_a_text_with_a_seed_is_not_guessed(engines):
 
 
 def test_guessed_tokens_say_how_likely_they_were(engines):
-    guessing, plain = (tokens(engine, asked(QUOTING, logprobs=2)) for engine in engines)
+    # Read anew: in what portions an earlier test had the prompt read shows in the numbers.
+    guessing, plain = (tokens(engine, asked(QUOTING, logprobs=2, reuse_prompt=False)) for engine in engines)
     assert right(guessing) > 15
     for one, other in zip(guessing, plain, strict=True):
         assert one.chosen.id == other.chosen.id
-        # How many guesses share a call follows from how long calls take, and shows in the numbers: by 0.1 at times.
-        assert one.chosen.logprob == pytest.approx(other.chosen.logprob, abs=0.3)
+        assert one.chosen.logprob == pytest.approx(other.chosen.logprob, abs=0.1)
         assert [top.id for top in one.top[:1]] == [top.id for top in other.top[:1]]
 
 
