@@ -101,6 +101,12 @@ def test_a_file_beyond_the_body_limit_is_refused_and_not_read_to_its_end(
     assert request.texts == ["a bee", "wax"]
 
 
+def test_a_stdin_that_was_closed_holds_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(click.UsageError, match="There is no text"):
+        requests(file="-")
+
+
 def test_no_text_is_a_wrong_use() -> None:
     with pytest.raises(click.UsageError, match="There is no text"):
         requests()

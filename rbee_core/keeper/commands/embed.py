@@ -1,11 +1,12 @@
 """`rbee embed`: texts in, a vector for each out."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import click
 
@@ -116,7 +117,7 @@ def texts_of(options: Mapping[str, Any], limit_bytes: int) -> Sequence[str]:
 
 def _lines(path: str, limit_bytes: int) -> Sequence[str]:
     try:
-        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+        with _stdin() if path == "-" else Path(path).open("rb") as file:
             data = file.read(limit_bytes + 1)
         if len(data) > limit_bytes:
             raise PayloadTooLarge(limit_bytes=limit_bytes)
@@ -127,6 +128,11 @@ def _lines(path: str, limit_bytes: int) -> Sequence[str]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InvalidRequest(f"Invalid --file: {shorten(path)} cannot be read: {why}") from None
+
+
+def _stdin() -> contextlib.nullcontext[BinaryIO]:
+    """Return what holds stdin; nothing stands there if it was closed."""
+    return contextlib.nullcontext(sys.stdin.buffer if sys.stdin else io.BytesIO())
 
 
 def _option(field: str) -> str:
