@@ -44,21 +44,21 @@ class Kind(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str
     model: str
-    library: str
+    llama_cpp: str
     way: str
 
     def outdates(self, other: "Kind") -> bool:
         """Whether there can be no use for the other one: its model, or llama.cpp, has been replaced by this one's."""
-        return self.library != other.library or (self.path == other.path and self.model != other.model)
+        return self.llama_cpp != other.llama_cpp or (self.path == other.path and self.model != other.model)
 
 
 def kind_of(
-    model: LocalModel, version: str, library: str, tuning: Tuning, *, context_tokens: int, accelerator: str
+    model: LocalModel, version: str, llama_cpp: str, tuning: Tuning, *, context_tokens: int, accelerator: str
 ) -> Kind:
     """Return the kind of what a context for `model` holds, a version of which its hive knows under that name."""
     adapters = [(a.path, a.scale, *_version(Path(a.path))) for a in tuning.lora]
     way = (context_tokens, accelerator, tuning.cache_type_k, tuning.cache_type_v, tuning.flash_attention, adapters)
-    return Kind(str(model.path), version, library, msgspec.json.encode(way).decode())
+    return Kind(str(model.path), version, llama_cpp, msgspec.json.encode(way).decode())
 
 
 def _version(path: Path) -> tuple[int, ...]:
