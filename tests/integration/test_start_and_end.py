@@ -41,6 +41,21 @@ def test_b9_ctrl_c_while_a_program_is_imported_shows_no_traceback(home: Home, pr
     assert (ended.exit_code, ended.stdout, ended.stderr) == (130, "", "")
 
 
+LEAVING = """
+import sys
+from rbee_core import edge
+edge.begin()
+sys.stdout.write("half a line")
+sys.stderr.write("half a remark")
+edge.leave(3)
+"""
+
+
+def test_what_was_said_without_an_end_of_its_line_is_not_lost_at_the_end(home: Home) -> None:
+    ended = home.python(LEAVING)
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (3, "half a line", "half a remark")
+
+
 @pytest.mark.parametrize("arguments", [("rbee-hive", "detect"), ("rbee-hive", "--help"), ("rbee", "backends")])
 @pytest.mark.parametrize("stream", [">/dev/full", ">&-"])
 def test_b9_b10_an_answer_that_cannot_be_written_is_one_sentence(
